@@ -1,0 +1,1 @@
+"""Prices: named coefficients applied to counters after the replay."""

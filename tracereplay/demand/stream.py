@@ -1,0 +1,128 @@
+"""The demand stream: the contract between reconstruction (demand/) and replay.
+
+A stream is an iterator of NumPy arrays of :data:`OP` records in replay order. Memory does not grow with the trace:
+producers and consumers hold one batch at a time.
+
+*Requests.* A request is one or more consecutive ``ALLOC`` records, its *extents*: the blocks in which the recorded
+kernel served it. The first extent carries ``FIRST`` and the total of pages; ``ts_ns cpu gfp caller flags`` are equal
+in all extents. A request never straddles two batches and has at most MAX_REQUEST_PAGES pages.
+
+*Keys.* ``pfn`` is the recorded frame, used as a key only: replay maps each page of the request (extents in order,
+pages ascending) to the block that the strategy gave. Bios and synthetic requests use keys at and above the recorded
+frames, see ``DemandInfo.frames``.
+
+*Releases.* ``FREE`` gives back ``2^order`` pages by key; every one of them is live at that point of the stream. Pages of a
+request may come back in any number of pieces. ``FREE_INITIAL`` gives back a page that was in use before the trace began
+(left-censored): the machine's initial state holds it at that very frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+OP = np.dtype(
+    [
+        ("ts_ns", np.int64),
+        ("pfn", np.int32),  # key; frames up to 2^31 (8 TiB of 4 KiB pages)
+        ("gfp", np.uint32),
+        ("pages", np.int32),  # total of the request on its FIRST extent, else 0
+        ("caller", np.int32),  # index into DemandReport.callers
+        ("cpu", np.int16),
+        ("flags", np.uint16),
+        ("kind", np.uint8),
+        ("order", np.uint8),
+        ("migratetype", np.uint8),
+        ("reserved", np.uint8),
+    ],
+    align=True,
+)
+assert OP.itemsize == 32
+
+# OP.kind
+ALLOC = 1
+FREE = 2
+FREE_INITIAL = 3
+
+# OP.flags of a request
+FIRST = 1
+REQUIRED = 2
+"""Contiguity: the caller needs the extent as one block (an order-k request of an unknown caller). Else: none."""
+BATCH = 4
+"""At least two pages recognised as one caller's batch: the default target."""
+UNSEEN = 8
+"""Inferred: no allocation event was seen (bulk allocator, capture's blind spots). Never targeted by default."""
+FROM_BIO = 16
+"""Made from a bio through a path."""
+TARGETED = 32
+"""Set by the target selector: the strategy serves it. Requests without it go through the machine as recorded."""
+ON_PATH = 64
+"""Reserves, quota, mutex and gfp passes of the chosen path apply."""
+
+MAX_REQUEST_PAGES = 16384
+
+
+@dataclass(frozen=True, slots=True)
+class DemandInfo:
+    """What a consumer must know before the first batch."""
+
+    frames: int
+    """Keys in the stream are below this (exclusive): recorded frames, then keys made for bios."""
+    recorded_frames: int
+    """Frames of the recorded host seen in the trace (exclusive upper bound)."""
+    cpus: int
+    """CPU numbers in the stream are below this."""
+    start_ns: int
+    end_ns: int
+
+
+@dataclass(slots=True)
+class Accounting:
+    """Where every event went. Identities are checked by tests: nothing is counted twice or dropped."""
+
+    events: int = 0
+    """Rows of page_events in the trace."""
+    matched: int = 0
+    """Free events whose pages were all live."""
+    unmatched_frees: int = 0
+    """Free events without (all of) their allocation: left-censored and unseen ones."""
+    left_censored: int = 0
+    """First frees of frames never seen before: pages alive when the trace began."""
+    right_censored: int = 0
+    """Allocations still live at the end of the trace."""
+    lost: int | None = 0
+    """Events the trace says it lost; None: it lost some and does not say how many."""
+    loss_intervals: int = 0
+    unseen_pages: int = 0
+    """Pages inferred to have been allocated without an event."""
+    reused: int = 0
+    """Allocations of a frame still believed live: its free was not seen."""
+    failed: int = 0
+    """Failed allocations recorded."""
+    ignored: dict[str, int] = field(default_factory=dict)
+    """Events that change no demand, by kind (free_batched, zone_locked, drain, extfrag)."""
+
+
+@dataclass(slots=True)
+class DemandReport:
+    """What reconstruction found; complete once the stream is exhausted."""
+
+    requests: int = 0
+    pages: int = 0
+    targeted_requests: int = 0
+    targeted_pages: int = 0
+    callers: list[str] = field(default_factory=list)
+    """Caller labels; ``OP.caller`` indexes them."""
+    accounting: Accounting = field(default_factory=Accounting)
+
+
+class DemandStream(Protocol):
+    """Iterate once; read ``report`` after that."""
+
+    info: DemandInfo
+    report: DemandReport
+
+    def __iter__(self) -> Iterator[np.ndarray[tuple[int], np.dtype[np.void]]]: ...

@@ -1,0 +1,160 @@
+"""The whole error hierarchy. Each class carries the exit code of the command line (architecture.md section 5).
+
+A message says what is wrong and where; ``hint`` says the next step. Anything that is not a
+:class:`TracereplayError` is a bug in tracereplay and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+
+
+class TracereplayError(Exception):
+    """Base of every error a user can cause or meet."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name closest to a misspelt one, or None."""
+    matches = get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return matches[0] if matches else None
+
+
+def _unknown_hint(name: str, known: Sequence[str], listing: str) -> str:
+    guess = nearest(name, known)
+    return f"did you mean {guess!r}? {listing}" if guess else listing
+
+
+# ---------------------------------------------------------------- usage (exit 2)
+class UsageError(TracereplayError):
+    """An option or argument that cannot be used as given."""
+
+    exit_code = 2
+
+
+class OutputExistsError(UsageError):
+    """The output is already there; nothing is overwritten without ``--force``."""
+
+    def __init__(self, path: object) -> None:
+        super().__init__(f"output exists: {path}", hint="choose another path, or pass --force to replace it")
+        self.path = path
+
+
+class QueryError(UsageError):
+    """SQL that Polars refuses."""
+
+
+# ---------------------------------------------------------------- traces and imports (exit 3)
+class TraceError(TracereplayError):
+    """A trace that cannot be used."""
+
+    exit_code = 3
+
+
+class TraceNotFoundError(TraceError):
+    """The path is not there, or holds no trace."""
+
+
+class TraceFormatError(TraceError):
+    """The bundle's manifest or a file of it does not follow the format."""
+
+
+class SchemaTooNewError(TraceFormatError):
+    """Written by a newer tracereplay than this one."""
+
+
+class SchemaTooOldError(TraceFormatError):
+    """Written by a tracereplay whose schema this one no longer reads."""
+
+
+class TruncatedTraceError(TraceError):
+    """A Parquet file of the bundle is cut short or unreadable."""
+
+
+class MissingTableError(TraceError):
+    """The trace does not hold a table, or holds none of the events, that the request needs."""
+
+    def __init__(self, table: str, known: Sequence[str], *, hint: str | None = None) -> None:
+        listing = f"this trace has: {', '.join(known) or 'no tables'}"
+        super().__init__(
+            f"no table {table!r} in this trace", hint=hint or _unknown_hint(table, known, listing)
+        )
+        self.table = table
+
+
+class EmptyTraceError(TraceError):
+    """A trace without the events that the request needs."""
+
+
+class ValidationError(TraceError):
+    """``validate`` found the trace inconsistent."""
+
+
+class ImportFormatError(TraceError):
+    """A foreign file that cannot be imported."""
+
+
+class UnknownFormatError(ImportFormatError):
+    """No importer recognises the file."""
+
+
+class ImporterToolMissingError(ImportFormatError):
+    """Reading this format needs a program that is not installed."""
+
+
+# ---------------------------------------------------------------- capture (exit 4)
+class CaptureError(TracereplayError):
+    """Capture could not start or did not end well."""
+
+    exit_code = 4
+
+
+class PrivilegeError(CaptureError):
+    """Not enough rights to trace."""
+
+
+class BccUnavailableError(CaptureError):
+    """The system Python has no usable BCC."""
+
+
+class ProbeUnavailableError(CaptureError):
+    """The kernel lacks a tracepoint or refuses to attach to it."""
+
+
+class CollectorError(CaptureError):
+    """The collector process failed or died."""
+
+
+# ---------------------------------------------------------------- strategies (exit 5)
+class StrategyError(TracereplayError):
+    """A strategy that cannot be used or broke its contract."""
+
+    exit_code = 5
+
+
+class UnknownStrategyError(StrategyError):
+    """No strategy of that name."""
+
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        listing = f"known strategies: {', '.join(sorted(known))}"
+        super().__init__(f"no strategy {name!r}", hint=_unknown_hint(name, known, listing))
+        self.name = name
+
+
+class ParameterError(StrategyError):
+    """A parameter that does not exist or a value outside its range."""
+
+
+class PluginError(StrategyError):
+    """A foreign strategy that cannot be loaded."""
+
+
+class InvariantError(AssertionError):
+    """A bug in tracereplay itself."""

@@ -1,0 +1,1 @@
+"""The kernel's vocabulary: orders, migratetypes, gfp flags, allocator generations, /proc texts."""

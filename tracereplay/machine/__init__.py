@@ -1,0 +1,1 @@
+"""The simulated page allocator that every strategy shares."""

@@ -1,0 +1,1 @@
+"""Demand x strategy x machine -> counters."""

@@ -1,0 +1,1 @@
+"""Reports: plain data first (tested), rendering second."""

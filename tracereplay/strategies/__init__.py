@@ -1,0 +1,1 @@
+"""Allocation strategies: one file each, with its Params; found through entry points."""

@@ -1,0 +1,195 @@
+"""Tables of a trace bundle: the single source of truth for columns, types, units and encodings.
+
+Column names and values are a contract with users' queries: add, never rename (architecture.md section 3). Times are
+integer nanoseconds of the trace's own clock (``metadata.clock``), never wall clock. Sectors are 512 bytes. Frames are
+unsigned page frame numbers. What an event does not carry is null. Every table is sorted by its time column over all
+its files, in file order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+"""Version this tracereplay writes; it reads MIN_SCHEMA_VERSION..SCHEMA_VERSION."""
+MIN_SCHEMA_VERSION = 1
+
+BUNDLE_FORMAT = "tracereplay-trace"
+
+_name = pa.dictionary(pa.int8(), pa.string())
+_text = pa.dictionary(pa.int32(), pa.string())
+
+PAGE_KINDS = ("alloc", "alloc_failed", "free", "free_batched", "zone_locked", "drain", "extfrag", "bulk")
+"""Kinds of ``page_events``, and their codes: the writer always uses this dictionary in this order."""
+BIO_KINDS = (
+    "queue",
+    "split",
+    "remap",
+    "backmerge",
+    "frontmerge",
+    "insert",
+    "issue",
+    "requeue",
+    "complete",
+    "bio_complete",
+    "error",
+)
+"""Kinds of ``bio_events``, in code order. ``complete`` is block_rq_complete, ``bio_complete`` block_bio_complete."""
+MM_KINDS = ("compaction_begin", "compaction_end", "reclaim_begin", "reclaim_end")
+LOSS_CLASSES = (
+    "ring_full",
+    "ring_lock",
+    "recursion",
+    "stack",
+    "reader",
+    "overwritten",
+    "reported",
+    "unknown",
+)
+"""``overwritten``: ftrace ring overrun. ``reported``: a LOST/DROPPED line of a foreign trace. Others: capture.md 1.7."""
+SNAPSHOT_PHASES = ("start", "tick", "end")
+
+PAGE_EVENTS = pa.schema(
+    [
+        pa.field("ts_ns", pa.int64(), nullable=False),
+        pa.field("cpu", pa.uint16(), nullable=False),
+        pa.field("kind", _name, nullable=False),
+        pa.field("pfn", pa.uint64()),  # null: alloc_failed, bulk
+        pa.field("order", pa.uint8()),
+        pa.field("gfp", pa.uint32()),
+        pa.field("migratetype", pa.uint8()),
+        pa.field("pid", pa.uint32()),  # the task's tid as tracepoints give it
+        pa.field("stack_id", pa.uint32()),
+        pa.field("percpu_refill", pa.bool_()),
+        pa.field("requested", pa.uint32()),
+        pa.field("returned", pa.uint32()),
+        pa.field("alloc_order", pa.uint8()),
+        pa.field("fallback_order", pa.uint8()),
+        pa.field("fallback_migratetype", pa.uint8()),
+        pa.field("change_ownership", pa.bool_()),
+    ]
+)
+BIO_EVENTS = pa.schema(
+    [
+        pa.field("ts_ns", pa.int64(), nullable=False),
+        pa.field("cpu", pa.uint16(), nullable=False),
+        pa.field("kind", _name, nullable=False),
+        pa.field("dev", pa.uint32()),  # kernel dev_t: major << 20 | minor
+        pa.field("sector", pa.uint64()),
+        pa.field("nr_sectors", pa.uint32()),
+        pa.field("nr_bytes", pa.uint32()),  # requests only: bytes as the event gives them
+        pa.field("op", _text),  # R W D DE F N ZA ... (rwbs without its flags)
+        pa.field("flags", _text),  # rwbs as the kernel writes it, e.g. "WSM"
+        pa.field("rq_flags", pa.uint32()),
+        pa.field("pid", pa.uint32()),
+        pa.field("error", pa.int32()),
+        pa.field("old_dev", pa.uint32()),
+        pa.field("old_sector", pa.uint64()),
+        pa.field("new_sector", pa.uint64()),
+        pa.field("stack_id", pa.uint32()),
+    ]
+)
+MM_EVENTS = pa.schema(
+    [
+        pa.field("ts_ns", pa.int64(), nullable=False),
+        pa.field("cpu", pa.uint16(), nullable=False),
+        pa.field("kind", _name, nullable=False),
+        pa.field("pid", pa.uint32()),
+        pa.field("order", pa.uint8()),
+        pa.field("gfp", pa.uint32()),
+        pa.field("result", pa.int64()),
+    ]
+)
+LOSS = pa.schema(
+    [
+        pa.field("t0_ns", pa.int64()),  # last event seen before the gap; null: none was
+        pa.field("t1_ns", pa.int64()),  # first event seen after it; null: none was
+        pa.field("table", _text, nullable=False),  # which stream lost: page_events, bio_events ... or "all"
+        pa.field("cpu", pa.uint16()),
+        pa.field("n", pa.uint64()),  # null: the source does not say how many
+        pa.field("class", _text, nullable=False),
+    ]
+)
+TASKS = pa.schema(
+    [
+        pa.field("pid", pa.uint32(), nullable=False),
+        pa.field("tgid", pa.uint32()),
+        pa.field("comm", pa.string()),
+        pa.field("cgroup", pa.string()),
+        pa.field("first_ns", pa.int64()),
+        pa.field("last_ns", pa.int64()),
+    ]
+)
+STACKS = pa.schema(
+    [
+        pa.field("stack_id", pa.uint32(), nullable=False),
+        pa.field("depth", pa.uint16(), nullable=False),  # 0: innermost frame
+        pa.field("address", pa.uint64()),
+        pa.field("symbol", _text),
+        pa.field("offset", pa.uint64()),
+    ]
+)
+SNAPSHOTS = pa.schema(
+    [
+        pa.field("ts_ns", pa.int64()),  # null: foreign snapshot without a time
+        pa.field("phase", _text, nullable=False),
+        pa.field("source", _text, nullable=False),  # buddyinfo pagetypeinfo zoneinfo vmstat directmap
+        pa.field("node", pa.int16()),
+        pa.field("zone", _text),
+        pa.field("cpu", pa.uint16()),  # zoneinfo pagesets
+        pa.field("order", pa.uint8()),  # buddyinfo, pagetypeinfo
+        pa.field("migratetype", _text),  # pagetypeinfo
+        pa.field("name", _text, nullable=False),  # e.g. managed, start_pfn, low, count, high, batch, nr_free
+        pa.field("value", pa.int64(), nullable=False),
+    ]
+)
+PAGE_MAP = pa.schema(
+    [
+        pa.field("pfn", pa.uint64(), nullable=False),  # first frame of a run
+        pa.field("pages", pa.uint64(), nullable=False),  # length of the run
+        pa.field("kind", _text, nullable=False),  # buddy slab pgtable lru anon huge reserved other
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table of the bundle: its schema, the column it is sorted by, and its Parquet encodings."""
+
+    name: str
+    schema: pa.Schema
+    sorted_by: str | None
+    delta: tuple[str, ...] = ()
+    """Columns written DELTA_BINARY_PACKED."""
+    plain: tuple[str, ...] = ()
+    """Columns written PLAIN, without a dictionary (nearly distinct values)."""
+
+
+TABLES: dict[str, Table] = {
+    t.name: t
+    for t in (
+        Table("page_events", PAGE_EVENTS, "ts_ns", delta=("ts_ns",), plain=("pfn",)),
+        Table("bio_events", BIO_EVENTS, "ts_ns", delta=("ts_ns", "sector", "old_sector", "new_sector")),
+        Table("mm_events", MM_EVENTS, "ts_ns", delta=("ts_ns",)),
+        Table("loss", LOSS, None),
+        Table("tasks", TASKS, None),
+        Table("stacks", STACKS, None),
+        Table("snapshots", SNAPSHOTS, None),
+        Table("page_map", PAGE_MAP, "pfn", delta=("pfn",)),
+    )
+}
+EVENT_TABLES = ("page_events", "bio_events", "mm_events")
+
+COLUMN_NOTES: dict[str, str] = {
+    "ts_ns": "nanoseconds of the trace clock",
+    "pfn": "page frame number (4 KiB frames unless metadata.page_size says otherwise)",
+    "order": "block of 2^order pages",
+    "gfp": "gfp mask as the event carries it; metadata.gfp_flags names the bits of this kernel",
+    "migratetype": "requested type (alloc), list type (zone_locked, drain); metadata.migratetypes names them",
+    "pid": "thread id of the task on the CPU",
+    "dev": "dev_t as tracepoints carry it: major << 20 | minor",
+    "sector": "unit of 512 bytes, always",
+}
+"""Shown by ``tracereplay info --schema`` and in the docs."""
