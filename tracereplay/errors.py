@@ -32,6 +32,10 @@ def _unknown_hint(name: str, known: Sequence[str], listing: str) -> str:
     return f"did you mean {guess!r}? {listing}" if guess else listing
 
 
+class StorageError(TracereplayError):
+    """The disk or directory refuses a trace: full, read-only, no permission. What was finished is kept."""
+
+
 # ---------------------------------------------------------------- usage (exit 2)
 class UsageError(TracereplayError):
     """An option or argument that cannot be used as given."""

@@ -1,9 +1,9 @@
 """Tables of a trace bundle: the single source of truth for columns, types, units and encodings.
 
-Column names and values are a contract with users' queries: add, never rename (architecture.md section 3). Times are
-integer nanoseconds of the trace's own clock (``metadata.clock``), never wall clock. Sectors are 512 bytes. Frames are
-unsigned page frame numbers. What an event does not carry is null. Every table is sorted by its time column over all
-its files, in file order.
+Column names and values are a contract with users' queries: add, never rename (architecture.md section 3).
+Times are integer nanoseconds of the trace's own clock (``metadata.clock``), never wall clock. Sectors are 512
+bytes. Frames are unsigned page frame numbers. What an event does not carry is null. Every table is sorted by
+its time column over all its files, in file order.
 """
 
 from __future__ import annotations
@@ -36,7 +36,10 @@ BIO_KINDS = (
     "bio_complete",
     "error",
 )
-"""Kinds of ``bio_events``, in code order. ``complete`` is block_rq_complete, ``bio_complete`` block_bio_complete."""
+"""Kinds of ``bio_events``, in code order.
+
+``complete`` is block_rq_complete, ``bio_complete`` is block_bio_complete.
+"""
 MM_KINDS = ("compaction_begin", "compaction_end", "reclaim_begin", "reclaim_end")
 LOSS_CLASSES = (
     "ring_full",
@@ -48,7 +51,10 @@ LOSS_CLASSES = (
     "reported",
     "unknown",
 )
-"""``overwritten``: ftrace ring overrun. ``reported``: a LOST/DROPPED line of a foreign trace. Others: capture.md 1.7."""
+"""Why events were lost (capture.md 1.7).
+
+``overwritten``: ftrace ring overrun. ``reported``: a LOST or DROPPED line of a foreign trace.
+"""
 SNAPSHOT_PHASES = ("start", "tick", "end")
 
 PAGE_EVENTS = pa.schema(
@@ -165,13 +171,28 @@ class Table:
     """Columns written DELTA_BINARY_PACKED."""
     plain: tuple[str, ...] = ()
     """Columns written PLAIN, without a dictionary (nearly distinct values)."""
+    statistics: tuple[str, ...] = ()
+    """Columns with min and max in each row group; empty: all. Event tables keep few, they cost time."""
 
 
 TABLES: dict[str, Table] = {
     t.name: t
     for t in (
-        Table("page_events", PAGE_EVENTS, "ts_ns", delta=("ts_ns",), plain=("pfn",)),
-        Table("bio_events", BIO_EVENTS, "ts_ns", delta=("ts_ns", "sector", "old_sector", "new_sector")),
+        Table(
+            "page_events",
+            PAGE_EVENTS,
+            "ts_ns",
+            delta=("ts_ns",),
+            plain=("pfn",),
+            statistics=("ts_ns", "cpu", "pfn", "order"),
+        ),
+        Table(
+            "bio_events",
+            BIO_EVENTS,
+            "ts_ns",
+            delta=("ts_ns", "sector", "old_sector", "new_sector"),
+            statistics=("ts_ns", "cpu", "dev", "sector"),
+        ),
         Table("mm_events", MM_EVENTS, "ts_ns", delta=("ts_ns",)),
         Table("loss", LOSS, None),
         Table("tasks", TASKS, None),

@@ -1,0 +1,329 @@
+"""Reading a trace bundle: metadata, one lazy frame per table, and streaming batches for replay."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from tracereplay.errors import MissingTableError, TraceError, nearest
+from tracereplay.trace.columns import KINDS, fixed_kind, null_column
+from tracereplay.trace.files import PartFile, table_files, unreadable
+from tracereplay.trace.manifest import Manifest, read_manifest
+from tracereplay.trace.metadata import TraceMetadata
+from tracereplay.trace.schema import EVENT_TABLES, TABLES
+
+if TYPE_CHECKING:
+    import polars as pl
+
+_AHEAD = 2
+"""Batches decoded ahead of the consumer."""
+
+
+class Trace:
+    """A trace bundle, opened for reading. Opening reads the manifest only."""
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self.path = path
+        self.manifest = manifest
+        self.files: dict[str, list[PartFile]] = table_files(path, manifest)
+        """Files by table, in order; tables without a file are absent."""
+
+    @classmethod
+    def open(cls, path: str | PathLike[str]) -> Self:
+        """Open a bundle.
+
+        Raises TraceNotFoundError, TraceFormatError, SchemaTooNewError, SchemaTooOldError. A damaged data file
+        does not keep the rest from being used: the first use of its table raises TruncatedTraceError.
+        """
+        bundle = Path(path)
+        return cls(bundle, read_manifest(bundle))
+
+    # ------------------------------------------------------------ what it is
+    @property
+    def metadata(self) -> TraceMetadata:
+        """Where the trace came from."""
+        return self.manifest.metadata
+
+    @property
+    def complete(self) -> bool:
+        """The writer ended as it should."""
+        return self.manifest.complete
+
+    @property
+    def tables(self) -> list[str]:
+        """Tables that hold at least one row, in schema order."""
+        return [name for name in TABLES if self.rows(name)]
+
+    @property
+    def derived(self) -> Path:
+        """Directory for caches of derived tables. It may not exist yet; removing it loses nothing."""
+        return self.path / "derived"
+
+    def rows(self, table: str) -> int:
+        """Rows of a table; 0 when it is absent. Raises MissingTableError for a name that no trace has."""
+        self._known(table)
+        return sum(f.rows for f in self.files.get(table, []))
+
+    def _known(self, table: str) -> None:
+        if table not in TABLES:
+            raise MissingTableError(table, list(TABLES))
+
+    def identity(self) -> dict[str, Any]:
+        """What results say of their trace: id, path, source, kernel, host, events, duration_ns, complete."""
+        meta = self.metadata
+        ends = [b for t in EVENT_TABLES if (b := self._sort_range(t)) is not None]
+        return {
+            "id": meta.trace_id,
+            "path": str(self.path),
+            "source": meta.source,
+            "kernel": meta.host.get("release"),
+            "host": meta.host.get("hostname"),
+            "events": {t: self.rows(t) for t in EVENT_TABLES if self.rows(t)},
+            "duration_ns": max(b[1] for b in ends) - min(b[0] for b in ends) if ends else 0,
+            "complete": self.complete,
+        }
+
+    def _sort_range(self, table: str) -> tuple[int, int] | None:
+        """First and last sort value without opening damaged files: manifest first, statistics else."""
+        pairs = []
+        for part in self.files.get(table, []):
+            if part.entry is not None and part.entry.min is not None and part.entry.max is not None:
+                pairs.append((part.entry.min, part.entry.max))
+            elif not part.problem and (found := _statistics(part, TABLES[table].sorted_by or "")):
+                pairs.append(found)
+        return (min(p[0] for p in pairs), max(p[1] for p in pairs)) if pairs else None
+
+    def loss_summary(self) -> dict[str, Any]:
+        """Events lost: ``lost`` (None: some, the source does not say how many), ``intervals``, ``by_class``.
+
+        Class ``stack`` counts stacks, not events, and is in ``by_class`` only.
+        """
+        lost: int | None = 0
+        by_class: dict[str, int | None] = {}
+        intervals = 0
+        for batch in self.batches("loss", ["class", "n"]):
+            for name, n in zip(batch.column("class").to_pylist(), batch.column("n").to_pylist(), strict=True):
+                if n == 0:
+                    continue
+                intervals += 1
+                so_far = by_class.get(name, 0)
+                by_class[name] = None if n is None or so_far is None else so_far + n
+                if name != "stack":
+                    lost = None if n is None or lost is None else lost + n
+        return {"lost": lost, "intervals": intervals, "by_class": dict(sorted(by_class.items()))}
+
+    # ------------------------------------------------------------ reading
+    def table(self, name: str) -> pl.LazyFrame:
+        """A table as a lazy frame; an empty frame of its schema when the trace does not hold it.
+
+        Raises MissingTableError for a name that no trace has, TruncatedTraceError when a file is damaged.
+        """
+        import polars as pl
+
+        self._known(name)
+        parts = [p for p in self.files.get(name, []) if p.entry is None or p.entry.rows]
+        for part in parts:
+            part.check()
+        if not parts:
+            empty = pl.from_arrow(TABLES[name].schema.empty_table())
+            assert isinstance(empty, pl.DataFrame)
+            return empty.lazy()
+        return pl.scan_parquet([p.path for p in parts], glob=False, missing_columns="insert")
+
+    @property
+    def page_events(self) -> pl.LazyFrame:
+        """Page allocations, frees, refills, drains."""
+        return self.table("page_events")
+
+    @property
+    def bio_events(self) -> pl.LazyFrame:
+        """Bios and requests."""
+        return self.table("bio_events")
+
+    @property
+    def mm_events(self) -> pl.LazyFrame:
+        """Compaction and reclaim."""
+        return self.table("mm_events")
+
+    @property
+    def loss(self) -> pl.LazyFrame:
+        """Intervals in which events were lost."""
+        return self.table("loss")
+
+    @property
+    def tasks(self) -> pl.LazyFrame:
+        """Tasks by pid and time."""
+        return self.table("tasks")
+
+    @property
+    def stacks(self) -> pl.LazyFrame:
+        """Stacks, one row a frame."""
+        return self.table("stacks")
+
+    @property
+    def snapshots(self) -> pl.LazyFrame:
+        """Memory snapshots."""
+        return self.table("snapshots")
+
+    @property
+    def page_map(self) -> pl.LazyFrame:
+        """Runs of frames at the start."""
+        return self.table("page_map")
+
+    def batches(
+        self, table: str, columns: Sequence[str] | None = None, rows: int = 1 << 20
+    ) -> Iterator[pa.RecordBatch]:
+        """Stream a table in file order, which is its sort order, as batches of at most ``rows`` rows.
+
+        ``columns``: all by default, in the order asked for. ``kind`` comes as a dictionary array with the
+        schema's codes. Decoding runs one row group ahead on a thread; memory is bounded by a few row groups.
+        Raises MissingTableError, TraceError for an unknown column, TruncatedTraceError.
+        """
+        self._known(table)
+        names = list(TABLES[table].schema.names) if columns is None else list(columns)
+        for name in names:
+            _check_column(table, name)
+        parts = self.files.get(table, [])
+        for part in parts:
+            part.check()
+        return _read_ahead(_decode(table, parts, names), rows)
+
+    def bounds(self, table: str, column: str) -> tuple[int, int] | None:
+        """Least and greatest value of an integer column; None when it has none.
+
+        From the statistics in the footers where every row group has them, else by reading the column.
+        """
+        self._known(table)
+        _check_column(table, column)
+        low: int | None = None
+        high: int | None = None
+        for part in self.files.get(table, []):
+            part.check()
+            found = _statistics(part, column)
+            if found is None:
+                found = _scan_bounds(table, part, column)
+            if found is not None:
+                low = found[0] if low is None else min(low, found[0])
+                high = found[1] if high is None else max(high, found[1])
+        return None if low is None or high is None else (low, high)
+
+
+def _check_column(table: str, name: str) -> None:
+    if TABLES[table].schema.get_field_index(name) < 0:
+        guess = nearest(name, TABLES[table].schema.names)
+        raise TraceError(
+            f"table {table} has no column {name!r}", hint=f"did you mean {guess!r}?" if guess else None
+        )
+
+
+def _statistics(part: PartFile, column: str) -> tuple[int, int] | None:
+    """Bounds of a column from a footer; None when a row group with values has no statistics."""
+    footer = part.footer
+    index = footer.schema.to_arrow_schema().get_field_index(column)
+    if index < 0:
+        return None
+    pairs = []
+    for group in range(footer.num_row_groups):
+        stats = footer.row_group(group).column(index).statistics
+        if stats is None or not stats.has_min_max:
+            if (
+                stats is not None
+                and stats.has_null_count
+                and stats.null_count == footer.row_group(group).num_rows
+            ):
+                continue
+            return None
+        pairs.append((stats.min, stats.max))
+    return (min(p[0] for p in pairs), max(p[1] for p in pairs)) if pairs else None
+
+
+def _scan_bounds(table: str, part: PartFile, column: str) -> tuple[int, int] | None:
+    low: int | None = None
+    high: int | None = None
+    for batch in _decode(table, [part], [column]):
+        least, most = (v.as_py() for v in pc.min_max(batch.column(0)).values())
+        if least is not None:
+            low = least if low is None else min(low, least)
+            high = most if high is None else max(high, most)
+    return None if low is None or high is None else (low, high)
+
+
+def _decode(table: str, parts: Sequence[PartFile], columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Row groups as batches in the schema's types; columns that a file lacks are null."""
+    schema = pa.schema([TABLES[table].schema.field(name) for name in columns])
+    for part in parts:
+        try:
+            with pq.ParquetFile(part.path) as file:
+                present = set(file.schema_arrow.names)
+                wanted = [name for name in columns if name in present]
+                for group in range(file.num_row_groups):
+                    rows = file.metadata.row_group(group).num_rows
+                    data = file.read_row_group(group, columns=wanted)
+                    for piece in data.to_batches() if wanted else [None]:
+                        count = rows if piece is None else piece.num_rows
+                        arrays = [_column(table, field, piece, count) for field in schema]
+                        yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+        except (OSError, pa.ArrowException) as error:
+            raise unreadable(part.path, str(error).splitlines()[0]) from error
+
+
+def _column(table: str, field: pa.Field, piece: pa.RecordBatch | None, rows: int) -> pa.Array:
+    index = -1 if piece is None else piece.schema.get_field_index(field.name)
+    if piece is None or index < 0:
+        return null_column(field.type, rows)
+    column = piece.column(index)
+    if field.name == "kind" and table in KINDS:
+        return fixed_kind(table, column)
+    return column if column.type == field.type else column.cast(field.type)
+
+
+class _End:
+    """What the decoding thread sends last: its error, or none."""
+
+    def __init__(self, error: BaseException | None) -> None:
+        self.error = error
+
+
+def _read_ahead(source: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:
+    """Run ``source`` on a thread, a few batches ahead, cut to ``rows``."""
+    ready: queue.Queue[pa.RecordBatch | _End] = queue.Queue(_AHEAD)
+    stop = threading.Event()
+
+    def put(item: pa.RecordBatch | _End) -> bool:
+        while not stop.is_set():
+            try:
+                ready.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def run() -> None:
+        try:
+            for batch in source:
+                if not put(batch):
+                    return
+        except BaseException as error:
+            put(_End(error))
+        else:
+            put(_End(None))
+
+    thread = threading.Thread(target=run, name="trace-reader", daemon=True)
+    thread.start()
+    try:
+        while not isinstance(item := ready.get(), _End):
+            for start in range(0, item.num_rows, rows):
+                yield item if item.num_rows <= rows else item.slice(start, rows)
+        if item.error is not None:
+            raise item.error
+    finally:
+        stop.set()
+        thread.join()
