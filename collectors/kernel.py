@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The loaded programs: compile, rings per CPU, attach, gate, counters, detach. The only module that imports
+bcc."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from collectors import bpfsys, hostfacts, programs
+from collectors.errors import BccUnavailableError, CollectorError, PrivilegeError, ProbeUnavailableError
+from collectors.layout import RINGS, Ring
+from collectors.rings import MappedRing, memory_barrier, ring_bytes
+from collectors.stubtree import stub_tree
+from collectors.tracepoints import Format, Probe, tracefs_root
+
+BPF_MAP_TYPE_RINGBUF = 27
+LOSS_COUNTERS = ("full", "lock", "no_ring")
+
+BCC_HINT = (
+    "install the distribution's package for the system Python: Debian/Ubuntu `apt install python3-bpfcc`, "
+    "Fedora/RHEL `dnf install python3-bcc`. The package called bcc on PyPI is something else: "
+    "never install it"
+)
+
+
+def import_bcc() -> Any:
+    """The bcc module. Raises BccUnavailableError when absent, or when it is PyPI's namesake."""
+    try:
+        import bcc
+    except ImportError as error:
+        raise BccUnavailableError(f"{sys.executable} has no module bcc ({error})", BCC_HINT) from None
+    if not hasattr(bcc, "BPF"):
+        where = getattr(bcc, "__file__", "?")
+        raise BccUnavailableError(f"module bcc at {where} is not the BPF Compiler Collection", BCC_HINT)
+    return bcc
+
+
+def ensure_tracefs() -> tuple[Path, str]:
+    """The tracefs directory and how it came: ``mounted``, or ``private`` when this process mounted it for
+    itself."""
+    root = tracefs_root()
+    if root is not None:
+        return root, "mounted"
+    target = Path("/sys/kernel/tracing")
+    try:
+        bpfsys.mount_tracefs_privately(target)
+    except OSError as error:
+        raise PrivilegeError(
+            f"tracefs is not mounted or not readable, and mounting it failed: {error.strerror or error}",
+            "run as root, or have root run: mount -t tracefs nodev /sys/kernel/tracing",
+        ) from None
+    if tracefs_root() is None:
+        raise CollectorError(
+            f"tracefs mounted at {target} holds no events", "the kernel needs CONFIG_TRACING"
+        )
+    return target, "private"
+
+
+@contextlib.contextmanager
+def _quiet_stderr() -> Iterator[list[str]]:
+    """Catch what LLVM and libbcc print on file descriptor 2, for the error message."""
+    import tempfile
+
+    said: list[str] = []
+    saved = os.dup(2)
+    with tempfile.TemporaryFile() as capture:
+        os.dup2(capture.fileno(), 2)
+        try:
+            yield said
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+            capture.seek(0)
+            said.append(capture.read().decode(errors="replace"))
+
+
+def compile_programs(text: str) -> Any:
+    """A bcc.BPF of a C source, compiled against the stub tree. Raises CollectorError with the compiler's
+    words."""
+    bcc = import_bcc()
+    said: list[str] = []
+    try:
+        with stub_tree(), _quiet_stderr() as said:
+            return bcc.BPF(text=text)
+    except Exception as error:
+        words = " ".join(said).strip() or str(error)
+        if os.geteuid() != 0 and ("Operation not permitted" in words or "Permission denied" in words):
+            raise PrivilegeError(f"the kernel refuses bpf(): {words[-300:]}", "run as root") from None
+        raise CollectorError(
+            f"cannot compile or create maps: {words[-600:]}", "see `tracereplay doctor`"
+        ) from None
+
+
+class LoadedProbes:
+    """Programs attached to their tracepoints, recording once the gate is open."""
+
+    def __init__(self, probes: Sequence[Probe], formats: dict[str, Format], ring_mib: float) -> None:
+        self.probes = list(probes)
+        self.missing: dict[str, str] = {}
+        """Events that could not be attached, with the reason."""
+        self.ring_sizes = {ring.index: ring_bytes(ring_mib, ring.share) for ring in RINGS}
+        self.rings: dict[tuple[int, int], MappedRing] = {}
+        """(ring, CPU) -> reader."""
+        self.refused_cpus: dict[int, str] = {}
+        self._formats = formats
+        self._barrier = memory_barrier()
+        self._bpf = compile_programs(programs.source(self.probes, formats))
+        self._lib = __import__("bcc.libbcc", fromlist=["lib"]).lib
+        self._program_fds: dict[str, int] = {}
+
+    def add_cpu(self, cpu: int) -> None:
+        """Rings for a CPU; its events count as lost until it has them."""
+        for ring in RINGS:
+            if (ring.index, cpu) in self.rings:
+                continue
+            size = self.ring_sizes[ring.index]
+            name = f"tr_{ring.name}_{cpu}".encode()
+            fd = self._lib.bcc_create_map(BPF_MAP_TYPE_RINGBUF, name, 0, 0, size, 0)
+            if fd < 0:
+                errno = ctypes.get_errno()
+                hint = "use a smaller --ring-mib" if errno == 12 else "see `tracereplay doctor`"
+                raise CollectorError(f"no ring of {size} bytes for CPU {cpu}: {os.strerror(errno)}", hint)
+            self.rings[ring.index, cpu] = MappedRing(fd, size, ring.stride, self._barrier)
+            self._bpf[f"{ring.name}_rings".encode()][ctypes.c_int(cpu)] = ctypes.c_int(fd)
+
+    def add_online_cpus(self) -> list[int]:
+        """Rings for CPUs that are online and have none; the CPUs added."""
+        added = []
+        for cpu in hostfacts.cpus("online"):
+            if (0, cpu) not in self.rings and cpu not in self.refused_cpus:
+                try:
+                    self.add_cpu(cpu)
+                except CollectorError as error:
+                    if not self.rings:
+                        raise
+                    self.refused_cpus[cpu] = error.message  # its events are counted as lost
+                    continue
+                added.append(cpu)
+        return added
+
+    def attach(self) -> None:
+        """Attach all programs. Raises ProbeUnavailableError when a group is left without any."""
+        bcc = import_bcc()
+        attached: list[Probe] = []
+        for probe in self.probes:
+            said: list[str] = []
+            try:
+                with _quiet_stderr() as said:
+                    function = self._bpf.load_func(probe.function.encode(), bcc.BPF.TRACEPOINT)
+                    self._bpf.attach_tracepoint(tp=probe.event.encode(), fn_name=probe.function.encode())
+            except Exception as error:
+                words = "".join(said).strip().splitlines()
+                self.missing[probe.event] = f"attach failed: {words[-1] if words else error}"
+                continue
+            self._program_fds[probe.event] = function.fd
+            attached.append(probe)
+        for group in {p.group for p in self.probes} - {p.group for p in attached} - {"task"}:
+            reasons = "; ".join(r for e, r in self.missing.items())
+            raise ProbeUnavailableError(f"no tracepoint of group {group!r} could be attached: {reasons}")
+
+    def set_gate(self, is_open: bool) -> None:
+        """Start or stop all programs at one instant."""
+        self._bpf[b"gate"][ctypes.c_int(0)] = ctypes.c_uint(int(is_open))
+
+    def counters(self) -> dict[str, dict[str, dict[str, int]]]:
+        """ring name -> CPU -> {seq, full, lock, no_ring}: what the kernel counted; CPUs without any event
+        left out."""
+        per_cpu = self._bpf[b"state"][ctypes.c_int(0)]
+        found: dict[str, dict[str, dict[str, int]]] = {ring.name: {} for ring in RINGS}
+        for index, cpu in enumerate(hostfacts.cpus("possible")):
+            state = per_cpu[index]
+            for ring in RINGS:
+                counted = state.ring[ring.index]
+                if counted.seq:
+                    values = {"seq": int(counted.seq)}
+                    values.update({name: int(getattr(counted, name)) for name in LOSS_COUNTERS})
+                    found[ring.name][str(cpu)] = values
+        return found
+
+    def program_facts(self) -> dict[str, dict[str, Any]]:
+        """event -> run count and recursion misses, as far as the kernel tells."""
+        facts: dict[str, dict[str, Any]] = {}
+        for event, fd in self._program_fds.items():
+            try:
+                facts[event] = bpfsys.program_info(fd)
+            except OSError as error:
+                facts[event] = {"error": error.strerror or str(error)}
+        return facts
+
+    def detach(self) -> None:
+        """Detach every program; the rings stay for the last drain."""
+        for event in list(self._bpf.tracepoint_fds):
+            self._bpf.detach_tracepoint(event)
+
+    def close(self) -> None:
+        """Unmap the rings and drop programs and maps."""
+        for reader in self.rings.values():
+            reader.close()
+        self.rings.clear()
+        self._bpf.cleanup()
+
+
+def describe_probes(
+    probes: Sequence[Probe], formats: dict[str, Format], missing: dict[str, str]
+) -> list[dict[str, Any]]:
+    """Hello's list, in order of ``kind`` codes: event, kind, group, ring, format text, and why not attached
+    if so."""
+    listing = []
+    for probe in probes:
+        entry: dict[str, Any] = {
+            "event": probe.event,
+            "kind": probe.kind,
+            "group": probe.group,
+            "ring": probe.ring.index,
+            "attached": probe.event not in missing,
+            "format": formats[probe.event].text,
+        }
+        if probe.event in missing:
+            entry["reason"] = missing[probe.event]
+        listing.append(entry)
+    return listing
+
+
+def describe_rings(sizes: dict[int, int]) -> list[dict[str, Any]]:
+    """Hello's record layouts."""
+    return [dict(ring.describe(), bytes_per_cpu=sizes[ring.index]) for ring in RINGS]
+
+
+__all__ = [
+    "LoadedProbes",
+    "Ring",
+    "compile_programs",
+    "describe_probes",
+    "describe_rings",
+    "ensure_tracefs",
+    "import_bcc",
+]
