@@ -2,9 +2,159 @@
 
 from __future__ import annotations
 
-from tracereplay.errors import TracereplayError
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tracereplay.cli.console import Format, describe, emit, emit_json, emit_rows, text_table
+from tracereplay.errors import UsageError
+
+if TYPE_CHECKING:
+    from tracereplay.trace.summary import TraceSummary
 
 
-def run() -> None:
-    """Not built yet."""
-    raise TracereplayError("not built yet")
+def run(
+    trace: Annotated[Path | None, typer.Argument(help="Trace to describe.", metavar="TRACE")] = None,
+    format: Annotated[
+        Format, typer.Option("--format", help="table or json; --schema: also csv.")
+    ] = Format.TABLE,
+    schema: Annotated[bool, typer.Option("--schema", help="List every table and column instead.")] = False,
+) -> None:
+    """Say what a trace holds: host, clock, events, memory, losses.
+
+    Example:
+
+    tracereplay info web.trace
+    """
+    if schema:
+        _schema(format)
+        return
+    if trace is None:
+        raise UsageError("no trace given", hint="tracereplay info TRACE, or tracereplay info --schema")
+    if format not in (Format.TABLE, Format.JSON):
+        raise UsageError(f"info does not write {format.value}", hint="use --format table or json")
+    from tracereplay.trace.reader import Trace
+    from tracereplay.trace.summary import summarize
+
+    summary = summarize(Trace.open(trace))
+    if format is Format.JSON:
+        emit_json(summary.to_json())
+    else:
+        emit("\n\n".join(part for part in _parts(summary) if part))
+
+
+def _schema(format: Format) -> None:
+    from tracereplay.trace.schema import describe_columns
+
+    rows = describe_columns()
+    if format is Format.TABLE:
+        names = dict.fromkeys(r[0] for r in rows)
+        columns = ["column", "type", "null", "meaning"]
+        emit("\n\n".join(text_table(columns, [r[1:] for r in rows if r[0] == n], title=n) for n in names))
+    else:
+        emit_rows(["table", "column", "type", "null", "meaning"], rows, format)
+
+
+def _parts(summary: TraceSummary) -> list[str]:
+    return [
+        describe(_facts(summary)),
+        _events(summary),
+        _tables(summary),
+        _memory(summary),
+        _completeness(summary),
+        "\n".join(f"note: {n}" for n in [*summary.notes, *summary.metadata["notes"]]),
+    ]
+
+
+def _facts(summary: TraceSummary) -> dict[str, object]:
+    meta = summary.metadata
+    host, source, clock = meta["host"], meta["source"], meta["clock"]
+    resolution = clock.get("resolution_ns")
+    facts: dict[str, object] = {
+        "trace": summary.identity["id"],
+        "path": summary.identity["path"],
+        "created": f"{meta['created']} by {meta['tool']}",
+        "source": " ".join(str(source[k]) for k in ("kind", "format", "path") if source.get(k)) or None,
+        "host": host.get("hostname"),
+        "kernel": " ".join(str(host[k]) for k in ("release", "arch") if host.get(k)) or None,
+        "cpus": host.get("cpus"),
+        "clock": f"{clock.get('name')}, resolution {resolution} ns" if clock else None,
+        "duration": f"{summary.duration_s:.3f} s",
+        "tasks": summary.tasks or None,
+        "snapshots": ", ".join(summary.snapshots) or "none",
+        "filters": ", ".join(f"{k}={v}" for k, v in meta["filters"].items()) or None,
+    }
+    return {k: v for k, v in facts.items() if v is not None}
+
+
+def _events(summary: TraceSummary) -> str:
+    rows = [[k.table, k.kind, k.events, k.per_second, k.pages] for k in summary.kinds]
+    if not rows:
+        return "no events"
+    return text_table(["table", "kind", "events", "events/s", "pages"], rows)
+
+
+def _tables(summary: TraceSummary) -> str:
+    rows = [[t.name, t.rows, t.files, t.bytes, t.bytes_per_row] for t in summary.tables]
+    return text_table(["table", "rows", "files", "bytes", "bytes/row"], rows) if rows else ""
+
+
+def _memory(summary: TraceSummary) -> str:
+    rows = [
+        [
+            z.node,
+            z.zone,
+            z.managed,
+            z.free,
+            z.min,
+            z.low,
+            z.high,
+            max(z.pcp_batch.values(), default=None),
+            max(z.pcp_high.values(), default=None),
+            z.start_pfn,
+        ]
+        for z in summary.zones
+    ]
+    if not rows:
+        return ""
+    names = ["node", "zone", "managed", "free", "min", "low", "high", "batch", "pcp", "start_pfn"]
+    text = text_table(
+        names, rows, title="memory at the start, in pages (batch, pcp: per-CPU list, batch and high)"
+    )
+    if summary.directmap_kib:
+        text += "\n" + ", ".join(f"{k} {v:,} KiB" for k, v in summary.directmap_kib.items())
+    return text
+
+
+def _completeness(summary: TraceSummary) -> str:
+    lines = []
+    loss = summary.loss
+    if loss is None:
+        lines.append("lost: unknown, the loss table is damaged")
+    elif loss["intervals"] == 0:
+        lines.append("lost: none")
+    else:
+        count = "unknown how many" if loss["lost"] is None else f"{loss['lost']:,}"
+        lines.append(f"lost: {count} events in {loss['intervals']:,} intervals")
+        lines += [f"  {name}: {'unknown' if n is None else f'{n:,}'}" for name, n in loss["by_class"].items()]
+    rejected = summary.metadata["rejected"].get("lines", 0)
+    if rejected:
+        lines.append(f"rejected input lines: {rejected:,}")
+        lines += [
+            f"  line {s.get('line')}: {s.get('reason')}"
+            for s in summary.metadata["rejected"].get("samples", [])[:3]
+        ]
+    if summary.bulk is not None:
+        bulk = summary.bulk
+        share = 100 * bulk.unseen_pages / bulk.pgalloc_delta if bulk.pgalloc_delta else 0.0
+        lines.append(
+            f"unseen: {bulk.unseen_pages:,} pages ({share:.1f} %) of {bulk.pgalloc_delta:,} by vmstat\n"
+            "  bulk allocator, and what ran between the snapshots and the events"
+        )
+        if bulk.remark:
+            lines.append(f"  rough: {bulk.remark}")
+    state = "complete" if not summary.notes else "INCOMPLETE"
+    events = sum(k.events for k in summary.kinds)
+    lines.append(f"{state}: {events:,} events, {summary.bytes:,} bytes")
+    return "\n".join(lines)

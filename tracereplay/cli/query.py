@@ -2,9 +2,104 @@
 
 from __future__ import annotations
 
-from tracereplay.errors import TracereplayError
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tracereplay.cli.console import Format, emit, emit_frame, note
+from tracereplay.errors import OutputExistsError, StorageError, UsageError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from tracereplay.trace.reader import Trace
+
+TABLE_ROWS = 100
 
 
-def run() -> None:
-    """Not built yet."""
-    raise TracereplayError("not built yet")
+def run(
+    trace: Annotated[Path, typer.Argument(help="Trace to query.", metavar="TRACE")],
+    sql: Annotated[str | None, typer.Argument(help="One SELECT statement.", metavar="SQL")] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", "-f", help="Read the statement from a file; - is stdin.")
+    ] = None,
+    format: Annotated[Format, typer.Option("--format", help="Form of the result.")] = Format.TABLE,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write the result to a Parquet file, streaming.")
+    ] = None,
+    rows: Annotated[
+        int | None,
+        typer.Option("--rows", min=1, help=f"At most so many rows; a table shows {TABLE_ROWS} by default."),
+    ] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Print the query plan instead.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the --output file.")] = False,
+) -> None:
+    """Ask a trace in SQL. Tables by their names; `tracereplay info --schema` lists them.
+
+    Example:
+
+    tracereplay query web.trace "SELECT kind, COUNT(*) AS n FROM page_events
+    GROUP BY kind ORDER BY n DESC"
+    """
+    statement = _statement(sql, file)
+    if output is not None and (output.exists() or output.is_symlink()) and not (force and output.is_file()):
+        raise OutputExistsError(output)
+    from tracereplay.trace.reader import Trace
+    from tracereplay.trace.sql import plan
+    from tracereplay.trace.sql import run as run_sql
+
+    opened = Trace.open(trace)
+    if not opened.complete:
+        note("note: capture of this trace did not finish; it may miss its last events")
+    if explain:
+        emit(plan(opened, statement).explain(engine="streaming"))
+    elif output is not None:
+        _sink(opened, statement, rows, output)
+    elif format is Format.TABLE:
+        limit = rows or TABLE_ROWS
+        frame = run_sql(opened, statement, rows=limit + 1)
+        _show(frame.head(limit))
+        if len(frame) > limit:
+            note(f"note: only the first {limit} rows; --rows N, --format csv or -o FILE.parquet for more")
+    else:
+        emit_frame(run_sql(opened, statement, rows=rows), format)
+
+
+def _statement(sql: str | None, file: Path | None) -> str:
+    if (sql is None) == (file is None):
+        raise UsageError(
+            "give the statement either as an argument or with --file",
+            hint='for example: tracereplay query TRACE "SELECT COUNT(*) FROM page_events"',
+        )
+    if file is None:
+        return sql or ""
+    if str(file) == "-":
+        return sys.stdin.read()
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"cannot read {file}: {error}", hint="give a text file that holds one SELECT"
+        ) from None
+
+
+def _show(frame: pl.DataFrame) -> None:
+    """As a table without its all-null columns, which would push the rest off the screen."""
+    empty = [name for name in frame.columns if len(frame) and frame[name].null_count() == len(frame)]
+    emit_frame(frame.drop(empty) if len(empty) < len(frame.columns) else frame, Format.TABLE)
+    if empty and len(empty) < len(frame.columns):
+        note(f"note: only nulls in: {', '.join(empty)}")
+
+
+def _sink(trace: Trace, statement: str, rows: int | None, output: Path) -> None:
+    from tracereplay.trace.sql import plan, sink_parquet
+
+    lazy = plan(trace, statement)
+    if not output.absolute().parent.is_dir():
+        raise StorageError(
+            f"no directory {output.absolute().parent}", hint="create it, or choose another path"
+        )
+    sink_parquet(trace, lazy if rows is None else lazy.head(rows), output)
+    note(f"wrote {output}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +14,7 @@ from tracereplay.errors import TruncatedTraceError
 from tracereplay.trace.manifest import FileEntry, Manifest
 from tracereplay.trace.schema import TABLES
 
-PART_PATTERN = "part-*.parquet"
+_PART = re.compile(r"part-\d{6}\.parquet")
 
 
 @dataclass
@@ -81,7 +82,9 @@ def table_files(bundle: Path, manifest: Manifest) -> dict[str, list[PartFile]]:
     found: dict[str, list[PartFile]] = {}
     for name in TABLES:
         listed = {e.file: e for e in manifest.tables.get(name, [])}
-        on_disk = {f"{name}/{p.name}" for p in (bundle / name).glob(PART_PATTERN)}
+        folder = bundle / name
+        present = folder.iterdir() if folder.is_dir() else ()
+        on_disk = {f"{name}/{p.name}" for p in present if _PART.fullmatch(p.name)}
         names = sorted(listed.keys() | on_disk)
         if names:
             found[name] = [PartFile(bundle / f, listed.get(f)) for f in names]

@@ -43,6 +43,10 @@ class TraceMetadata:
     sampling: dict[str, Any] = field(default_factory=dict)
     rejected: dict[str, Any] = field(default_factory=dict)
     """Input an importer could not use: ``lines`` and ``samples`` of {line, text, reason}."""
+    loss: dict[str, Any] = field(default_factory=dict)
+    """What the recorder itself counted as lost, for comparison with the ``loss`` table: ``by_class`` {class:
+    n}.
+    """
     self_cost: dict[str, Any] = field(default_factory=dict)
     """What recording cost: CPU seconds, peak memory, ns per event."""
     notes: list[str] = field(default_factory=list)

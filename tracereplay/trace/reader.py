@@ -79,7 +79,7 @@ class Trace:
     def identity(self) -> dict[str, Any]:
         """What results say of their trace: id, path, source, kernel, host, events, duration_ns, complete."""
         meta = self.metadata
-        ends = [b for t in EVENT_TABLES if (b := self._sort_range(t)) is not None]
+        ends = [b for t in EVENT_TABLES if (b := self.sort_range(t)) is not None]
         return {
             "id": meta.trace_id,
             "path": str(self.path),
@@ -91,8 +91,8 @@ class Trace:
             "complete": self.complete,
         }
 
-    def _sort_range(self, table: str) -> tuple[int, int] | None:
-        """First and last sort value without opening damaged files: manifest first, statistics else."""
+    def sort_range(self, table: str) -> tuple[int, int] | None:
+        """First and last value of the sort column over the sound files; None for an empty table."""
         pairs = []
         for part in self.files.get(table, []):
             if part.entry is not None and part.entry.min is not None and part.entry.max is not None:
@@ -121,22 +121,34 @@ class Trace:
         return {"lost": lost, "intervals": intervals, "by_class": dict(sorted(by_class.items()))}
 
     # ------------------------------------------------------------ reading
-    def table(self, name: str) -> pl.LazyFrame:
+    def table(self, name: str, *, skip_damaged: bool = False) -> pl.LazyFrame:
         """A table as a lazy frame; an empty frame of its schema when the trace does not hold it.
 
-        Raises MissingTableError for a name that no trace has, TruncatedTraceError when a file is damaged.
+        Raises MissingTableError for a name that no trace has, TruncatedTraceError when a file is damaged
+        (``skip_damaged`` leaves such files out instead).
         """
         import polars as pl
 
         self._known(name)
-        parts = [p for p in self.files.get(name, []) if p.entry is None or p.entry.rows]
+        parts = [p for p in self.files.get(name, []) if not (skip_damaged and p.problem)]
         for part in parts:
             part.check()
+        empty = pl.from_arrow(TABLES[name].schema.empty_table())
+        assert isinstance(empty, pl.DataFrame)
         if not parts:
-            empty = pl.from_arrow(TABLES[name].schema.empty_table())
-            assert isinstance(empty, pl.DataFrame)
             return empty.lazy()
-        return pl.scan_parquet([p.path for p in parts], glob=False, missing_columns="insert")
+        return pl.scan_parquet(
+            [p.path for p in parts],
+            glob=False,
+            schema=empty.schema,
+            missing_columns="insert",
+            extra_columns="ignore",
+        )
+
+    def damaged(self, table: str) -> list[PartFile]:
+        """Files of a table whose size or footer shows that they cannot be read."""
+        self._known(table)
+        return [p for p in self.files.get(table, []) if p.problem]
 
     @property
     def page_events(self) -> pl.LazyFrame:

@@ -204,13 +204,77 @@ TABLES: dict[str, Table] = {
 EVENT_TABLES = ("page_events", "bio_events", "mm_events")
 
 COLUMN_NOTES: dict[str, str] = {
-    "ts_ns": "nanoseconds of the trace clock",
-    "pfn": "page frame number (4 KiB frames unless metadata.page_size says otherwise)",
+    "ts_ns": "ns of the trace clock",
+    "cpu": "CPU on which it happened",
+    "pfn": "page frame number",
     "order": "block of 2^order pages",
-    "gfp": "gfp mask as the event carries it; metadata.gfp_flags names the bits of this kernel",
-    "migratetype": "requested type (alloc), list type (zone_locked, drain); metadata.migratetypes names them",
+    "gfp": "gfp mask; bits: metadata.gfp_flags",
+    "migratetype": "type asked for, or of the list (by number)",
     "pid": "thread id of the task on the CPU",
-    "dev": "dev_t as tracepoints carry it: major << 20 | minor",
-    "sector": "unit of 512 bytes, always",
+    "stack_id": "key into table stacks",
+    "percpu_refill": "zone_locked: taken to refill a CPU list",
+    "requested": "bulk: pages asked for in one call",
+    "returned": "bulk: pages given",
+    "alloc_order": "extfrag: order asked for",
+    "fallback_order": "extfrag: order of the block broken",
+    "fallback_migratetype": "extfrag: type of the block broken",
+    "change_ownership": "extfrag: the pageblock changed its type",
+    "dev": "major << 20 | minor, as tracepoints give it",
+    "sector": "512-byte sectors, always",
+    "nr_sectors": "512-byte sectors, always",
+    "nr_bytes": "requests: bytes, as the event gives them",
+    "op": "R W D DE F N ZA ...: rwbs without flags",
+    "flags": "rwbs as the kernel writes it, e.g. WSM",
+    "rq_flags": "request flags",
+    "error": "errno, 0 for success",
+    "old_dev": "remap: device before",
+    "old_sector": "remap: sector before",
+    "new_sector": "split: where the second part starts",
+    "result": "end events: what was achieved",
+    "t0_ns": "last event before the gap; null: none",
+    "t1_ns": "first event after the gap; null: none",
+    "n": "events lost; null: the source does not say",
+    "class": "why: ring_full, overwritten, reported ...",
+    "tgid": "process id",
+    "comm": "command name",
+    "cgroup": "cgroup path or id",
+    "first_ns": "first seen, trace clock",
+    "last_ns": "last seen, trace clock",
+    "depth": "0: innermost frame",
+    "address": "return address",
+    "symbol": "function",
+    "offset": "bytes into the function",
+    "phase": "start, tick or end",
+    "source": "file under /proc",
+    "node": "NUMA node",
+    "zone": "DMA, DMA32, Normal, Movable",
+    "name": "what is counted, in the kernel's words",
+    "value": "pages, blocks or events; directmap: KiB",
+    "pages": "length of the run",
+    "kind": "what happened",
+    "page_map.pfn": "first frame of a run",
+    "page_map.kind": "buddy slab pgtable lru anon huge reserved",
+    "loss.table": "stream that lost: a table, or all",
+    "tasks.pid": "thread id (reused over time)",
+    "loss.cpu": "CPU whose buffer lost; null: not known",
+    "snapshots.ts_ns": "trace clock; null: not known",
+    "snapshots.cpu": "zoneinfo pagesets: CPU of the list",
+    "snapshots.order": "buddyinfo, pagetypeinfo: block order",
+    "snapshots.migratetype": "pagetypeinfo: name of the type",
 }
-"""Shown by ``tracereplay info --schema`` and in the docs."""
+"""Meaning and unit by column, or by ``table.column`` where it differs; ``info --schema`` shows it."""
+
+
+def describe_columns() -> list[list[str]]:
+    """``[table, column, type, "yes" or "no" (may be null), meaning]`` of every column, in order."""
+    return [
+        [
+            table.name,
+            field.name,
+            "string" if pa.types.is_dictionary(field.type) else str(field.type),
+            "yes" if field.nullable else "no",
+            COLUMN_NOTES.get(f"{table.name}.{field.name}", COLUMN_NOTES.get(field.name, "")),
+        ]
+        for table in TABLES.values()
+        for field in table.schema
+    ]
