@@ -1,4 +1,4 @@
-"""The whole error hierarchy. Each class carries the exit code of the command line (architecture.md section 5).
+"""The whole error hierarchy. Each class carries the exit code of the command line (architecture.md 5).
 
 A message says what is wrong and where; ``hint`` says the next step. Anything that is not a
 :class:`TracereplayError` is a bug in tracereplay and keeps its traceback.
@@ -158,6 +158,29 @@ class ParameterError(StrategyError):
 
 class PluginError(StrategyError):
     """A foreign strategy that cannot be loaded."""
+
+
+# ---------------------------------------------------------------- cost profiles (exit 5)
+class ProfileError(TracereplayError):
+    """A cost profile that cannot be used: what is wrong and in which table."""
+
+    exit_code = 5
+
+
+class UnknownProfileError(ProfileError):
+    """No shipped profile of that name and no such file."""
+
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        listing = f"shipped profiles: {', '.join(known)}; or give the path of a .toml file"
+        super().__init__(f"no cost profile {name!r}", hint=_unknown_hint(name, known, listing))
+        self.name = name
+
+
+# ---------------------------------------------------------------- results (exit 3)
+class ResultsError(TracereplayError):
+    """A file that holds no results of ``tracereplay replay``."""
+
+    exit_code = 3
 
 
 class InvariantError(AssertionError):

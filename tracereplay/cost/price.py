@@ -1,0 +1,153 @@
+"""Pricing: counters times coefficients. Linear, applied after the replay; re-pricing never re-runs anything.
+
+Contention is not priced here: a lock costs what it costs uncontended (docs/cost-model.md).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+import numpy.typing as npt
+
+from tracereplay.cost.formula import evaluate
+from tracereplay.cost.profile import Profile
+from tracereplay.machine.counters import NR_COUNTERS, slot
+
+DRAWS = 4000
+"""Monte Carlo draws behind an interval: the ends move by about 1 % of its width from seed to seed."""
+
+Floats = npt.NDArray[np.float64]
+
+
+def price(counters: Mapping[str, int], profile: Profile) -> dict[str, float]:
+    """Cost of a run by primitive, in the profile's unit. Counters that are absent count as 0."""
+    return {
+        c.name: c.value * sum(counters.get(counter, 0) for counter in c.counters)
+        for c in profile.coefficients
+    }
+
+
+def total(counters: Mapping[str, int], profile: Profile) -> float:
+    """Cost of a run in the profile's unit."""
+    return math.fsum(price(counters, profile).values())
+
+
+def unpriced(counters: Mapping[str, int], profile: Profile) -> dict[str, int]:
+    """Work that happened and has no price in this profile; a total says nothing about it."""
+    return {name: counters[name] for name in profile.unpriced if counters.get(name, 0)}
+
+
+def price_vectors(vectors: npt.NDArray[Any], profile: Profile) -> Floats:
+    """Cost of each row of ``vectors[v, >= NR_COUNTERS]`` (slots of ``machine/counters.py``)."""
+    weights = np.zeros(NR_COUNTERS)
+    for c in profile.coefficients:
+        for counter in c.counters:
+            weights[slot(counter)] += c.value
+    return np.asarray(vectors[:, :NR_COUNTERS], dtype=np.float64) @ weights
+
+
+def percentile(values: Floats, counts: npt.NDArray[Any], share: float) -> float | None:
+    """Nearest rank: the smallest value that ``share`` of all counts do not exceed. None without counts."""
+    n = int(counts.sum())
+    if n == 0:
+        return None
+    order = np.argsort(values, kind="stable")
+    upto = np.cumsum(counts[order])
+    # ceil(share * n) in integers: 0.99 * 100 is not 99 in binary
+    rank = max(1, -(-round(share * 1_000_000) * n // 1_000_000))
+    return float(values[order[np.searchsorted(upto, rank)]])
+
+
+def draw_prices(profile: Profile, seed: int, draws: int = DRAWS) -> Floats:
+    """Random coefficients inside their ranges: ``[draws, coefficient]``, in the profile's order.
+
+    Each number comes from a normal of its own width on either side of the value (median = value, 2.5 % below
+    ``low``, 2.5 % above ``high``), never below 0; numbers are independent of each other, coefficients with a
+    formula follow their parameters. Two strategies priced with one seed see the same draws, so their ratio
+    has an interval as well.
+    """
+    parameters = {p.name: _draw(p.name, p.value, p.low, p.high, seed, draws) for p in profile.parameters}
+    columns = [
+        np.broadcast_to(np.asarray(evaluate(c.formula, parameters), dtype=np.float64), (draws,))
+        if c.formula
+        else _draw(
+            c.name,
+            c.value,
+            c.value if c.low is None else c.low,
+            c.value if c.high is None else c.high,
+            seed,
+            draws,
+        )
+        for c in profile.coefficients
+    ]
+    return np.stack(columns, axis=1)
+
+
+def _draw(name: str, value: float, low: float, high: float, seed: int, draws: int) -> Floats:
+    """Draws of one number; its stream depends on seed and name only, not on what else the profile holds."""
+    z = np.random.default_rng([seed, crc32(name.encode())]).standard_normal(draws)
+    width = np.where(z < 0, value - low, high - value) / 1.959964
+    return np.maximum(value + z * width, 0.0)
+
+
+def _counts(counters: Mapping[str, int], profile: Profile) -> Floats:
+    return np.array(
+        [float(sum(counters.get(counter, 0) for counter in c.counters)) for c in profile.coefficients],
+        dtype=np.float64,
+    )
+
+
+def interval95(counters: Mapping[str, int], profile: Profile, seed: int) -> tuple[float, float]:
+    """Middle 95 % of the cost of a run over the uncertainty of the profile, and of nothing else."""
+    costs = draw_prices(profile, seed) @ _counts(counters, profile)
+    low, high = np.quantile(costs, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def ratio_interval95(
+    counters: Mapping[str, int], baseline: Mapping[str, int], profile: Profile, seed: int
+) -> tuple[float, float] | None:
+    """Middle 95 % of cost / cost of ``baseline``, priced with the same draws. None if that is free."""
+    prices = draw_prices(profile, seed)
+    base = prices @ _counts(baseline, profile)
+    if not (base > 0).all():
+        return None
+    low, high = np.quantile(prices @ _counts(counters, profile) / base, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def cost_block(
+    totals: Mapping[str, int],
+    vectors: npt.NDArray[Any],
+    counts: npt.NDArray[Any],
+    profile: Profile,
+    *,
+    pages: int,
+    requests: int,
+    seed: int,
+) -> dict[str, Any]:
+    """The ``cost`` object of a result (architecture.md section 5), in the profile's unit.
+
+    ``totals``: counters of the targeted requests. ``vectors[v, slots]`` and ``counts[v]``: distinct
+    per-request counter rows and how many requests had each. Percentiles are nearest-rank. What has no
+    denominator is None.
+    """
+    by_primitive = price(totals, profile)
+    whole = math.fsum(by_primitive.values())
+    per_request = price_vectors(vectors, profile)
+    return {
+        "unit": profile.unit,
+        "total": whole,
+        "per_page": whole / pages if pages else None,
+        "per_request": {
+            "mean": whole / requests if requests else None,
+            "p50": percentile(per_request, counts, 0.50),
+            "p99": percentile(per_request, counts, 0.99),
+        },
+        "interval95": list(interval95(totals, profile, seed)),
+        "by_primitive": by_primitive,
+    }
