@@ -1,10 +1,36 @@
-# Two commands do all the set-up on a fresh Debian-like machine: `make demo` and `make test`.
-.PHONY: env
+# `make demo` and `make test` do all their own set-up on a fresh Debian-like machine, as root or not.
+.PHONY: help env demo test lint bench clean
+.DEFAULT_GOAL := help
+
 VENV := .venv
-PY := $(VENV)/bin/python
+BIN := $(VENV)/bin
+PYTHON ?= python3
+export PYTHON VENV
+
+help:
+	@echo 'make demo    capture this host for ten seconds, replay it through four strategies, write demo/report.html'
+	@echo 'make test    lint, types and all tests'
+	@echo 'make bench   benchmarks (a few minutes; wants an idle machine)'
+	@echo 'make env     the virtual environment only'
+	@echo 'make clean   remove demo/, caches and the virtual environment'
 
 env: $(VENV)/.installed
-$(VENV)/.installed: pyproject.toml
-	python3 -m venv $(VENV)
-	$(PY) -m pip install -q -e '.[dev]'
-	touch $@
+$(VENV)/.installed: pyproject.toml .ci/env
+	@.ci/env
+
+demo: env
+	@$(BIN)/python -m tracereplay.cli.demo
+
+lint: env
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+test: lint
+	@$(BIN)/python -m pytest
+
+bench: env
+	@$(BIN)/python -m pytest -m bench -s tests/bench
+
+clean:
+	rm -rf demo $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

@@ -87,9 +87,7 @@ class MissingTableError(TraceError):
 
     def __init__(self, table: str, known: Sequence[str], *, hint: str | None = None) -> None:
         listing = f"this trace has: {', '.join(known) or 'no tables'}"
-        super().__init__(
-            f"no table {table!r} in this trace", hint=hint or _unknown_hint(table, known, listing)
-        )
+        super().__init__(f"no table {table!r} in this trace", hint=hint or _unknown_hint(table, known, listing))
         self.table = table
 
 

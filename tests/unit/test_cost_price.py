@@ -137,9 +137,7 @@ def test_percentile_of_nothing() -> None:
 
 
 def test_unpriced_work_is_named() -> None:
-    assert unpriced({"reclaim_attempts": 3, "splits": 2, "compaction_attempts": 0}, ARRAY) == {
-        "reclaim_attempts": 3
-    }
+    assert unpriced({"reclaim_attempts": 3, "splits": 2, "compaction_attempts": 0}, ARRAY) == {"reclaim_attempts": 3}
 
 
 def test_interval_contains_the_value_and_follows_the_seed() -> None:
@@ -197,9 +195,7 @@ def test_cost_block() -> None:
 
 
 def test_cost_block_of_no_request() -> None:
-    block = cost_block(
-        {}, np.zeros((0, NR_SLOTS)), np.zeros(0, dtype=np.int64), ARRAY, pages=0, requests=0, seed=0
-    )
+    block = cost_block({}, np.zeros((0, NR_SLOTS)), np.zeros(0, dtype=np.int64), ARRAY, pages=0, requests=0, seed=0)
     assert block["total"] == 0.0
     assert block["per_page"] is None
     assert block["per_request"] == {"mean": None, "p50": None, "p99": None}

@@ -25,10 +25,7 @@ Floats = npt.NDArray[np.float64]
 
 def price(counters: Mapping[str, int], profile: Profile) -> dict[str, float]:
     """Cost of a run by primitive, in the profile's unit. Counters that are absent count as 0."""
-    return {
-        c.name: c.value * sum(counters.get(counter, 0) for counter in c.counters)
-        for c in profile.coefficients
-    }
+    return {c.name: c.value * sum(counters.get(counter, 0) for counter in c.counters) for c in profile.coefficients}
 
 
 def total(counters: Mapping[str, int], profile: Profile) -> float:

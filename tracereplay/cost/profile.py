@@ -99,9 +99,7 @@ class Profile:
                     f"profile {self.name!r} has no parameter {name!r}", hint=f"parameters: {', '.join(known)}"
                 )
         parameters = tuple(
-            replace(p, value=values[p.name], low=values[p.name], high=values[p.name])
-            if p.name in values
-            else p
+            replace(p, value=values[p.name], low=values[p.name], high=values[p.name]) if p.name in values else p
             for p in self.parameters
         )
         table = {p.name: p.value for p in parameters}
@@ -119,8 +117,7 @@ class Profile:
             "machine": self.machine,
             "sha256": self.sha256,
             "parameters": {
-                p.name: _plain(p, ("value", "low", "high", "unit", "evidence", "source"))
-                for p in self.parameters
+                p.name: _plain(p, ("value", "low", "high", "unit", "evidence", "source")) for p in self.parameters
             },
             "coefficients": {
                 c.name: {"counters": list(c.counters)}
@@ -198,9 +195,7 @@ def _build(data: Mapping[str, Any], where: str, digest: str) -> Profile:
     )
     values = {p.name: p.value for p in parameters}
     coefficients = tuple(
-        _coefficient(
-            name, _table(row, f"{where}, coefficient {name}"), values, unit, f"{where}, coefficient {name}"
-        )
+        _coefficient(name, _table(row, f"{where}, coefficient {name}"), values, unit, f"{where}, coefficient {name}")
         for name, row in _table(data.get("coefficient", {}), where).items()
     )
     unpriced = _reasons(data, "unpriced", where)
@@ -229,9 +224,7 @@ def _check_counters(
 ) -> None:
     """Every counter stands in exactly one place."""
     if not coefficients:
-        raise ProfileError(
-            f"{where}: no coefficient", hint="add a [coefficient.NAME] table; see docs/cost-model.md"
-        )
+        raise ProfileError(f"{where}: no coefficient", hint="add a [coefficient.NAME] table; see docs/cost-model.md")
     priced = {counter for c in coefficients for counter in c.counters}
     for counter in [*priced, *unpriced, *implied]:
         if counter not in COUNTERS:
@@ -255,17 +248,13 @@ def _parameter(name: str, row: Mapping[str, Any], where: str) -> Parameter:
     return Parameter(name, value, low, high, _text(row, "unit", where), evidence, _text(row, "source", where))
 
 
-def _coefficient(
-    name: str, row: Mapping[str, Any], values: Mapping[str, float], unit: str, where: str
-) -> Coefficient:
+def _coefficient(name: str, row: Mapping[str, Any], values: Mapping[str, float], unit: str, where: str) -> Coefficient:
     counters = row.get("counters")
     if not isinstance(counters, list) or not counters or not all(isinstance(c, str) for c in counters):
         raise ProfileError(f"{where}: counters must be a list of counter names")
     own_unit = _text(row, "unit", where)
     if own_unit != unit:
-        raise ProfileError(
-            f"{where}: unit {own_unit!r} in a profile of unit {unit!r}", hint="one profile, one unit"
-        )
+        raise ProfileError(f"{where}: unit {own_unit!r} in a profile of unit {unit!r}", hint="one profile, one unit")
     formula = row.get("formula")
     low: float | None = None
     high: float | None = None
@@ -275,9 +264,7 @@ def _coefficient(
         try:
             value = float(evaluate(str(formula), values))
         except FormulaError as error:
-            raise ProfileError(
-                f"{where}: {error}", hint=f"parameters: {', '.join(values) or 'none'}"
-            ) from None
+            raise ProfileError(f"{where}: {error}", hint=f"parameters: {', '.join(values) or 'none'}") from None
     if not math.isfinite(value) or value < 0:
         raise ProfileError(f"{where}: price {value:g} is negative or not a number")
     return Coefficient(
@@ -291,17 +278,13 @@ def _range(row: Mapping[str, Any], where: str) -> tuple[float, float, float]:
     for key in _BOUNDS:
         number = row.get(key)
         if isinstance(number, bool) or not isinstance(number, int | float):
-            raise ProfileError(
-                f"{where}: {key} must be a number", hint="give value, low and high (95 % range)"
-            )
+            raise ProfileError(f"{where}: {key} must be a number", hint="give value, low and high (95 % range)")
         numbers.append(float(number))
     value, low, high = numbers
     if low < 0 or not all(map(math.isfinite, numbers)):
         raise ProfileError(f"{where}: value, low and high must be finite and not negative")
     if not low <= value <= high:
-        raise ProfileError(
-            f"{where}: {low:g} <= {value:g} <= {high:g} does not hold", hint="low and high bound value"
-        )
+        raise ProfileError(f"{where}: {low:g} <= {value:g} <= {high:g} does not hold", hint="low and high bound value")
     return value, low, high
 
 
