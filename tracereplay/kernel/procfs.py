@@ -27,8 +27,13 @@ class SnapshotRow(TypedDict):
     value: int
 
 
-_ZONE = re.compile(r"^Node\s+(\d+), zone\s+(\S+?),?(?:\s|$)")
-_COUNT = re.compile(r"^\s+(\w+):?\s+(\d+)\s*$")
+_ZONE = re.compile(r"^Node\s+(\d{1,4}), zone\s+(\S+?),?(?:\s|$)", re.ASCII)
+_COUNT = re.compile(r"^\s+(\w+):?\s+(\d{1,20})\s*$", re.ASCII)
+_CPU = re.compile(r"^\s+cpu: (\d{1,4})$", re.ASCII)
+_NUMBER = re.compile(r"\d{1,20}", re.ASCII)
+_LABELLED = re.compile(r"^\s*([\w ]+?):?\s+(\d{1,20})(?: kB)?\s*$", re.ASCII)
+_ORDERS = 64
+"""More columns than this in a line of counts by order are not a line of counts."""
 
 
 def _row(
@@ -43,6 +48,7 @@ def _row(
     migratetype: str | None = None,
 ) -> SnapshotRow:
     # Kernel counters are unsigned longs; one that went below zero is printed as a number near 2^64.
+    value &= 2**64 - 1
     value = value - 2**64 if value >= 2**63 else value
     return SnapshotRow(
         source=source,
@@ -54,6 +60,13 @@ def _row(
         name=name,
         value=value,
     )
+
+
+def _counts(words: list[str]) -> list[int]:
+    """Numbers of a line; empty when one of its words is no number."""
+    if not words or len(words) > _ORDERS or not all(_NUMBER.fullmatch(w) for w in words):
+        return []
+    return [int(w) for w in words]
 
 
 def _checked(rows: list[SnapshotRow], source: str) -> list[SnapshotRow]:
@@ -70,15 +83,17 @@ def parse_buddyinfo(text: str) -> list[SnapshotRow]:
     rows = []
     for line in text.splitlines():
         match = _ZONE.match(line)
-        counts = line[match.end() :].split() if match else []
-        if not match or not counts or not all(c.isdigit() for c in counts):
+        if not match:
             continue
         node, zone = int(match[1]), match[2]
         rows += [
-            _row("buddyinfo", "nr_free", int(c), node=node, zone=zone, order=order)
-            for order, c in enumerate(counts)
+            _row("buddyinfo", "nr_free", count, node=node, zone=zone, order=order)
+            for order, count in enumerate(_counts(line[match.end() :].split()))
         ]
     return _checked(rows, "buddyinfo")
+
+
+_PAGEBLOCK_NAMES = {"Page block order": "pageblock_order", "Pages per block": "pages_per_block"}
 
 
 def parse_pagetypeinfo(text: str) -> list[SnapshotRow]:
@@ -91,34 +106,29 @@ def parse_pagetypeinfo(text: str) -> list[SnapshotRow]:
     rows: list[SnapshotRow] = []
     types: list[str] = []
     for line in text.splitlines():
-        if line.startswith("Page block order:"):
-            rows.append(_row("pagetypeinfo", "pageblock_order", int(line.split(":")[1])))
-        elif line.startswith("Pages per block:"):
-            rows.append(_row("pagetypeinfo", "pages_per_block", int(line.split(":")[1])))
+        if (label := _LABELLED.match(line)) and label[1] in _PAGEBLOCK_NAMES:
+            rows.append(_row("pagetypeinfo", _PAGEBLOCK_NAMES[label[1]], int(label[2])))
         elif line.startswith("Number of blocks type"):
             types = line.split()[4:]
         elif match := _ZONE.match(line):
             node, zone = int(match[1]), match[2]
             rest = line[match.end() :].split()
-            if rest[:1] == ["type"]:
+            if len(rest) > 2 and rest[0] == "type":
                 rows += _free_counts(rest[1], rest[2:], node, zone)
-            elif types and len(rest) == len(types) and all(c.isdigit() for c in rest):
+            elif len(rest) == len(types):
                 rows += [
-                    _row("pagetypeinfo", "nr_blocks", int(c), node=node, zone=zone, migratetype=t)
-                    for t, c in zip(types, rest, strict=True)
+                    _row("pagetypeinfo", "nr_blocks", count, node=node, zone=zone, migratetype=t)
+                    for t, count in zip(types, _counts(rest), strict=False)
                 ]
     return _checked(rows, "pagetypeinfo")
 
 
 def _free_counts(migratetype: str, counts: list[str], node: int, zone: str) -> list[SnapshotRow]:
     rows = []
-    for order, text in enumerate(counts):
-        number = text.lstrip(">")
-        if not number.isdigit():
-            break
+    for order, value in enumerate(_counts([c.removeprefix(">") for c in counts])):
         at = {"node": node, "order": order}
-        rows.append(_row("pagetypeinfo", "nr_free", int(number), zone=zone, migratetype=migratetype, **at))
-        if number != text:
+        rows.append(_row("pagetypeinfo", "nr_free", value, zone=zone, migratetype=migratetype, **at))
+        if counts[order].startswith(">"):
             rows.append(_row("pagetypeinfo", "nr_free_capped", 1, zone=zone, migratetype=migratetype, **at))
     return rows
 
@@ -143,21 +153,21 @@ def parse_zoneinfo(text: str) -> list[SnapshotRow]:
         if node is None:
             continue
         bare = line.strip()
+        label = _LABELLED.match(line)
         if bare == "per-node stats":
             per_node = True
-        elif bare.startswith("pages free"):
+        elif label and label[1] == "pages free":
             per_node, cpu = False, None
-            rows.append(_row("zoneinfo", "free", int(bare.split()[-1]), node=node, zone=zone))
+            rows.append(_row("zoneinfo", "free", int(label[2]), node=node, zone=zone))
         elif bare.startswith("protection:"):
-            marks = re.findall(r"\d+", bare)
             rows += [
-                _row("zoneinfo", f"protection.{i}", int(m), node=node, zone=zone) for i, m in enumerate(marks)
+                _row("zoneinfo", f"protection.{i}", int(mark), node=node, zone=zone)
+                for i, mark in enumerate(_NUMBER.findall(bare))
             ]
-        elif bare.startswith("cpu:"):
-            cpu = int(bare.split(":")[1])
-        elif bare.startswith("vm stats threshold:"):
-            value = int(bare.split(":")[1])
-            rows.append(_row("zoneinfo", "vm_stats_threshold", value, node=node, zone=zone, cpu=cpu))
+        elif match := _CPU.match(line):
+            cpu = int(match[1])
+        elif label and label[1] == "vm stats threshold":
+            rows.append(_row("zoneinfo", "vm_stats_threshold", int(label[2]), node=node, zone=zone, cpu=cpu))
         elif match := _COUNT.match(line):
             name, value = match[1], int(match[2])
             if name in ("node_unreclaimable", "start_pfn"):
@@ -172,7 +182,7 @@ def parse_vmstat(text: str) -> list[SnapshotRow]:
     rows = []
     for line in text.splitlines():
         parts = line.split()
-        if len(parts) == 2 and parts[1].isdigit():
+        if len(parts) == 2 and _NUMBER.fullmatch(parts[1]):
             rows.append(_row("vmstat", parts[0], int(parts[1])))
     return _checked(rows, "vmstat")
 
@@ -186,13 +196,11 @@ def parse_meminfo_directmap(text: str) -> list[SnapshotRow]:
     rows = []
     seen = False
     for line in text.splitlines():
-        name, _, rest = line.partition(":")
-        parts = rest.split()
-        if not parts or not parts[0].isdigit():
+        if ":" not in line or not (label := _LABELLED.match(line)):
             continue
         seen = True
-        if name.startswith("DirectMap"):
-            rows.append(_row("directmap", name, int(parts[0])))
+        if label[1].startswith("DirectMap"):
+            rows.append(_row("directmap", label[1], int(label[2])))
     return rows if seen else _checked(rows, "meminfo")
 
 

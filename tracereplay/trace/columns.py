@@ -78,9 +78,7 @@ def _as_type(table: str, field: pa.Field, column: pa.Array) -> pa.Array:
             column = column.cast(field.type.value_type).dictionary_encode()
         return column.cast(field.type)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise TraceError(
-            f"{table}.{field.name} is {field.type}; {column.type} does not fit: {error}"
-        ) from None
+        raise TraceError(f"{table}.{field.name} is {field.type}; {column.type} does not fit: {error}") from None
 
 
 def conform(table: Table, batch: pa.RecordBatch) -> dict[str, pa.Array]:
@@ -122,8 +120,7 @@ def sort_bounds(table: Table, columns: dict[str, pa.Array]) -> tuple[int, int] |
     if falls.any():
         row = int(falls.argmax())
         raise TraceError(
-            f"{table.name} is not sorted by {table.sorted_by}: "
-            f"{values[row]} is followed by {values[row + 1]}",
+            f"{table.name} is not sorted by {table.sorted_by}: {values[row]} is followed by {values[row + 1]}",
             hint="sort the batches before writing them",
         )
     return int(values[0]), int(values[-1])
@@ -133,14 +130,9 @@ def assemble(table: Table, parts: list[dict[str, pa.Array]], rows: int) -> pa.Ta
     """One Arrow table of ``rows`` rows from conformed parts; absent columns become nulls."""
     columns: list[pa.ChunkedArray] = []
     for field in table.schema:
-        chunks = [
-            part[field.name] if field.name in part else null_column(field.type, _length(part))
-            for part in parts
-        ]
+        chunks = [part[field.name] if field.name in part else null_column(field.type, _length(part)) for part in parts]
         absent = all(field.name not in part for part in parts)
-        columns.append(
-            pa.chunked_array([null_column(field.type, rows)] if absent else chunks, type=field.type)
-        )
+        columns.append(pa.chunked_array([null_column(field.type, rows)] if absent else chunks, type=field.type))
     return pa.Table.from_arrays(columns, schema=table.schema).unify_dictionaries()
 
 

@@ -148,8 +148,7 @@ def _parse(value: Any, path: Path) -> Manifest:
     try:
         for name, entries in value.get("tables", {}).items():
             tables[name] = [
-                FileEntry(str(e["file"]), int(e["rows"]), int(e["bytes"]), e.get("min"), e.get("max"))
-                for e in entries
+                FileEntry(str(e["file"]), int(e["rows"]), int(e["bytes"]), e.get("min"), e.get("max")) for e in entries
             ]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise TraceFormatError(

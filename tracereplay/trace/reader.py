@@ -231,9 +231,7 @@ class Trace:
 def _check_column(table: str, name: str) -> None:
     if TABLES[table].schema.get_field_index(name) < 0:
         guess = nearest(name, TABLES[table].schema.names)
-        raise TraceError(
-            f"table {table} has no column {name!r}", hint=f"did you mean {guess!r}?" if guess else None
-        )
+        raise TraceError(f"table {table} has no column {name!r}", hint=f"did you mean {guess!r}?" if guess else None)
 
 
 def _statistics(part: PartFile, column: str) -> tuple[int, int] | None:
@@ -246,11 +244,7 @@ def _statistics(part: PartFile, column: str) -> tuple[int, int] | None:
     for group in range(footer.num_row_groups):
         stats = footer.row_group(group).column(index).statistics
         if stats is None or not stats.has_min_max:
-            if (
-                stats is not None
-                and stats.has_null_count
-                and stats.null_count == footer.row_group(group).num_rows
-            ):
+            if stats is not None and stats.has_null_count and stats.null_count == footer.row_group(group).num_rows:
                 continue
             return None
         pairs.append((stats.min, stats.max))

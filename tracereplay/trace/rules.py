@@ -148,7 +148,5 @@ def row_rules(table: str, metadata: TraceMetadata) -> list[Rule]:
     if table == "snapshots":
         return [_not_in("phase", SNAPSHOT_PHASES, ERROR), orders[0]]
     if table == "page_map":
-        return [
-            Rule("pages-empty", ERROR, "a run of 0 pages", lambda b: _mask(pc.equal(b.column("pages"), 0)))
-        ]
+        return [Rule("pages-empty", ERROR, "a run of 0 pages", lambda b: _mask(pc.equal(b.column("pages"), 0)))]
     return []

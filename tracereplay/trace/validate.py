@@ -167,9 +167,7 @@ def _check_numbers(table: str, parts: list[PartFile], report: ValidationReport) 
         report.add(ERROR, "file-missing", where, "missing, and later files of the table exist")
 
 
-def _check_file(
-    part: PartFile, where: str, rules: list[Rule], progress: _Progress, report: ValidationReport
-) -> None:
+def _check_file(part: PartFile, where: str, rules: list[Rule], progress: _Progress, report: ValidationReport) -> None:
     table = TABLES[progress.table]
     _check_schema(part, where, progress.table, report)
     progress.counts = {}
@@ -232,8 +230,7 @@ def _row_groups(part: PartFile, table: str) -> Iterator[pa.RecordBatch]:
             for piece in file.read_row_group(group, columns=known).to_batches():
                 columns = conform(entry, piece)
                 arrays = [
-                    columns[f.name] if f.name in columns else pa.nulls(piece.num_rows, f.type)
-                    for f in entry.schema
+                    columns[f.name] if f.name in columns else pa.nulls(piece.num_rows, f.type) for f in entry.schema
                 ]
                 yield pa.RecordBatch.from_arrays(arrays, schema=entry.schema)
 

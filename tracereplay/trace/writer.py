@@ -79,22 +79,22 @@ class _OpenFile:
         self._sink: pa.NativeFile | None = None
         self._parquet: pq.ParquetWriter | None = None
 
-    def add(self, columns: dict[str, pa.Array], rows: int, bounds: tuple[int, int] | None) -> None:
-        """Take rows; full row groups go to disk."""
-        if bounds is not None:
-            self.first = bounds[0] if self.first is None else self.first
-            self.last = bounds[1]
-        start = 0
-        while start < rows:
-            take = min(rows - start, self._row_group_rows - self._waiting)
-            whole = take == rows
-            part = columns if whole else {n: c.slice(start, take) for n, c in columns.items()}
-            self._parts.append(part)
-            self._waiting += take
-            self.rows += take
-            start += take
-            if self._waiting == self._row_group_rows:
-                self.flush()
+    @property
+    def room(self) -> int:
+        """Rows until the row group is full."""
+        return self._row_group_rows - self._waiting
+
+    def add(self, columns: dict[str, pa.Array], rows: int) -> None:
+        """Take at most ``room`` rows; a full row group goes to disk."""
+        if self.table.sorted_by is not None:
+            values = columns[self.table.sorted_by]
+            self.first = values[0].as_py() if self.first is None else self.first
+            self.last = values[-1].as_py()
+        self._parts.append(columns)
+        self._waiting += rows
+        self.rows += rows
+        if self._waiting >= self._row_group_rows:
+            self.flush()
 
     def flush(self) -> None:
         """Write what waits as one row group."""
@@ -207,6 +207,7 @@ class TraceWriter:
         self._count: dict[str, int] = {}
         self._manifest = Manifest(metadata)
         self._replaced: Path | None = None
+        self._refusal: StorageError | None = None
         self._begun = False
         self._ended = False
         if self.path.is_symlink() or self.path.exists():
@@ -222,6 +223,8 @@ class TraceWriter:
         order (nothing of the batch is written then), StorageError when the disk refuses.
         """
         self._check_running()
+        if self._refusal is not None:
+            raise self._refusal
         entry = table_named(table)
         batches = batch.to_batches() if isinstance(batch, pa.Table) else [batch]
         ready = []
@@ -239,50 +242,50 @@ class TraceWriter:
                         hint="sort the batches before writing them",
                     )
                 last = bounds[1]
-            ready.append((columns, part.num_rows, bounds))
-        for columns, rows, bounds in ready:
-            self._append(entry, columns, rows, bounds)
+            ready.append((columns, part.num_rows))
+        for columns, rows in ready:
+            self._append(entry, columns, rows)
+        if last is not None:
+            self._last[table] = last
 
-    def _append(
-        self, table: Table, columns: dict[str, pa.Array], rows: int, bounds: tuple[int, int] | None
-    ) -> None:
+    def _append(self, table: Table, columns: dict[str, pa.Array], rows: int) -> None:
         self._begin()
         start = 0
+        flushed = False
         while start < rows:
-            file = self._files.get(table.name)
-            if file is None:
-                number = self._count.get(table.name, 0)
-                file = self._files[table.name] = _OpenFile(
-                    self.path, table, number, min(self._row_group_rows, self._rotate_rows)
-                )
-                self._count[table.name] = number + 1
-            take = min(rows - start, self._rotate_rows - file.rows)
-            whole = take == rows
-            part = columns if whole else {n: c.slice(start, take) for n, c in columns.items()}
-            inner = bounds if whole or bounds is None else sort_bounds(table, part)
+            file = self._files.get(table.name) or self._open(table)
+            take = min(rows - start, self._rotate_rows - file.rows, file.room)
+            part = columns if take == rows else {n: c.slice(start, take) for n, c in columns.items()}
             before = file.bytes
-            file.add(part, take, inner)
+            with self._dropping(table.name):
+                file.add(part, take)
             start += take
-            if inner is not None:
-                self._last[table.name] = inner[1]
+            flushed |= file.bytes != before
             if file.rows >= self._rotate_rows or file.bytes >= self._rotate_bytes:
                 self._close([table.name])
-            elif file.bytes != before:
-                self._check_free()
         if self._rotate_ns is not None and table.name in EVENT_TABLES:
-            file = self._files.get(table.name)
-            if file is not None and file.span >= self._rotate_ns:
+            current = self._files.get(table.name)
+            if current is not None and current.span >= self._rotate_ns:
                 self.rotate()
+        if flushed:
+            self._check_free()
+
+    def _open(self, table: Table) -> _OpenFile:
+        number = self._count.get(table.name, 0)
+        self._count[table.name] = number + 1
+        file = self._files[table.name] = _OpenFile(self.path, table, number, self._row_group_rows)
+        return file
 
     def _check_free(self) -> None:
         with _storage(self.path):
             free = os.statvfs(self.path)
         if free.f_bavail * free.f_frsize < self._min_free_bytes:
             self.rotate()
-            raise StorageError(
+            self._refusal = StorageError(
                 f"less than {self._min_free_bytes >> 20} MiB free at {self.path}; stopped writing",
                 hint="free some space or write to another disk; everything written so far is kept",
             )
+            raise self._refusal
 
     # ------------------------------------------------------------ ending
     def rotate(self) -> None:
@@ -305,13 +308,12 @@ class TraceWriter:
         if self._ended:
             return
         if self._begun:
-            try:
-                self._close(list(self._files))
-            except StorageError:
-                self._drop_files()
-                # The space of the dropped files is free again; if not, readers find finished files by name.
-                with contextlib.suppress(StorageError):
-                    self._write_manifest()
+            for name in list(self._files):
+                with contextlib.suppress(StorageError):  # the file is dropped, which frees its space
+                    self._close([name], manifest=False)
+            # If even this fails, readers find the finished files by their names.
+            with contextlib.suppress(StorageError):
+                self._write_manifest()
         self._end()
 
     def discard(self) -> None:
@@ -367,14 +369,24 @@ class TraceWriter:
     def _close(self, tables: list[str], *, manifest: bool = True) -> None:
         closed = False
         for name in tables:
-            file = self._files[name]
-            entry = file.close()
+            with self._dropping(name):
+                entry = self._files[name].close()
             del self._files[name]
             if entry is not None:
                 self._manifest.tables.setdefault(name, []).append(entry)
                 closed = True
         if closed and manifest:
             self._write_manifest()
+
+    @contextlib.contextmanager
+    def _dropping(self, table: str) -> Iterator[None]:
+        """A file that the disk refuses is removed, and the writer takes no more rows: they would leave a hole."""
+        try:
+            yield
+        except StorageError as error:
+            self._refusal = error
+            self._files.pop(table).drop()
+            raise
 
     def _write_manifest(self) -> None:
         self._manifest.metadata = self.metadata
