@@ -1,0 +1,203 @@
+"""From decoded records to Arrow batches of the trace's tables, and from task records to task intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from tracereplay.errors import CollectorError
+from tracereplay.kernel.constants import NO_PFN
+from tracereplay.kernel.rwbs import operation
+from tracereplay.trace.decode import Array, Loss, Records, RingLayout
+from tracereplay.trace.schema import BIO_KINDS, LOSS, PAGE_KINDS, TASKS
+
+Codes = npt.NDArray[np.int8]
+Mask = npt.NDArray[np.bool_]
+
+FLAG_REFILL = 0x01
+_PAGE_WORDS = (("gfp", "pid"), ("kind", "order", "migratetype", "flags"))
+"""Neighbouring fields that are gathered in one pass."""
+
+
+def kind_codes(probes: Sequence[Mapping[str, Any]], kinds: Sequence[str]) -> Codes:
+    """Table from a record's ``kind`` byte (index of its probe in hello) to the code of a table's
+    dictionary."""
+    codes = np.full(256, -1, np.int8)
+    for index, probe in enumerate(probes[:256]):
+        if probe.get("kind") in kinds:
+            codes[index] = kinds.index(probe["kind"])
+    return codes
+
+
+def _valid(values: Array, kind: pa.DataType, mask: Mask | None) -> pa.Array:
+    """Arrow array over the values; rows where ``mask`` is False are null."""
+    if mask is None or mask.all():
+        return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(values)])
+    bits = np.packbits(mask, bitorder="little")
+    return pa.Array.from_buffers(kind, len(values), [pa.py_buffer(bits), pa.py_buffer(values)])
+
+
+def _kind_column(codes: Codes, kinds: Sequence[str]) -> pa.Array:
+    if len(codes) and codes.min() < 0:
+        raise CollectorError("a record is of a probe that the collector's hello does not name")
+    indices = pa.Array.from_buffers(pa.int8(), len(codes), [None, pa.py_buffer(codes)])
+    return pa.DictionaryArray.from_arrays(indices, pa.array(list(kinds), pa.string()))
+
+
+class PageBatches:
+    """Page records -> ``page_events``."""
+
+    def __init__(self, layout: RingLayout, probes: Sequence[Mapping[str, Any]]) -> None:
+        for names in _PAGE_WORDS:
+            at = [layout.offsets.get(n, -1) for n in names]
+            size = 8 // len(names) if len(names) == 2 else 1
+            if at != list(range(at[0], at[0] + size * len(names), size)) or at[0] < 0:
+                raise CollectorError(f"page records of this collector do not hold {', '.join(names)} side by side")
+        self._at_pfn = layout.offsets["pfn"]
+        self._at_gfp = layout.offsets["gfp"]
+        self._at_kind = layout.offsets["kind"]
+        self._codes = kind_codes(probes, PAGE_KINDS)
+
+        def of(*names: str) -> Mask:
+            return np.array([k in names for k in PAGE_KINDS])
+
+        self._allocs = of("alloc", "alloc_failed")
+        self._typed = of("alloc", "alloc_failed", "zone_locked", "drain", "extfrag")
+        self._extfrag = PAGE_KINDS.index("extfrag")
+        self._zone_locked = PAGE_KINDS.index("zone_locked")
+
+    def batch(self, records: Records) -> pa.RecordBatch:
+        """A batch in time order."""
+        pfn = records.gather(np.dtype("<u8"), self._at_pfn)
+        gfp_pid = records.gather(np.dtype("<u8"), self._at_gfp).view(np.uint32).reshape(-1, 2)
+        small = records.gather(np.dtype("<u4"), self._at_kind).view(np.uint8).reshape(-1, 4)
+        codes = self._codes[small[:, 0]]
+        gfp = np.ascontiguousarray(gfp_pid[:, 0])
+        order = np.ascontiguousarray(small[:, 1])
+        has_pfn: Mask | None = None
+        if len(pfn) and pfn.max() == NO_PFN:
+            has_pfn = pfn != NO_PFN
+            codes[(codes == 0) & ~has_pfn] = PAGE_KINDS.index("alloc_failed")
+        columns = {
+            "ts_ns": _valid(records.ts, pa.int64(), None),
+            "cpu": _valid(records.cpus(), pa.uint16(), None),
+            "kind": _kind_column(codes, PAGE_KINDS),
+            "pfn": _valid(pfn, pa.uint64(), has_pfn),
+            "order": _valid(order, pa.uint8(), None),
+            "gfp": _valid(gfp, pa.uint32(), self._allocs[codes]),
+            "migratetype": _valid(np.ascontiguousarray(small[:, 2]), pa.uint8(), self._typed[codes]),
+            "pid": _valid(np.ascontiguousarray(gfp_pid[:, 1]), pa.uint32(), None),
+        }
+        if len(codes) and codes.max() >= self._zone_locked:
+            columns.update(self._buddy(codes, small[:, 3], order, gfp))
+        return pa.RecordBatch.from_pydict(columns)
+
+    def _buddy(self, codes: Codes, flags: Array, order: Array, gfp: Array) -> dict[str, pa.Array]:
+        """Columns that only zone_locked and extfrag fill. The latter keeps three values in the word of the
+        mask."""
+        locked = codes == self._zone_locked
+        frag = codes == self._extfrag
+        return {
+            "percpu_refill": pa.array((flags & FLAG_REFILL) != 0, pa.bool_(), mask=~locked),
+            "order": pa.array(order, pa.uint8(), mask=frag),
+            "alloc_order": pa.array(order, pa.uint8(), mask=~frag),
+            "fallback_order": pa.array((gfp & 0xFF).astype(np.uint8), pa.uint8(), mask=~frag),
+            "fallback_migratetype": pa.array((gfp >> 8 & 0xFF).astype(np.uint8), pa.uint8(), mask=~frag),
+            "change_ownership": pa.array((gfp >> 16 & 1) != 0, pa.bool_(), mask=~frag),
+        }
+
+
+class BioBatches:
+    """Bio and request records -> ``bio_events``."""
+
+    def __init__(self, layout: RingLayout, probes: Sequence[Mapping[str, Any]]) -> None:
+        self._codes = kind_codes(probes, BIO_KINDS)
+
+    def batch(self, records: Records) -> pa.RecordBatch:
+        """A batch in time order. Fields that an event does not carry are null."""
+        codes = self._codes[records.column("kind")]
+        rwbs, inverse = np.unique(records.column("rwbs"), return_inverse=True)
+        texts = [t.decode("ascii", "replace") for t in rwbs.tolist()]
+        flags = pa.DictionaryArray.from_arrays(pa.array(inverse.astype(np.int32)), pa.array(texts, pa.string()))
+        operations = pa.array([operation(t) for t in texts], pa.string())
+        other = records.column("other_sector")
+
+        def only(name_or_values: str | Array, kind: pa.DataType, *kinds: str) -> pa.Array:
+            values = records.column(name_or_values) if isinstance(name_or_values, str) else name_or_values
+            wanted = np.isin(codes, [BIO_KINDS.index(k) for k in kinds])
+            return pa.array(values, kind, mask=~wanted)
+
+        return pa.RecordBatch.from_pydict(
+            {
+                "ts_ns": pa.array(records.ts),
+                "cpu": pa.array(records.cpus()),
+                "kind": _kind_column(codes, BIO_KINDS),
+                "dev": pa.array(records.column("dev")),
+                "sector": pa.array(records.column("sector")),
+                "nr_sectors": pa.array(records.column("nr_sectors"), mask=codes == BIO_KINDS.index("split")),
+                "nr_bytes": only("nr_bytes", pa.uint32(), "insert", "issue", "requeue"),
+                "op": operations.take(pa.array(inverse)).dictionary_encode(),
+                "flags": flags,
+                "pid": pa.array(records.column("pid")),
+                "error": only("error", pa.int32(), "complete", "bio_complete", "error", "requeue"),
+                "old_dev": only("old_dev", pa.uint32(), "remap"),
+                "old_sector": only(other, pa.uint64(), "remap"),
+                "new_sector": only(other, pa.uint64(), "split"),
+            }
+        )
+
+
+@dataclass(slots=True)
+class TaskTable:
+    """Intervals in which a pid went by a name: opened at first sight, closed when the pid goes by another
+    one."""
+
+    rows: list[list[Any]] = field(default_factory=list)
+    """[pid, tgid, comm, first_ns, last_ns]."""
+    _current: dict[int, int] = field(default_factory=dict)
+
+    def add(self, records: Records) -> None:
+        """Take task records in time order. A repeated name extends nothing and adds no row."""
+        columns = (records.column(n).tolist() for n in ("pid", "tgid", "comm"))
+        for ts, pid, tgid, raw in zip(records.ts.tolist(), *columns, strict=True):
+            comm = raw.split(b"\0")[0].decode("utf-8", "replace")
+            at = self._current.get(pid)
+            if at is not None:
+                row = self.rows[at]
+                if row[2] == comm and tgid in (0, row[1]):
+                    continue
+                if row[2] == comm and row[1] is None:
+                    row[1] = tgid
+                    continue
+                row[4] = ts
+                tgid = tgid or row[1] or 0
+            self._current[pid] = len(self.rows)
+            self.rows.append([pid, tgid or None, comm, ts, None])
+
+    def batch(self) -> pa.RecordBatch:
+        """The ``tasks`` table, the idle task (pid 0, one per CPU) included. ``last_ns`` null: until the
+        end."""
+        rows = [[0, 0, "swapper", None, None], *self.rows]
+        names = ("pid", "tgid", "comm", "first_ns", "last_ns")
+        columns = zip(names, zip(*rows, strict=True), strict=True)
+        return pa.RecordBatch.from_pydict({n: pa.array(values, TASKS.field(n).type) for n, values in columns})
+
+
+def loss_batch(losses: Sequence[Loss]) -> pa.RecordBatch:
+    """Rows of the ``loss`` table."""
+    columns: dict[str, list[Any]] = {
+        "t0_ns": [x.t0_ns for x in losses],
+        "t1_ns": [x.t1_ns for x in losses],
+        "table": [x.table for x in losses],
+        "cpu": [x.cpu for x in losses],
+        "n": [x.n for x in losses],
+        "class": [x.cls for x in losses],
+    }
+    types = {n: LOSS.field(n).type for n in columns}
+    plain = {n: t.value_type if pa.types.is_dictionary(t) else t for n, t in types.items()}
+    return pa.RecordBatch.from_pydict({n: pa.array(values, plain[n]) for n, values in columns.items()})

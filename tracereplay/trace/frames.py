@@ -1,0 +1,288 @@
+"""Reading the frames that a collector writes (docs/capture.md has the protocol byte by byte).
+
+Works on a pipe and on a file alike. Batches are read straight into one growing buffer per ring and CPU, so
+that what reaches the decoder is contiguous and copied once. Nothing that a stream says is trusted: bad
+magic, a later version, a broken frame, a batch that does not fit its ring and a stream without its closing
+frame are each a CollectorError.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import struct
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tracereplay.errors import CollectorError
+
+MAGIC = b"\x89TRC\r\n\x1a\n"
+VERSION = 1
+STREAM_HEADER = struct.Struct("<8sHHI")
+FRAME_MARKER = 0x46435254
+FRAME_HEADER = struct.Struct("<IHHIIQQ")
+
+HELLO, BATCH, WATERMARK, SNAPSHOT, STATUS, CLOSING, ERROR = range(1, 8)
+_JSON_FRAMES = (HELLO, SNAPSHOT, STATUS, CLOSING, ERROR)
+
+MAX_JSON_BYTES = 256 << 20
+MAX_BATCH_BYTES = 2 << 30
+MAX_CPU = 65535
+
+FLUSH_BYTES = 6 << 20
+"""Batches are handed on when so much has gathered ..."""
+FLUSH_NS = 200_000_000
+"""... or when the oldest of them is so old, in ns of the collector's clock."""
+
+Bytes = npt.NDArray[np.uint8]
+SlabKey = tuple[int, int]
+"""(ring, CPU)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A frame with a JSON object."""
+
+    type: int
+    mono_ns: int
+    value: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Batches:
+    """Raw records of some rings, in ring order for each (ring, CPU)."""
+
+    watermark_ns: int
+    """Every record with a smaller time stamp is in this or an earlier packet."""
+    slabs: dict[SlabKey, Bytes]
+
+
+Packet = Message | Batches
+
+
+class _Source:
+    """Exact reads from a file descriptor."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def fill(self, view: memoryview) -> int:
+        """Read until ``view`` is full or the stream ends; the bytes read."""
+        done = 0
+        while done < len(view):
+            count = os.readv(self._fd, [view[done:]])
+            if count == 0:
+                break
+            done += count
+        return done
+
+
+@dataclass(slots=True)
+class _Slab:
+    """A growing buffer of one ring and CPU."""
+
+    data: Bytes
+    used: int = 0
+
+    def room(self, more: int) -> memoryview:
+        if self.used + more > len(self.data):
+            grown = np.empty(max(self.used + more, 2 * len(self.data)), np.uint8)
+            grown[: self.used] = self.data[: self.used]
+            self.data = grown
+        return self.data.data[self.used : self.used + more]
+
+
+@dataclass(slots=True)
+class _Gathering:
+    """Batches that wait to be handed on."""
+
+    slabs: dict[SlabKey, _Slab] = field(default_factory=dict)
+    bytes: int = 0
+    since_ns: int = 0
+    expected: dict[SlabKey, int] = field(default_factory=dict)
+    """Size of the last packet's slab: the next one starts with that."""
+
+    def slab(self, key: SlabKey) -> _Slab:
+        found = self.slabs.get(key)
+        if found is None:
+            size = self.expected.get(key, 0) * 5 // 4 + (64 << 10)
+            found = self.slabs[key] = _Slab(np.empty(size, np.uint8))
+        return found
+
+    def take(self, watermark_ns: int) -> Batches:
+        slabs = {key: slab.data[: slab.used] for key, slab in self.slabs.items() if slab.used}
+        self.expected.update({key: len(data) for key, data in slabs.items()})
+        self.slabs = {}
+        self.bytes = 0
+        return Batches(watermark_ns, slabs)
+
+
+def read_packets(fd: int, *, flush_bytes: int = FLUSH_BYTES, flush_ns: int = FLUSH_NS) -> Iterator[Packet]:
+    """Packets of a stream until its closing or error frame, which comes last.
+
+    Raises CollectorError for a stream that is none, is of a later version, is broken, or ends early;
+    everything that came whole before that has been handed on.
+    """
+    source = _Source(fd)
+    _check_stream_header(source)
+    head = bytearray(FRAME_HEADER.size)
+    strides: list[int] = []
+    positions: dict[SlabKey, int] = {}
+    gathering = _Gathering()
+    watermark = 0
+    at = STREAM_HEADER.size
+    while True:
+        count = source.fill(memoryview(head))
+        if count < len(head):
+            if gathering.bytes:
+                yield gathering.take(watermark)
+            raise _early_end(at, "between frames" if count == 0 else "inside a frame header")
+        marker, kind, ring, cpu, length, mono_ns, position = FRAME_HEADER.unpack(head)
+        if marker != FRAME_MARKER:
+            raise CollectorError(
+                f"the collector's stream is broken at byte {at}: no frame marker",
+                hint="something else wrote into the stream; keep the collector's stdout for frames only",
+            )
+        at += len(head)
+        if kind == BATCH:
+            _check_batch(at, strides, ring, cpu, length)
+            key = (ring, cpu)
+            if positions.setdefault(key, position) != position:
+                raise CollectorError(
+                    f"the collector's stream skips from {positions[key]} to {position} in ring {ring} of CPU {cpu}"
+                )
+            positions[key] = position + length
+            slab = gathering.slab(key)
+            if source.fill(slab.room(length)) < length:
+                yield gathering.take(watermark)
+                raise _early_end(at, "inside a batch")
+            slab.used += length
+            gathering.since_ns = gathering.since_ns if gathering.bytes else mono_ns
+            gathering.bytes += length
+        elif kind == WATERMARK and length == 0:
+            watermark = mono_ns
+            full = gathering.bytes >= flush_bytes or mono_ns - gathering.since_ns >= flush_ns
+            if gathering.bytes and full:
+                yield gathering.take(watermark)
+        else:
+            if length > MAX_JSON_BYTES:
+                raise CollectorError(f"frame of type {kind} at byte {at} claims {length} bytes")
+            payload = bytearray(length)
+            if source.fill(memoryview(payload)) < length:
+                if gathering.bytes:
+                    yield gathering.take(watermark)
+                raise _early_end(at, f"inside a frame of type {kind}")
+            if kind in _JSON_FRAMES:
+                message = Message(kind, mono_ns, _json_object(payload, kind, at))
+                if kind == HELLO:
+                    strides = hello_strides(message.value)
+                if kind in (STATUS, CLOSING, ERROR) and gathering.bytes:
+                    yield gathering.take(watermark)
+                yield message
+                if kind in (CLOSING, ERROR):
+                    return
+        at += length
+
+
+def read_ahead(packets: Iterator[Packet], depth: int = 8) -> Iterator[Packet]:
+    """The same packets, read on a thread of their own: a slow writer does not stop the pipe at once.
+
+    At most ``depth`` packets wait (then the pipe fills, then the rings; what they cannot hold is counted as
+    lost).
+    """
+    waiting: queue.Queue[Packet | BaseException | None] = queue.Queue(maxsize=depth)
+    abandoned = threading.Event()
+
+    def put(item: Packet | BaseException | None) -> None:
+        while not abandoned.is_set():
+            try:
+                return waiting.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+
+    def pump() -> None:
+        try:
+            for packet in packets:
+                put(packet)
+                if abandoned.is_set():
+                    return
+            put(None)
+        except BaseException as error:  # handed to the other thread, whatever it is
+            put(error)
+
+    threading.Thread(target=pump, name="frames", daemon=True).start()
+    try:
+        while True:
+            item = waiting.get()
+            if item is None:
+                return
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        abandoned.set()
+
+
+def hello_strides(hello: dict[str, Any]) -> list[int]:
+    """Bytes from record to record for each ring of a hello. Raises CollectorError for one that makes no
+    sense."""
+    try:
+        if hello["byteorder"] != sys.byteorder:
+            raise CollectorError(
+                f"the stream comes from a {hello['byteorder']}-endian host", hint="convert it on a host of that order"
+            )
+        strides = [int(ring["stride"]) for ring in hello["rings"]]
+        if not strides or any(s < 16 or s % 8 for s in strides):
+            raise ValueError(f"strides {strides}")
+    except (KeyError, TypeError, ValueError) as error:
+        raise CollectorError(f"the collector's hello is damaged: {error!r}") from None
+    return strides
+
+
+def _check_stream_header(source: _Source) -> None:
+    head = bytearray(STREAM_HEADER.size)
+    count = source.fill(memoryview(head))
+    if count == 0:
+        raise _early_end(0, "before it began")
+    if bytes(head[:8]) != MAGIC:
+        raise CollectorError(
+            f"not a collector's stream: it begins with {bytes(head[:count])!r}",
+            hint="frames come from `tracereplay capture` or from the collectors directory, unchanged",
+        )
+    version = STREAM_HEADER.unpack(head)[1]
+    if version != VERSION:
+        raise CollectorError(
+            f"the collector speaks protocol {version}, this tracereplay {VERSION}",
+            hint="use the collector that came with this tracereplay",
+        )
+
+
+def _check_batch(at: int, strides: list[int], ring: int, cpu: int, length: int) -> None:
+    if ring >= len(strides):
+        raise CollectorError(f"batch at byte {at} is of ring {ring}, hello named {len(strides)}")
+    if cpu > MAX_CPU or length > MAX_BATCH_BYTES or length % strides[ring]:
+        raise CollectorError(f"batch at byte {at}: {length} bytes of CPU {cpu} do not fit ring {ring}")
+
+
+def _json_object(payload: bytearray, kind: int, at: int) -> dict[str, Any]:
+    try:
+        value = json.loads(payload)
+    except ValueError as error:
+        raise CollectorError(f"frame of type {kind} at byte {at} is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise CollectorError(f"frame of type {kind} at byte {at} is a {type(value).__name__}, not an object")
+    return value
+
+
+def _early_end(at: int, where: str) -> CollectorError:
+    return CollectorError(
+        f"the collector's stream ended {where}, at byte {at}, without its closing frame",
+        hint="the collector died or its host went away; what was written before is kept",
+    )
