@@ -113,7 +113,7 @@ def read_manifest(bundle: Path) -> Manifest:
 def _no_manifest(bundle: Path) -> TraceNotFoundError | TraceFormatError:
     if not bundle.exists():
         return TraceNotFoundError(f"no trace at {bundle}: it does not exist", hint="check the path")
-    if not any(bundle.iterdir()):
+    if not list(bundle.iterdir()):
         return TraceNotFoundError(
             f"no trace at {bundle}: the directory is empty",
             hint="make one: tracereplay capture OUT, or tracereplay import SOURCE OUT",
