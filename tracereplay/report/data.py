@@ -1,0 +1,298 @@
+"""What a report says about a replay, as plain data. Rendering (terminal, HTML) only formats it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tracereplay.cost.price import price, ratio_interval95, unpriced
+from tracereplay.cost.profile import Profile
+from tracereplay.report.numbers import UNKNOWN, count, figure, seconds, share, span
+
+PAGES_PER_MIB = 256
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One line of a list of facts."""
+
+    label: str
+    value: str
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StrategyCost:
+    """One strategy's result. Prices are in the profile's unit; ``per_page`` and the like divide by targeted pages."""
+
+    label: str
+    strategy: str
+    params: Mapping[str, Any]
+    per_page: float | None
+    interval: Interval | None
+    """95 % interval of ``per_page`` over the profile's uncertainty."""
+    ratio: float | None
+    """Cost / cost of the baseline; None for a free baseline."""
+    ratio_interval: Interval | None
+    mean: float | None
+    """Per request, as the percentiles."""
+    p50: float | None
+    p99: float | None
+    groups: Mapping[str, float]
+    """Group of primitives -> price per page."""
+    primitives: Mapping[str, float]
+    assumed: float | None
+    """Share of the cost that rests on coefficients marked as assumptions."""
+    counters: Mapping[str, int]
+    unpriced: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """One caller's requests."""
+
+    name: str
+    requests: int
+    pages: int
+    sizes: Mapping[int, int]
+    """Pages of a request -> how many requests."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A replay's results, ready to be written down."""
+
+    trace: tuple[Fact, ...]
+    accounting: tuple[Fact, ...]
+    demand: tuple[Fact, ...]
+    machine: tuple[Fact, ...]
+    unit: str
+    profile: Profile | None
+    strategies: tuple[StrategyCost, ...]
+    baseline: str | None
+    callers: tuple[Caller, ...]
+    verdict: tuple[str, ...]
+    cautions: tuple[str, ...]
+    targeted_pages: int
+    trace_path: str | None
+    command: str | None
+    seed: int
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """Parts of the result that this version does not know."""
+
+
+KNOWN_KEYS = {
+    "schema", "trace", "machine", "demand", "accounting", "profile", "results", "command", "seed", "series", "target",
+    "path", "warnings", "background", "generation",
+}  # fmt: skip
+
+
+def build_comparison(result: Mapping[str, Any]) -> Comparison:
+    """Report data of one ``replay`` result (architecture.md section 5). What it does not hold stays unknown."""
+    profile = _profile(result.get("profile"))
+    demand, accounting = result["demand"], result["accounting"]
+    pages = int(demand.get("targeted_pages") or 0)
+    rows = list(result["results"])
+    baseline = next((r for r in rows if r["strategy"] == "per-page"), rows[0] if rows else None)
+    seed = int(result.get("seed") or 0)
+    strategies = tuple(_strategy(row, baseline, profile, pages, seed) for row in rows)
+    name = _label(baseline) if baseline else None
+    unit = str(rows[0]["cost"].get("unit", "ns")) if rows else "ns"
+    return Comparison(
+        trace=_trace_facts(result["trace"]),
+        accounting=_accounting_facts(accounting),
+        demand=_demand_facts(demand, result),
+        machine=tuple(Fact(key, value) for key, value in flatten(result["machine"])),
+        unit=unit,
+        profile=profile,
+        strategies=strategies,
+        baseline=name,
+        callers=tuple(_caller(row) for row in demand.get("by_caller") or ()),
+        verdict=_verdict(strategies, name, demand, pages, unit),
+        cautions=_cautions(result, strategies),
+        targeted_pages=pages,
+        trace_path=result["trace"].get("path"),
+        command=result.get("command"),
+        seed=seed,
+        extra={key: value for key, value in result.items() if key not in KNOWN_KEYS},
+    )
+
+
+def flatten(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested settings as ``a.b`` -> text, in their own order."""
+    rows: list[tuple[str, str]] = []
+    for key, item in value.items():
+        if isinstance(item, Mapping):
+            rows += flatten(item, f"{prefix}{key}.")
+        elif isinstance(item, list | tuple):
+            rows.append((prefix + key, ", ".join(map(_value, item)) or UNKNOWN))
+        else:
+            rows.append((prefix + key, _value(item)))
+    return rows
+
+
+def _value(item: Any) -> str:
+    if item is None:
+        return UNKNOWN
+    if isinstance(item, bool):
+        return "yes" if item else "no"
+    if isinstance(item, int):
+        return count(item)
+    return figure(item) if isinstance(item, float) else str(item)
+
+
+def _profile(data: Any) -> Profile | None:
+    return Profile.from_dict(data) if isinstance(data, Mapping) and "coefficients" in data else None
+
+
+def _label(row: Mapping[str, Any]) -> str:
+    return str(row.get("label") or row["strategy"])
+
+
+def _strategy(
+    row: Mapping[str, Any], baseline: Mapping[str, Any] | None, profile: Profile | None, pages: int, seed: int
+) -> StrategyCost:
+    cost = row["cost"]
+    counters = {name: n for name, n in row["counters"].items() if isinstance(n, int)}
+    total, base = cost["total"], baseline["cost"]["total"] if baseline else 0
+    interval = cost.get("interval95")
+    groups: dict[str, float] = {}
+    assumed: float | None = None
+    if profile is not None:
+        by_primitive = price(counters, profile)
+        assumed = sum(by_primitive[c.name] for c in profile.coefficients if c.evidence == "assumption")
+        assumed = assumed / sum(by_primitive.values()) if sum(by_primitive.values()) else None
+        for c in profile.coefficients:
+            groups[c.group] = groups.get(c.group, 0.0) + cost["by_primitive"].get(c.name, 0.0)
+    ratios = None
+    if profile is not None and baseline is not None and row is not baseline:
+        ratios = ratio_interval95(counters, baseline["counters"], profile, seed)
+    return StrategyCost(
+        label=_label(row),
+        strategy=str(row["strategy"]),
+        params=row.get("params") or {},
+        per_page=cost.get("per_page"),
+        interval=(interval[0] / pages, interval[1] / pages) if interval and pages else None,
+        ratio=total / base if base else None,
+        ratio_interval=ratios,
+        mean=cost["per_request"].get("mean"),
+        p50=cost["per_request"].get("p50"),
+        p99=cost["per_request"].get("p99"),
+        groups={group: value / pages for group, value in groups.items()} if pages else {},
+        primitives={name: value / pages for name, value in cost["by_primitive"].items()} if pages else {},
+        assumed=assumed,
+        counters=counters,
+        unpriced=unpriced(counters, profile) if profile is not None else {},
+    )
+
+
+def _caller(row: Mapping[str, Any]) -> Caller:
+    sizes = {int(pages): int(n) for pages, n in (row.get("sizes") or {}).items()}
+    return Caller(str(row["caller"]), int(row["requests"]), int(row["pages"]), dict(sorted(sizes.items())))
+
+
+def _trace_facts(trace: Mapping[str, Any]) -> tuple[Fact, ...]:
+    source = trace.get("source")
+    kind = source.get("kind") if isinstance(source, Mapping) else source
+    events = trace.get("events")
+    if isinstance(events, Mapping):
+        events = ", ".join(f"{name} {count(n)}" for name, n in events.items())
+    elif isinstance(events, int):
+        events = count(events)
+    complete = trace.get("complete")
+    return (
+        Fact("trace", str(trace.get("path") or UNKNOWN), f"id {str(trace['id'])[:12]}" if trace.get("id") else ""),
+        Fact("source", str(kind or UNKNOWN)),
+        Fact("host", str(trace.get("host") or UNKNOWN), f"kernel {trace.get('kernel') or UNKNOWN}"),
+        Fact(
+            "duration", seconds(trace.get("duration_ns")), "" if complete in (True, None) else "capture did not finish"
+        ),
+        Fact("events", str(events or UNKNOWN)),
+    )
+
+
+def _accounting_facts(a: Mapping[str, Any]) -> tuple[Fact, ...]:
+    events = a.get("events")
+    lost = a.get("lost")
+    intervals = a.get("loss_intervals")
+    if isinstance(intervals, list):
+        intervals = len(intervals)
+    facts = [
+        Fact("page events", count(events), "allocations and frees that the demand was built from"),
+        Fact("matched", count(a.get("matched")), f"{share(a.get('matched'), events)} of the events"),
+        Fact("unmatched frees", count(a.get("unmatched_frees")), "freed, never seen allocated"),
+        Fact("left-censored", count(a.get("left_censored")), "allocated before the trace began"),
+        Fact("right-censored", count(a.get("right_censored")), "still held when it ended"),
+        Fact("lost", UNKNOWN if lost is None else count(lost), f"in {count(intervals)} intervals" if intervals else ""),
+    ]
+    return tuple(fact for fact in facts if fact.value != UNKNOWN or fact.label == "lost")
+
+
+def _demand_facts(demand: Mapping[str, Any], result: Mapping[str, Any]) -> tuple[Fact, ...]:
+    pages, targeted = demand.get("pages"), demand.get("targeted_pages")
+    target = result.get("target") or "batches"
+    facts = [
+        Fact("requests", count(demand.get("requests")), f"{count(pages)} pages"),
+        Fact("targeted", count(targeted), f"pages, {share(targeted, pages)}; --target {target}"),
+        Fact("unseen", count(demand.get("unseen_pages")), "pages allocated without an event, inferred; never targeted"),
+    ]
+    if result.get("path"):
+        facts.append(Fact("path", str(result["path"])))
+    return tuple(facts)
+
+
+def _verdict(
+    strategies: tuple[StrategyCost, ...], baseline: str | None, demand: Mapping[str, Any], pages: int, unit: str
+) -> tuple[str, ...]:
+    """The comparison in two or three sentences; nothing that the numbers do not carry."""
+    priced = [s for s in strategies if s.per_page is not None]
+    if not priced or not pages:
+        return ("No targeted request in this trace: there is nothing to compare. Try --target all.",)
+    best = min(priced, key=lambda s: s.per_page or 0.0)
+    said = [f"{best.label} is cheapest: {figure(best.per_page)} {unit} per page ({span(best.interval)} at 95 %)."]
+    if len(priced) > 1 and best.label != baseline and best.ratio is not None:
+        said.append(f"That is {figure(best.ratio)} of what {baseline} costs ({span(best.ratio_interval)}).")
+    for other in sorted(priced, key=lambda s: s.per_page or 0.0)[1:]:
+        ends = other.ratio_interval if best.label == baseline else None
+        if ends and ends[0] <= 1 <= ends[1]:
+            said.append(f"The profile cannot tell {other.label} from it.")
+    if best.ratio_interval and best.ratio_interval[0] <= 1 <= best.ratio_interval[1]:
+        said.append(f"The profile cannot tell it from {baseline}.")
+    said.append(
+        f"This concerns the targeted {share(pages, demand.get('pages'))} of the pages; all others went through the "
+        "same memory as recorded."
+    )
+    return tuple(said)
+
+
+def _cautions(result: Mapping[str, Any], strategies: tuple[StrategyCost, ...]) -> tuple[str, ...]:
+    """What a reader should hold against the numbers."""
+    a = result["accounting"]
+    said = [str(text) for text in result.get("warnings") or ()]
+    if result["trace"].get("complete") is False:
+        said.append("The capture did not finish; its last events are missing.")
+    if a.get("lost"):
+        said.append(f"{count(a['lost'])} events were lost; requests and lifetimes around the gaps are unsure.")
+    elif "lost" in a and a["lost"] is None:
+        said.append("Events were lost and the source does not say how many.")
+    if result.get("target") == "all":
+        said.append("Every request is targeted, also those of callers that cannot use the strategy: an upper bound.")
+    assumed = [f"{s.label} {share(s.assumed, 1)}" for s in strategies if s.assumed]
+    if assumed:
+        said.append(f"Share of the cost that rests on coefficients marked as assumptions: {', '.join(assumed)}.")
+    for s in strategies:
+        if s.unpriced:
+            work = ", ".join(f"{count(n)} {name.replace('_', ' ')}" for name, n in s.unpriced.items())
+            said.append(f"{s.label}: counted but without a price: {work}.")
+        if s.counters.get("failures"):
+            said.append(f"{s.label}: {count(s.counters['failures'])} requests got no memory.")
+        for peak, what in (
+            ("waste_pages_peak", "given back by the caller but still held"),
+            ("reserve_pages_peak", "idle in reserves"),
+        ):
+            if s.counters.get(peak):
+                said.append(f"{s.label}: at most {count(s.counters[peak])} pages at once were {what}.")
+    return tuple(dict.fromkeys(said))

@@ -1,0 +1,127 @@
+"""The comparison as text for an 80-column terminal."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tracereplay.report.data import Comparison, Fact, build_comparison
+from tracereplay.report.numbers import UNKNOWN, figure, span
+
+WIDTH = 80
+LABEL = 16
+
+ROWS = (
+    ("allocator calls", ("alloc_calls", "bulk_calls")),
+    ("free calls", ("free_calls",)),
+    ("pcp lock", ("pcp_lock_acquisitions",)),
+    ("pcp refills", ("pcp_refills",)),
+    ("zone lock", ("zone_lock_acquisitions",)),
+    ("splits", ("splits",)),
+    ("merges", ("merges",)),
+    ("fallbacks", ("fallbacks",)),
+    ("failed attempts", ("failed_attempts",)),
+    ("tail pages", ("tail_pages_prepared",)),
+    ("pages zeroed", ("zeroed_pages",)),
+    ("cache hits", ("cache_hits",)),
+    ("direct-map splits", ("direct_map_splits",)),
+    ("TLB flushes", ("tlb_flushes",)),
+    ("mempool", ("mempool_takes", "mempool_puts")),
+    ("failures", ("failures",)),
+)
+"""Lines of the counter table: name and the counters it sums. Lines that are 0 throughout are left out."""
+
+
+def comparison(result: Mapping[str, Any]) -> str:
+    """What ``replay`` prints: accounting first, then prices, then counters. No line exceeds 80 columns."""
+    data = build_comparison(result)
+    parts = [_facts(data), _prices(data), _counters(data), _said(data.verdict), _said(data.cautions, "caution: ")]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _facts(data: Comparison) -> str:
+    facts = {fact.label: fact for fact in (*data.trace, *data.accounting, *data.demand)}
+    accounting = " ".join(f"{f.label} {f.value};" for f in data.accounting if f.label != "page events").rstrip(";")
+    lines = [
+        ("trace", f"{_text(facts['trace'])} {_text(facts['host'])}, {facts['duration'].value}"),
+        ("page events", f"{facts['page events'].value if 'page events' in facts else UNKNOWN}: {accounting}"),
+        ("demand", f"{facts['requests'].value} requests, {facts['requests'].note}; targeted {facts['targeted'].value} "
+                   f"{facts['targeted'].note}"),
+    ]  # fmt: skip
+    if data.machine:
+        lines.append(("machine", ", ".join(f"{f.label} {f.value}" for f in data.machine if len(f.value) < 24)))
+    if data.profile is not None:
+        assumed = sum(c.evidence == "assumption" for c in data.profile.coefficients)
+        lines.append(
+            (
+                "profile",
+                f"{data.profile.name}, {data.unit}; {assumed} of {len(data.profile.coefficients)} prices are assumptions",
+            )
+        )
+    return "\n".join(
+        textwrap.fill(text, WIDTH, initial_indent=f"{name:<13}", subsequent_indent=" " * 13, break_long_words=True)
+        for name, text in lines
+    )
+
+
+def _text(fact: Fact) -> str:
+    return f"{fact.value} ({fact.note})" if fact.note else fact.value
+
+
+def _prices(data: Comparison) -> str:
+    if not data.strategies:
+        return ""
+    head = ("strategy", f"{data.unit}/page", "95 %", "ratio", "95 %", "p50/request", "p99")
+    rows = [
+        (
+            short(s.label),
+            figure(s.per_page),
+            span(s.interval),
+            figure(s.ratio),
+            span(s.ratio_interval) if s.label != data.baseline else UNKNOWN,
+            figure(s.p50),
+            figure(s.p99),
+        )
+        for s in data.strategies
+    ]
+    return table(head, rows)
+
+
+def _counters(data: Comparison) -> str:
+    if not data.targeted_pages or not data.strategies:
+        return ""
+    blocks = []
+    for start in range(0, len(data.strategies), 4):
+        some = data.strategies[start : start + 4]
+        rows = [
+            (name, *(figure(1000 * value / data.targeted_pages) for value in values))
+            for name, names in ROWS
+            if any(values := [sum(s.counters.get(n, 0) for n in names) for s in some])
+        ]
+        blocks.append(table(("per 1,000 pages", *(short(s.label) for s in some)), rows))
+    return "\n\n".join(blocks)
+
+
+def short(label: str) -> str:
+    """A label that fits its column."""
+    return label if len(label) <= LABEL else f"{label[: LABEL - 1]}…"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """First column left, the others right, two spaces between."""
+    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
+
+    def line(cells: Sequence[str]) -> str:
+        first = cells[0].ljust(widths[0])
+        return "  ".join([first, *(c.rjust(w) for c, w in zip(cells[1:], widths[1:], strict=True))]).rstrip()
+
+    return "\n".join([line(head), line(["-" * w for w in widths]), *(line(row) for row in rows)])
+
+
+def _said(sentences: Sequence[str], lead: str = "") -> str:
+    if not sentences:
+        return ""
+    if not lead:
+        return textwrap.fill(" ".join(sentences), WIDTH)
+    return "\n".join(textwrap.fill(lead + text, WIDTH, subsequent_indent=" " * len(lead)) for text in sentences)
