@@ -79,9 +79,7 @@ def loaded_programs() -> list[dict[str, object]]:
             continue  # gone between the two calls
         try:
             info = ctypes.create_string_buffer(_INFO_BYTES)
-            attr = ctypes.create_string_buffer(
-                struct.pack("=IIQ", fd, _INFO_BYTES, ctypes.addressof(info)), 120
-            )
+            attr = ctypes.create_string_buffer(struct.pack("=IIQ", fd, _INFO_BYTES, ctypes.addressof(info)), 120)
             _bpf(_BPF_OBJ_GET_INFO_BY_FD, attr)
             name = info.raw[_INFO_NAME : _INFO_NAME + 16].split(b"\0")[0].decode(errors="replace")
             found.append({"id": last, "name": name})

@@ -14,9 +14,7 @@ def _groups(text: str) -> list[str]:
     groups = [g.strip() for g in text.split(",") if g.strip()]
     unknown = [g for g in groups if g not in GROUPS]
     if unknown or not groups:
-        raise argparse.ArgumentTypeError(
-            f"unknown group {', '.join(unknown) or text!r}; groups: {', '.join(GROUPS)}"
-        )
+        raise argparse.ArgumentTypeError(f"unknown group {', '.join(unknown) or text!r}; groups: {', '.join(GROUPS)}")
     return groups
 
 
@@ -29,17 +27,11 @@ def parser() -> argparse.ArgumentParser:
         "--events", type=_groups, default=["page", "bio"], help="groups: page,bio,buddy (default page,bio)"
     )
     made.add_argument("--duration", type=float, metavar="SECONDS", help="stop after so long")
-    made.add_argument(
-        "--ring-mib", type=float, default=16.0, help="page ring per CPU in MiB; bio rings get a quarter"
-    )
+    made.add_argument("--ring-mib", type=float, default=16.0, help="page ring per CPU in MiB; bio rings get a quarter")
     made.add_argument("--drain-ms", type=float, default=10.0, help="interval between drains")
-    made.add_argument(
-        "--raw", metavar="FILE", help="write frames to FILE (must not exist) instead of standard output"
-    )
+    made.add_argument("--raw", metavar="FILE", help="write frames to FILE (must not exist) instead of standard output")
     made.add_argument("--attended", action="store_true", help="stop when stdin ends and when the parent dies")
-    made.add_argument(
-        "--check", action="store_true", help="try what a capture needs, print the findings as JSON, end"
-    )
+    made.add_argument("--check", action="store_true", help="try what a capture needs, print the findings as JSON, end")
     return made
 
 
@@ -64,9 +56,7 @@ def main(argv: list[str] | None = None) -> int:
         os.close(fd)
         return code
     if os.isatty(1):
-        sys.stderr.write(
-            "collector: frames are binary and stdout is a terminal; redirect it or use --raw FILE\n"
-        )
+        sys.stderr.write("collector: frames are binary and stdout is a terminal; redirect it or use --raw FILE\n")
         return 2
     # Frames own file descriptor 1: whatever else prints (LLVM, a stray print) goes to standard error.
     frames = os.dup(1)

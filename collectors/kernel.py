@@ -56,9 +56,7 @@ def ensure_tracefs() -> tuple[Path, str]:
             "run as root, or have root run: mount -t tracefs nodev /sys/kernel/tracing",
         ) from None
     if tracefs_root() is None:
-        raise CollectorError(
-            f"tracefs mounted at {target} holds no events", "the kernel needs CONFIG_TRACING"
-        )
+        raise CollectorError(f"tracefs mounted at {target} holds no events", "the kernel needs CONFIG_TRACING")
     return target, "private"
 
 
@@ -92,9 +90,7 @@ def compile_programs(text: str) -> Any:
         words = " ".join(said).strip() or str(error)
         if os.geteuid() != 0 and ("Operation not permitted" in words or "Permission denied" in words):
             raise PrivilegeError(f"the kernel refuses bpf(): {words[-300:]}", "run as root") from None
-        raise CollectorError(
-            f"cannot compile or create maps: {words[-600:]}", "see `tracereplay doctor`"
-        ) from None
+        raise CollectorError(f"cannot compile or create maps: {words[-600:]}", "see `tracereplay doctor`") from None
 
 
 class LoadedProbes:

@@ -116,7 +116,5 @@ BIO = Ring(
     ),
     4,
 )
-TASK = Ring(
-    2, "task", "tasks", _fields("ts:u64 pid:u32 tgid:u32 comm:char16 seq:u32 kind:u8 flags:u8 pad:u16"), 64
-)
+TASK = Ring(2, "task", "tasks", _fields("ts:u64 pid:u32 tgid:u32 comm:char16 seq:u32 kind:u8 flags:u8 pad:u16"), 64)
 RINGS = (PAGE, BIO, TASK)

@@ -177,9 +177,7 @@ class Session:
             if data is None:
                 continue
             frames.append(
-                frame_header(
-                    FrameType.BATCH, data.nbytes, ring=ring, cpu=cpu, mono_ns=limit, position=reader.position
-                )
+                frame_header(FrameType.BATCH, data.nbytes, ring=ring, cpu=cpu, mono_ns=limit, position=reader.position)
             )
             frames.append(data)
             taken.append((ring, cpu, reader, data.nbytes))

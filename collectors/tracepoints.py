@@ -96,9 +96,7 @@ class Probe:
             raise UnusableProbeError(f"{self.event} has no field {', '.join(missing)} on this kernel")
 
 
-def _page(
-    event: str, kind: str, group: str, copy: dict[str, str], extra: tuple[tuple[str, str], ...] = ()
-) -> Probe:
+def _page(event: str, kind: str, group: str, copy: dict[str, str], extra: tuple[tuple[str, str], ...] = ()) -> Probe:
     return Probe("kmem:" + event, kind, group, PAGE, copy, extra)
 
 

@@ -146,6 +146,7 @@ class Recording:
         self._missing: dict[str, str] = {}
         self._started_ns = 0
         self._cpu_at_start = _cpu_seconds()
+        self._collector_startup_s = 0.0
 
     def run(self, packets: Iterator[frames.Packet]) -> CaptureSummary:
         """Consume the stream to its end, finish the trace, say what came.
@@ -227,6 +228,8 @@ class Recording:
         event = message.value.get("event")
         if event == "started":
             self._started_ns = int(message.value["started_ns"])
+            self._cpu_at_start = _cpu_seconds()
+            self._collector_startup_s = float(message.value["cost"]["cpu_seconds"])
             if self._on_started is not None:
                 self._on_started()
         if self._on_progress is not None and event != "stopped":
@@ -302,16 +305,19 @@ class Recording:
         ]
 
     def _cost(self, closing: Mapping[str, Any], duration_ns: int) -> dict[str, Any]:
+        """What recording cost; compiling and attaching the programs apart, since that does not grow with the events."""
         used = resource.getrusage(resource.RUSAGE_SELF)
         writer_s = _cpu_seconds() - self._cpu_at_start
         collector = dict(closing["cost"])
+        collector["startup_cpu_seconds"] = self._collector_startup_s
+        recording_s = float(collector["cpu_seconds"]) - self._collector_startup_s + writer_s
         events = sum(self._rows.values())
         return {
             "duration_ns": duration_ns,
             "events": events,
             "collector": collector,
             "writer": {"cpu_seconds": writer_s, "max_rss_bytes": used.ru_maxrss * 1024},
-            "cpu_ns_per_event": (float(collector["cpu_seconds"]) + writer_s) * 1e9 / events if events else None,
+            "cpu_ns_per_event": recording_s * 1e9 / events if events else None,
             "programs": dict(closing["programs"]),
         }
 

@@ -64,7 +64,10 @@ class CollectorProcess:
 
     def __init__(self, arguments: Sequence[str]) -> None:
         command = collector_command(arguments)
-        self._words = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
+        self.words = ""
+        """What it wrote to standard error (its end), known after ``end``."""
+        self._code: int | None = None
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         try:
             # A session of its own: Ctrl-C in the terminal reaches this process, which then ends the capture
             # in order.
@@ -72,11 +75,12 @@ class CollectorProcess:
                 command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=self._words,
+                stderr=self._stderr,
                 bufsize=0,
                 start_new_session=True,
             )
         except OSError as error:
+            self._stderr.close()
             raise CollectorError(f"cannot start {command[0]}: {error.strerror}") from error
         assert self._process.stdout is not None
         self.frames_fd = self._process.stdout.fileno()
@@ -95,25 +99,26 @@ class CollectorProcess:
                 stdin.close()
 
     def end(self) -> int:
-        """Wait for the end; the exit code. One that hangs is killed, and the kernel detaches its programs."""
+        """Wait for the end; the exit code. Safe to call again. One that hangs is killed, and the kernel detaches its programs."""
+        if self._code is not None:
+            return self._code
         self.ask_to_stop()
         assert self._process.stdout is not None
         self._process.stdout.close()
         try:
-            return self._process.wait(STOP_TIMEOUT_S)
+            self._code = self._process.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            return self._process.wait()
-
-    def words(self) -> str:
-        """What it wrote to standard error: the last lines."""
-        self._words.seek(0)
-        return self._words.read().decode(errors="replace").strip()[-2000:]
+            self._code = self._process.wait()
+        self._stderr.seek(0)
+        self.words = self._stderr.read().decode(errors="replace").strip()[-2000:]
+        self._stderr.close()
+        return self._code
 
     def explain(self, error: CollectorError) -> CaptureError:
         """The error of a stream that broke, with what is known of the process's end."""
         code = self.end()
-        words = self.words()
+        words = self.words
         if "sudo:" in words and ("password" in words or "not allowed" in words or "sudoers" in words):
             return PrivilegeError("tracing needs root, and sudo asks for a password", hint=ROOT_HINT)
         ended = f"killed by signal {-code}" if code < 0 else f"exit code {code}"

@@ -8,6 +8,7 @@ frame are each a CollectorError.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -202,10 +203,9 @@ def read_ahead(packets: Iterator[Packet], depth: int = 8) -> Iterator[Packet]:
 
     def put(item: Packet | BaseException | None) -> None:
         while not abandoned.is_set():
-            try:
-                return waiting.put(item, timeout=0.1)
-            except queue.Full:
-                continue
+            with contextlib.suppress(queue.Full):
+                waiting.put(item, timeout=0.1)
+                break
 
     def pump() -> None:
         try:
