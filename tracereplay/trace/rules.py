@@ -73,7 +73,20 @@ def _lacks(column: str, kinds: tuple[str, ...]) -> Rule:
 
 
 def _above(column: str, limit: int, severity: str, says: str) -> Rule:
-    return Rule(f"{column}-range", severity, says, lambda b: _mask(pc.greater(b.column(column), limit)))
+    def broken(batch: pa.RecordBatch) -> Mask:
+        values = batch.column(column)
+        # The scalar has the column's type: Arrow would cast both to int64, which large frames do not fit.
+        return _mask(pc.greater(values, pa.scalar(limit, values.type)))
+
+    return Rule(f"{column}-range", severity, says, broken)
+
+
+def _is_zero(column: str, says: str) -> Rule:
+    def broken(batch: pa.RecordBatch) -> Mask:
+        values = batch.column(column)
+        return _mask(pc.equal(values, pa.scalar(0, values.type)))
+
+    return Rule(f"{column}-empty", ERROR, says, broken)
 
 
 def _not_in(column: str, known: Iterable[str], severity: str) -> Rule:
@@ -148,5 +161,5 @@ def row_rules(table: str, metadata: TraceMetadata) -> list[Rule]:
     if table == "snapshots":
         return [_not_in("phase", SNAPSHOT_PHASES, ERROR), orders[0]]
     if table == "page_map":
-        return [Rule("pages-empty", ERROR, "a run of 0 pages", lambda b: _mask(pc.equal(b.column("pages"), 0)))]
+        return [_is_zero("pages", "a run of 0 pages")]
     return []
