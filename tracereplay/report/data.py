@@ -8,7 +8,7 @@ from typing import Any
 
 from tracereplay.cost.price import price, ratio_interval95, unpriced
 from tracereplay.cost.profile import Profile
-from tracereplay.report.numbers import UNKNOWN, count, figure, seconds, share, span
+from tracereplay.report.numbers import UNKNOWN, count, figure, in_intervals, seconds, share, span
 
 PAGES_PER_MIB = 256
 
@@ -226,7 +226,7 @@ def _accounting_facts(a: Mapping[str, Any]) -> tuple[Fact, ...]:
         Fact("unmatched frees", count(a.get("unmatched_frees")), "freed, never seen allocated"),
         Fact("left-censored", count(a.get("left_censored")), "allocated before the trace began"),
         Fact("right-censored", count(a.get("right_censored")), "still held when it ended"),
-        Fact("lost", UNKNOWN if lost is None else count(lost), f"in {count(intervals)} intervals" if intervals else ""),
+        Fact("lost", UNKNOWN if lost is None else count(lost), in_intervals(intervals)),
     ]
     return tuple(fact for fact in facts if fact.value != UNKNOWN or fact.label == "lost")
 

@@ -59,3 +59,8 @@ def size(pages: int) -> str:
         if kib >= factor:
             return f"{kib / factor:.1f} {unit}" if kib % factor else f"{kib // factor} {unit}"
     return f"{kib} KiB"
+
+
+def in_intervals(n: int | None) -> str:
+    """``in 1 interval``, ``in 3 intervals``; nothing for none."""
+    return f"in {count(n)} interval{'s' if n != 1 else ''}" if n else ""

@@ -52,12 +52,10 @@ def _facts(data: Comparison) -> str:
     if data.machine:
         lines.append(("machine", ", ".join(f"{f.label} {f.value}" for f in data.machine if len(f.value) < 24)))
     if data.profile is not None:
-        assumed = sum(c.evidence == "assumption" for c in data.profile.coefficients)
+        prices = data.profile.coefficients
+        assumed = sum(c.evidence == "assumption" for c in prices)
         lines.append(
-            (
-                "profile",
-                f"{data.profile.name}, {data.unit}; {assumed} of {len(data.profile.coefficients)} prices are assumptions",
-            )
+            ("profile", f"{data.profile.name}, {data.unit}; {assumed} of {len(prices)} prices are assumptions")
         )
     return "\n".join(
         textwrap.fill(text, WIDTH, initial_indent=f"{name:<13}", subsequent_indent=" " * 13, break_long_words=True)

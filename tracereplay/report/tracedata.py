@@ -1,0 +1,214 @@
+"""What a report says about a trace: totals, rates over time, orders, tasks, sizes of bios."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import polars as pl
+
+from tracereplay.report.data import Fact
+from tracereplay.report.numbers import UNKNOWN, count, figure, in_intervals, seconds, share, size
+from tracereplay.trace.reader import Trace
+from tracereplay.trace.summary import TraceSummary, summarize
+
+BINS = 100
+TOP_TASKS = 12
+
+RATES = {
+    "pages allocated": ("page_events", "alloc"),
+    "pages freed": ("page_events", "free"),
+    "bios queued": ("bio_events", "queue"),
+    "requests completed": ("bio_events", "complete"),
+}
+"""Lines of the charts: name -> table and kind. Page lines count pages, the others events."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Rate of one thing over time, per second in each bin."""
+
+    name: str
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """Lines over the same bins."""
+
+    title: str
+    unit: str
+    bin_s: float
+    lines: tuple[Line, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OrderShare:
+    """Allocations of one order."""
+
+    order: int
+    blocks: int
+    pages: int
+
+
+@dataclass(frozen=True, slots=True)
+class TaskShare:
+    """Pages that one command name allocated, and how many of its threads did."""
+
+    comm: str
+    tasks: int
+    pages: int
+
+
+@dataclass(frozen=True, slots=True)
+class TraceData:
+    """A trace, ready to be written down."""
+
+    facts: tuple[Fact, ...]
+    kinds: tuple[Fact, ...]
+    charts: tuple[Chart, ...]
+    orders: tuple[OrderShare, ...]
+    tasks: tuple[TaskShare, ...]
+    bio_sizes: tuple[tuple[int, int], ...]
+    """(bytes of a queued write, how many), most frequent first."""
+    allocated_pages: int
+    notes: tuple[str, ...]
+
+
+def build_trace_data(trace: Trace) -> TraceData:
+    """Report data of a trace. Tables and events that it does not hold leave their part empty."""
+    summary = summarize(trace)
+    orders = _orders(trace) if trace.rows("page_events") else ()
+    return TraceData(
+        facts=_facts(summary),
+        kinds=tuple(
+            Fact(f"{k.table.removesuffix('_events')} {k.kind}", count(k.events), f"{figure(k.per_second)}/s")
+            for k in summary.kinds
+        ),
+        charts=_charts(trace, summary),
+        orders=orders,
+        tasks=_tasks(trace) if orders else (),
+        bio_sizes=_bio_sizes(trace) if trace.rows("bio_events") else (),
+        allocated_pages=sum(o.pages for o in orders),
+        notes=tuple(summary.notes),
+    )
+
+
+def _facts(summary: TraceSummary) -> tuple[Fact, ...]:
+    identity, meta = summary.identity, summary.metadata
+    loss = summary.loss or {"lost": None, "intervals": 0}
+    lost = UNKNOWN if loss["lost"] is None else count(loss["lost"])
+    host = meta.get("host", {})
+    facts = [
+        Fact("trace", str(identity["path"]), f"id {str(identity['id'])[:12]}"),
+        Fact("source", str((identity.get("source") or {}).get("kind", UNKNOWN)), str(meta.get("tool", ""))),
+        Fact("host", str(identity.get("host") or UNKNOWN), f"kernel {identity.get('kernel') or UNKNOWN}"),
+        Fact("CPUs", str(host.get("cpus", UNKNOWN))),
+        Fact("recorded", str(meta.get("created", UNKNOWN))),
+        Fact(
+            "duration", seconds(summary.duration_s * 1e9), "" if identity.get("complete") else "capture did not finish"
+        ),
+        Fact("on disk", f"{figure(summary.bytes / 1e6)} MB"),
+        Fact("events lost", lost, in_intervals(loss["intervals"])),
+    ]
+    if summary.bulk is not None:
+        facts.append(
+            Fact(
+                "allocated unseen",
+                count(summary.bulk.unseen_pages),
+                f"pages, {share(summary.bulk.unseen_pages, summary.bulk.pgalloc_delta)} of what vmstat counted",
+            )
+        )
+    return tuple(facts)
+
+
+def _charts(trace: Trace, summary: TraceSummary) -> tuple[Chart, ...]:
+    if summary.start_ns is None or not summary.duration_s:
+        return ()
+    charts = []
+    for title, unit, table in (("Pages", "pages/s", "page_events"), ("Block I/O", "events/s", "bio_events")):
+        lines = tuple(
+            Line(name, values)
+            for name, (source, kind) in RATES.items()
+            if source == table and trace.rows(table) and (values := _rate(trace, table, kind, summary))
+        )
+        if lines:
+            charts.append(Chart(title, unit, summary.duration_s / BINS, lines))
+    return tuple(charts)
+
+
+def _rate(trace: Trace, table: str, kind: str, summary: TraceSummary) -> tuple[float, ...]:
+    start = summary.start_ns or 0
+    width = max(1, -(-int(summary.duration_s * 1e9) // BINS))
+    amount = pl.len() if table != "page_events" else _pages().sum()
+    bins = (
+        trace.table(table, skip_damaged=True)
+        .filter(pl.col("kind") == kind)
+        .group_by(((pl.col("ts_ns") - start) // width).alias("bin"))
+        .agg(amount.alias("n"))
+        .collect(engine="streaming")
+    )
+    if bins.is_empty():
+        return ()
+    values = [0.0] * BINS
+    for i, n in bins.iter_rows():
+        values[min(max(i, 0), BINS - 1)] += n * 1e9 / width
+    return tuple(values)
+
+
+def _pages() -> pl.Expr:
+    """Pages of an event: 2^order."""
+    return pl.lit(2, pl.Int64).pow(pl.col("order").cast(pl.Int64).fill_null(0))
+
+
+def _orders(trace: Trace) -> tuple[OrderShare, ...]:
+    rows = (
+        trace.table("page_events", skip_damaged=True)
+        .filter(pl.col("kind") == "alloc", pl.col("order").is_not_null())
+        .group_by("order")
+        .len()
+        .sort("order")
+        .collect(engine="streaming")
+    )
+    return tuple(OrderShare(order, blocks, blocks << order) for order, blocks in rows.iter_rows())
+
+
+def _tasks(trace: Trace) -> tuple[TaskShare, ...]:
+    """Top command names by pages allocated. A thread that changed its name counts under its last one."""
+    by_pid = (
+        trace.table("page_events", skip_damaged=True)
+        .filter(pl.col("kind") == "alloc")
+        .group_by("pid")
+        .agg(_pages().sum().alias("pages"))
+        .collect(engine="streaming")
+    )
+    names = trace.table("tasks", skip_damaged=True).select("pid", "comm").collect().unique("pid", keep="last")
+    rows = (
+        by_pid.join(names, on="pid", how="left")
+        .with_columns(pl.col("comm").fill_null("(unknown)"))
+        .group_by("comm")
+        .agg(pl.len().alias("tasks"), pl.col("pages").sum())
+        .sort(["pages", "comm"], descending=[True, False])
+    )
+    top = [TaskShare(*row) for row in rows.head(TOP_TASKS).iter_rows()]
+    rest = rows.slice(TOP_TASKS)
+    if rest.height:
+        top.append(TaskShare(f"{rest.height} others", int(rest["tasks"].sum()), int(rest["pages"].sum())))
+    return tuple(top)
+
+
+def _bio_sizes(trace: Trace) -> tuple[tuple[int, int], ...]:
+    rows = (
+        trace.table("bio_events", skip_damaged=True)
+        .filter(pl.col("kind") == "queue", pl.col("nr_sectors") > 0, pl.col("op").cast(pl.String).str.starts_with("W"))
+        .group_by("nr_sectors")
+        .len()
+        .sort(["len", "nr_sectors"], descending=[True, False])
+        .head(8)
+        .collect(engine="streaming")
+    )
+    return tuple((sectors * 512, n) for sectors, n in rows.iter_rows())
+
+
+def size_text(size_bytes: int) -> str:
+    """Bytes of a bio as text."""
+    return size(size_bytes // 4096) if size_bytes % 4096 == 0 else f"{count(size_bytes)} B"
