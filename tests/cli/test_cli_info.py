@@ -30,11 +30,11 @@ def test_text_fits_80_columns_and_says_what_matters(tmp_path: Path) -> None:
         "snapshots  start",
         "DMA32",
         "DirectMap2M",
-        "lost: 3 events in 1 intervals",
+        "lost: 3 events (0.3 %) in 1 intervals",
         "ring_full: 3",
         "rejected input lines: 12",
         "line 7: no time",
-        "complete: 1,002 events",
+        "finished: 1,002 events",
         "note: taken by hand",
     ):
         assert expected in out, expected

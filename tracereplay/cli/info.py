@@ -11,14 +11,12 @@ from tracereplay.cli.console import Format, describe, emit, emit_json, emit_rows
 from tracereplay.errors import UsageError
 
 if TYPE_CHECKING:
-    from tracereplay.trace.summary import TraceSummary
+    from tracereplay.trace.summary import BulkEstimate, TraceSummary
 
 
 def run(
     trace: Annotated[Path | None, typer.Argument(help="Trace to describe.", metavar="TRACE")] = None,
-    format: Annotated[
-        Format, typer.Option("--format", help="table or json; --schema: also csv.")
-    ] = Format.TABLE,
+    format: Annotated[Format, typer.Option("--format", help="table or json; --schema: also csv.")] = Format.TABLE,
     schema: Annotated[bool, typer.Option("--schema", help="List every table and column instead.")] = False,
 ) -> None:
     """Say what a trace holds: host, clock, events, memory, losses.
@@ -119,9 +117,7 @@ def _memory(summary: TraceSummary) -> str:
     if not rows:
         return ""
     names = ["node", "zone", "managed", "free", "min", "low", "high", "batch", "pcp", "start_pfn"]
-    text = text_table(
-        names, rows, title="memory at the start, in pages (batch, pcp: per-CPU list, batch and high)"
-    )
+    text = text_table(names, rows, title="memory at the start, in pages (batch, pcp: per-CPU list, batch and high)")
     if summary.directmap_kib:
         text += "\n" + ", ".join(f"{k} {v:,} KiB" for k, v in summary.directmap_kib.items())
     return text
@@ -136,25 +132,33 @@ def _completeness(summary: TraceSummary) -> str:
         lines.append("lost: none")
     else:
         count = "unknown how many" if loss["lost"] is None else f"{loss['lost']:,}"
-        lines.append(f"lost: {count} events in {loss['intervals']:,} intervals")
+        share = _lost_share(loss["lost"], sum(k.events for k in summary.kinds))
+        lines.append(f"lost: {count} events{share} in {loss['intervals']:,} intervals")
         lines += [f"  {name}: {'unknown' if n is None else f'{n:,}'}" for name, n in loss["by_class"].items()]
     rejected = summary.metadata["rejected"].get("lines", 0)
     if rejected:
         lines.append(f"rejected input lines: {rejected:,}")
         lines += [
-            f"  line {s.get('line')}: {s.get('reason')}"
-            for s in summary.metadata["rejected"].get("samples", [])[:3]
+            f"  line {s.get('line')}: {s.get('reason')}" for s in summary.metadata["rejected"].get("samples", [])[:3]
         ]
     if summary.bulk is not None:
-        bulk = summary.bulk
-        share = 100 * bulk.unseen_pages / bulk.pgalloc_delta if bulk.pgalloc_delta else 0.0
-        lines.append(
-            f"unseen: {bulk.unseen_pages:,} pages ({share:.1f} %) of {bulk.pgalloc_delta:,} by vmstat\n"
-            "  bulk allocator, and what ran between the snapshots and the events"
-        )
-        if bulk.remark:
-            lines.append(f"  rough: {bulk.remark}")
-    state = "complete" if not summary.notes else "INCOMPLETE"
+        lines += _unseen(summary.bulk)
     events = sum(k.events for k in summary.kinds)
-    lines.append(f"{state}: {events:,} events, {summary.bytes:,} bytes")
+    each = f", {summary.bytes / events:.2f} per event" if events else ""
+    state = "finished" if not summary.notes else "INCOMPLETE"
+    lines.append(f"{state}: {events:,} events, {summary.bytes:,} bytes{each}")
     return "\n".join(lines)
+
+
+def _lost_share(lost: int | None, seen: int) -> str:
+    return "" if not lost else f" ({100 * lost / (lost + seen):.2g} %)"
+
+
+def _unseen(bulk: BulkEstimate) -> list[str]:
+    share = 100 * bulk.unseen_pages / bulk.pgalloc_delta if bulk.pgalloc_delta else 0.0
+    lines = [
+        f"allocated without an event: {bulk.unseen_pages:,} pages, {share:.1f} % of vmstat's {bulk.pgalloc_delta:,}"
+    ]
+    if bulk.outside_pages:
+        lines.append(f"  about {bulk.outside_pages:,} of them between the snapshots and the events")
+    return [*lines, *(f"  rough: {r}" for r in bulk.remarks)]

@@ -121,6 +121,11 @@ def directmap_kib(trace: Trace, phase: str = "start") -> dict[str, int]:
     return {r["name"]: r["value"] for r in _rows_of(trace, phase) if r["source"] == "directmap"}
 
 
+def snapshot_span(trace: Trace) -> tuple[int, int] | None:
+    """Times of the first and the last snapshot, trace clock; None when they have none."""
+    return trace.bounds("snapshots", "ts_ns")
+
+
 def _rows_of(trace: Trace, phase: str) -> list[dict[str, Any]]:
     """Rows of one snapshot: of a phase with several, the first, or for ``end`` the last."""
     found: list[dict[str, Any]] = []

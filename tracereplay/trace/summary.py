@@ -7,7 +7,7 @@ from typing import Any
 
 from tracereplay.trace.reader import Trace
 from tracereplay.trace.schema import EVENT_TABLES, TABLES
-from tracereplay.trace.snapshots import ZoneFacts, directmap_kib, vmstat, zones
+from tracereplay.trace.snapshots import ZoneFacts, directmap_kib, snapshot_span, vmstat, zones
 
 
 @dataclass(slots=True)
@@ -38,17 +38,18 @@ class KindSummary:
 
 @dataclass(slots=True)
 class BulkEstimate:
-    """Pages allocated without an event, from vmstat (page-allocator.md 8.2): pgalloc delta minus traced
-    pages.
+    """Pages allocated without an event, from vmstat (page-allocator.md 8.2): pgalloc delta minus traced pages.
 
-    Pages of the bulk allocator, and whatever was allocated between the snapshots and the first or last event.
+    They are pages of the bulk allocator, and ordinary ones allocated between a snapshot and the events.
     """
 
     pgalloc_delta: int
     traced_pages: int
     unseen_pages: int
-    remark: str | None
-    """Why the estimate is rough here; None when nothing is known against it."""
+    outside_pages: int
+    """Of the unseen, how many the traced rate explains by the time between snapshots and events."""
+    remarks: list[str]
+    """Why the estimate is rough here."""
 
 
 @dataclass(slots=True)
@@ -152,16 +153,22 @@ def _phases(trace: Trace) -> list[str]:
 def _bulk(trace: Trace, kinds: list[KindSummary]) -> BulkEstimate | None:
     before, after = vmstat(trace, "start"), vmstat(trace, "end")
     names = [n for n in before if n.startswith("pgalloc_") and n in after]
-    allocated = [k for k in kinds if k.kind == "alloc"]
-    if not names or not allocated:
+    traced = next((k.pages or 0 for k in kinds if k.kind == "alloc"), 0)
+    if not names or not traced:
         return None
     delta = sum(after[n] - before[n] for n in names)
-    traced = allocated[0].pages or 0
     remarks = []
     release = str(trace.metadata.host.get("release") or "")
     if release.startswith(("5.10.", "5.11.", "5.12.", "5.13.", "5.14.", "5.15.")):
-        remarks.append("kernels up to 5.15 count a page list hit as one page whatever its order")
+        remarks.append("kernels up to 5.15 count a page-list hit as one page whatever its order")
     lost = trace.loss_summary()["lost"]
     if lost is None or lost:
-        remarks.append("events were lost")
-    return BulkEstimate(delta, traced, delta - traced, "; ".join(remarks) or None)
+        remarks.append("lost events count as unseen")
+    outside = 0
+    events, snapshots = trace.sort_range("page_events"), snapshot_span(trace)
+    if events and snapshots and events[1] > events[0]:
+        excess = (snapshots[1] - snapshots[0]) / (events[1] - events[0]) - 1
+        outside = round(traced * max(0.0, excess))
+    elif snapshots is None:
+        remarks.append("the snapshots carry no time")
+    return BulkEstimate(delta, traced, delta - traced, outside, remarks)
