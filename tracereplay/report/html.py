@@ -60,7 +60,7 @@ def _table(caption: str, head: Sequence[str], rows: Sequence[Sequence[Child]], *
         tag(
             "tr",
             tag("th", row[0], scope="row"),
-            *(tag("td", cell, class_="text" if i in text else None) for i, cell in enumerate(row[1:], 1)),
+            *(tag("td", cell, class_=_cell_class(cell, i in text)) for i, cell in enumerate(row[1:], 1)),
         )
         for row in rows
     ]
@@ -74,6 +74,13 @@ def _table(caption: str, head: Sequence[str], rows: Sequence[Sequence[Child]], *
             tag("tbody", *cells),
         ),
     )
+
+
+def _cell_class(cell: Child, is_text: bool) -> str | None:
+    """Style of a cell: prose, a picture, or a number."""
+    if isinstance(cell, Markup):
+        return "bar-cell"
+    return "text" if is_text else None
 
 
 def _share(part: int, whole: int) -> tuple[str, Markup]:

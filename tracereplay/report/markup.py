@@ -18,12 +18,12 @@ class Markup(str):
 Child = str | None
 
 
-def tag(name: str, /, *children: Child, **attributes: str | int | float | bool | None) -> Markup:
-    """One element. ``class_`` becomes class, other underscores hyphens; None and False attributes are left out."""
+def tag(name: str, /, *children: Child, **attributes: str | int | float | None) -> Markup:
+    """One element. ``class_`` becomes class, other underscores hyphens; None leaves an attribute out."""
     text = "".join(
-        f' {key.rstrip("_").replace("_", "-")}="{escape(key if value is True else str(value))}"'
+        f' {key.rstrip("_").replace("_", "-")}="{escape(str(value))}"'
         for key, value in attributes.items()
-        if value is not None and value is not False
+        if value is not None
     )
     if name in VOID:
         return Markup(f"<{name}{text}/>")

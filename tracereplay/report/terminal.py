@@ -10,7 +10,7 @@ from tracereplay.report.data import Comparison, Fact, build_comparison
 from tracereplay.report.numbers import UNKNOWN, figure, span
 
 WIDTH = 80
-LABEL = 16
+LABEL = 14
 
 ROWS = (
     ("allocator calls", ("alloc_calls", "bulk_calls")),
@@ -25,7 +25,7 @@ ROWS = (
     ("tail pages", ("tail_pages_prepared",)),
     ("pages zeroed", ("zeroed_pages",)),
     ("cache hits", ("cache_hits",)),
-    ("direct-map splits", ("direct_map_splits",)),
+    ("direct-map split", ("direct_map_splits",)),
     ("TLB flushes", ("tlb_flushes",)),
     ("mempool", ("mempool_takes", "mempool_puts")),
     ("failures", ("failures",)),
@@ -83,6 +83,9 @@ def _prices(data: Comparison) -> str:
         )
         for s in data.strategies
     ]
+    excess = max(map(len, table(head, rows).splitlines())) - WIDTH
+    if excess > 0:
+        rows = [(short(row[0], max(6, LABEL - excess)), *row[1:]) for row in rows]
     return table(head, rows)
 
 
@@ -101,9 +104,9 @@ def _counters(data: Comparison) -> str:
     return "\n\n".join(blocks)
 
 
-def short(label: str) -> str:
+def short(label: str, width: int = LABEL) -> str:
     """A label that fits its column."""
-    return label if len(label) <= LABEL else f"{label[: LABEL - 1]}…"
+    return label if len(label) <= width else f"{label[: width - 1]}…"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

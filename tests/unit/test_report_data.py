@@ -1,0 +1,191 @@
+"""Report data against literals; the text fits a terminal."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.example_result import example_result
+from tracereplay.report.data import Fact, build_comparison
+from tracereplay.report.numbers import figure, seconds, share, size, span
+from tracereplay.report.terminal import comparison
+
+
+@pytest.fixture
+def result() -> dict[str, Any]:
+    return example_result()
+
+
+def test_facts(result: dict[str, Any]) -> None:
+    data = build_comparison(result)
+    assert data.accounting == (
+        Fact("page events", "10,000", "allocations and frees that the demand was built from"),
+        Fact("matched", "9,700", "97 % of the events"),
+        Fact("unmatched frees", "50", "freed, never seen allocated"),
+        Fact("left-censored", "150", "allocated before the trace began"),
+        Fact("right-censored", "100", "still held when it ended"),
+        Fact("lost", "7", "in 1 interval"),
+    )
+    assert data.demand[1] == Fact("targeted", "2,560", "pages, 64 %; --target batches")
+    assert data.trace[0] == Fact("trace", "traces/example", "id 0123456789ab")
+    assert data.machine[4:] == (Fact("pcp.batch", "63"), Fact("pcp.high", "-"))
+
+
+def test_costs(result: dict[str, Any]) -> None:
+    data = build_comparison(result)
+    per_page, bulk, compound, unmapped = data.strategies
+    assert data.baseline == "per-page"
+    # 256 pages: 55.472 each; 4 refills and 4 drains: 8 zone locks, 252 pages in and out, 250 splits and merges
+    moved = 8 * 50 + 252 * 5 + 250 * 10 + 252 * 5 + 250 * 10
+    assert per_page.per_page == pytest.approx(55.472 + moved / 256)
+    assert bulk.per_page == pytest.approx(30.80 + (19.05 + moved) / 256)
+    assert compound.per_page == pytest.approx(
+        (6.533 + 13.139 + 2 * 50 + 20 + 20 + 17.189 + 10 + 5 + 255 * 3.5) / 256, rel=1e-4
+    )
+    assert bulk.ratio == pytest.approx(bulk.per_page / per_page.per_page)
+    assert per_page.ratio == 1.0
+    assert per_page.ratio_interval is None
+    assert bulk.ratio_interval is not None
+    assert bulk.ratio_interval[0] < bulk.ratio < bulk.ratio_interval[1] < 1
+    assert sum(unmapped.groups.values()) == pytest.approx(unmapped.per_page)
+    assert unmapped.groups["zeroing"] == pytest.approx(100)
+    assert unmapped.unpriced == {"reclaim_attempts": 20}
+    assert compound.assumed == pytest.approx(1 - (6.533 + 13.139 + 17.189) / (compound.per_page * 256), rel=1e-4)
+    assert per_page.p50 == pytest.approx(per_page.per_page * 256)
+
+
+def test_callers_and_their_sizes(result: dict[str, Any]) -> None:
+    callers = build_comparison(result).callers
+    assert [(c.name, c.pages, dict(c.sizes)) for c in callers] == [
+        ("kcryptd <alloc & co>", 2560, {256: 10}),
+        ("GFP_HIGHUSER_MOVABLE", 1440, {1: 1, 512: 2}),
+    ]
+
+
+def test_verdict_names_the_cheapest_and_its_coverage(result: dict[str, Any]) -> None:
+    said = build_comparison(result).verdict
+    assert said[0].startswith("compound is cheapest: 4.24 ns per page")
+    assert "of what per-page costs" in said[1]
+    assert "targeted 64 % of the pages" in said[-1]
+
+
+def test_cautions_name_what_speaks_against_the_numbers(result: dict[str, Any]) -> None:
+    said = " ".join(build_comparison(result).cautions)
+    assert "7 events were lost" in said
+    assert "compound 96" in said
+    assert "unmapped-cache: counted but without a price: 20 reclaim attempts" in said
+    assert "256 pages at once were idle in reserves" in said
+    assert "did not finish" not in said
+
+
+def change(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
+    def apply(result: dict[str, Any]) -> None:
+        *parents, last = path.split(".")
+        for key in parents:
+            result = result[key]
+        if value is None:
+            del result[last]
+        else:
+            result[last] = value
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    ("edit", "expected"),
+    [
+        (change("trace.complete", False), "did not finish"),
+        (change("target", "all"), "an upper bound"),
+        (change("warnings", ["machine assumed: 16 GiB"]), "machine assumed: 16 GiB"),
+    ],
+)
+def test_more_cautions(result: dict[str, Any], edit: Callable[[dict[str, Any]], None], expected: str) -> None:
+    edit(result)
+    assert expected in " ".join(build_comparison(result).cautions)
+
+
+def test_unknown_loss_is_not_no_loss(result: dict[str, Any]) -> None:
+    result["accounting"]["lost"] = None
+    data = build_comparison(result)
+    assert "does not say how many" in " ".join(data.cautions)
+    assert data.accounting[-1].value == "-"
+
+
+def test_failures_are_said(result: dict[str, Any]) -> None:
+    result["results"][1]["counters"]["failures"] = 3
+    assert "bulk: 3 requests got no memory." in build_comparison(result).cautions
+
+
+def test_no_targeted_request(result: dict[str, Any]) -> None:
+    result["demand"]["targeted_pages"] = 0
+    for row in result["results"]:
+        row["cost"] |= {"per_page": None, "per_request": {"mean": None, "p50": None, "p99": None}, "total": 0.0}
+    data = build_comparison(result)
+    assert data.verdict == ("No targeted request in this trace: there is nothing to compare. Try --target all.",)
+    assert "nothing to compare" in comparison(result)
+
+
+def test_a_tie_is_called_a_tie(result: dict[str, Any]) -> None:
+    twin = copy.deepcopy(result["results"][0]) | {"strategy": "bulk", "label": "twin"}
+    result["results"] = [result["results"][0], twin]
+    assert "The profile cannot tell twin from it." in build_comparison(result).verdict
+
+
+def test_other_profile_than_stored(result: dict[str, Any]) -> None:
+    """A result that names its profile only is still reported, without what needs the prices."""
+    result["profile"] = {"name": "mine"}
+    data = build_comparison(result)
+    assert data.profile is None
+    assert data.strategies[1].ratio is not None
+    assert data.strategies[1].ratio_interval is None
+    assert comparison(result)
+
+
+def test_text_fits_80_columns(result: dict[str, Any], golden: Callable[[str, str], None]) -> None:
+    text = comparison(result)
+    assert max(map(len, text.splitlines())) <= 80
+    golden("comparison.txt", text + "\n")
+
+
+def test_long_labels_and_many_strategies_fit(result: dict[str, Any]) -> None:
+    rows = []
+    for i in range(9):
+        row = copy.deepcopy(result["results"][1])
+        row["label"] = f"bulk:batch_cap={i},two_pass=true"
+        rows.append(row)
+    result["results"] = rows
+    result["trace"]["path"] = "/a/very/long/path" * 9
+    text = comparison(result)
+    assert max(map(len, text.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "-"),
+        (0.0, "0"),
+        (0.0001, "1.0e-04"),
+        (0.0573, "0.057"),
+        (1.0, "1.00"),
+        (9.999, "10.0"),
+        (55.472, "55.5"),
+        (99.96, "100"),
+        (12345.6, "12,346"),
+    ],
+)
+def test_figure(value: float | None, text: str) -> None:
+    assert figure(value) == text
+
+
+def test_other_numbers() -> None:
+    assert share(1, 3) == "33.3 %"
+    assert share(999_999, 1_000_000) == "> 99.9 %"
+    assert share(1, 1_000_000) == "< 0.1 %"
+    assert share(0, 5) == "0 %"
+    assert share(1, 0) == "-"
+    assert span((29.94, 31.8)) == "29.9 - 31.8"
+    assert [seconds(n) for n in (10_000_000_000, 870_000, 12, None)] == ["10.0 s", "870 us", "12.0 ns", "-"]
+    assert [size(n) for n in (1, 256, 384, 1 << 18)] == ["4 KiB", "1 MiB", "1.5 MiB", "1 GiB"]

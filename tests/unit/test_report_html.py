@@ -1,0 +1,163 @@
+"""The page: well-formed, self-contained, accessible, and holding the data that was built."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pyarrow as pa
+import pytest
+
+from tests.example_result import example_result
+from tracereplay.report.data import build_comparison
+from tracereplay.report.html import render
+from tracereplay.report.markup import Markup, join, tag
+from tracereplay.report.tracedata import BINS, OrderShare, TaskShare, TraceData, build_trace_data
+from tracereplay.trace.metadata import TraceMetadata
+from tracereplay.trace.reader import Trace
+from tracereplay.trace.writer import TraceWriter
+
+
+@pytest.fixture
+def trace(tmp_path: Path) -> Trace:
+    """Two seconds: 3 single pages and an order-3 block allocated, one page freed; three writes."""
+    metadata = TraceMetadata(source={"kind": "synthetic"})
+    metadata.host = {"hostname": "lab<1>", "release": "6.1.0", "cpus": 2}
+    with TraceWriter(tmp_path / "small.trace", metadata) as writer:
+        writer.write(
+            "page_events",
+            pa.table(
+                {
+                    "ts_ns": pa.array([0, 10, 500_000_000, 1_000_000_000, 2_000_000_000], pa.int64()),
+                    "cpu": pa.array([0] * 5, pa.uint16()),
+                    "kind": ["alloc", "alloc", "alloc", "alloc", "free"],
+                    "pfn": pa.array([1, 2, 3, 8, 1], pa.uint64()),
+                    "order": pa.array([0, 0, 0, 3, 0], pa.uint8()),
+                    "pid": pa.array([7, 7, 8, 9, 7], pa.uint32()),
+                }
+            ),
+        )
+        writer.write(
+            "bio_events",
+            pa.table(
+                {
+                    "ts_ns": pa.array([5, 6, 7], pa.int64()),
+                    "cpu": pa.array([0] * 3, pa.uint16()),
+                    "kind": ["queue"] * 3,
+                    "nr_sectors": pa.array([8, 2048, 8], pa.uint32()),
+                    "op": ["W", "W", "R"],
+                }
+            ),
+        )
+        writer.write("tasks", pa.table({"pid": pa.array([7, 8], pa.uint32()), "comm": ["fio", "fio"]}))
+        writer.finish()
+    return Trace.open(tmp_path / "small.trace")
+
+
+def parse(page: str) -> ElementTree.Element:
+    """The page as XML: the renderer closes every element, so this is a strict check."""
+    assert page.startswith("<!DOCTYPE html>\n")
+    return ElementTree.fromstring(page.partition("\n")[2])
+
+
+def text_of(element: ElementTree.Element) -> str:
+    return "".join(element.itertext())
+
+
+def page_of(result: dict[str, Any] | None, data: TraceData | None = None) -> str:
+    comparison = None if result is None else build_comparison(result)
+    return render(comparison, data, title="A <title>", made="today", made_by="tracereplay report x -o 'y z.html'")
+
+
+def test_trace_data(trace: Trace) -> None:
+    data = build_trace_data(trace)
+    assert data.orders == (OrderShare(0, 3, 3), OrderShare(3, 1, 8))
+    assert data.tasks == (TaskShare("(unknown)", 1, 8), TaskShare("fio", 2, 3))
+    assert data.allocated_pages == 11
+    assert data.bio_sizes == ((4096, 1), (1 << 20, 1))
+    pages, block = data.charts
+    assert [line.name for line in pages.lines] == ["pages allocated", "pages freed"]
+    allocated, freed = pages.lines
+    assert len(allocated.values) == BINS
+    assert sum(allocated.values) * pages.bin_s == pytest.approx(11)
+    assert allocated.values[BINS // 2] * pages.bin_s == pytest.approx(8)
+    assert freed.values[-1] * pages.bin_s == pytest.approx(1)
+    assert [line.name for line in block.lines] == ["bios queued"]
+
+
+@pytest.mark.parametrize("kind", ["results", "trace", "both"])
+def test_page_is_whole(kind: str, trace: Trace) -> None:
+    page = page_of(
+        example_result() if kind != "trace" else None, build_trace_data(trace) if kind != "results" else None
+    )
+    root = parse(page)
+    assert root.get("lang") == "en"
+    assert [e.text for e in root.iter("h1")] == ["A <title>"]
+    assert len(root.findall(".//h2")) >= 3
+    ids = Counter(e.get("id") for e in root.iter() if e.get("id"))
+    assert all(n == 1 for n in ids.values())
+
+
+def test_page_needs_nothing_else(trace: Trace) -> None:
+    page = page_of(example_result(), build_trace_data(trace))
+    root = parse(page)
+    assert {e.tag for e in root.iter()} & {"script", "link", "img", "iframe", "object", "embed"} == set()
+    assert not [e for e in root.iter() if {"src", "href", "srcset", "data"} & e.attrib.keys()]
+    style = text_of(root.find(".//style"))  # type: ignore[arg-type]
+    assert "url(" not in style
+    assert "@import" not in style
+    assert not re.search(r"https?:|//\w", style)
+
+
+def test_pictures_are_told_and_tables_are_headed(trace: Trace) -> None:
+    root = parse(page_of(example_result(), build_trace_data(trace)))
+    pictures = list(root.iter("svg"))
+    assert len(pictures) >= 6
+    for svg in pictures:
+        assert svg.get("aria-hidden") == "true" or (svg.get("role") == "img" and len(svg.get("aria-label", "")) > 20)
+    for table in root.iter("table"):
+        assert text_of(table.find("caption"))  # type: ignore[arg-type]
+        widths = {len(row) for row in table.iter("tr")}
+        assert len(widths) == 1
+        assert all(row[0].tag == "th" for row in table.iter("tr"))
+
+
+def test_bars_are_in_proportion() -> None:
+    root = parse(page_of(example_result()))
+    bars = [svg for svg in root.iter("svg") if svg.get("class") is None]
+    lengths = [sum(float(r.get("width", 0)) for r in svg.iter("rect")) for svg in bars[:4]]
+    costs = [s.per_page for s in build_comparison(example_result()).strategies]
+    assert lengths[1] / lengths[0] == pytest.approx(costs[1] / costs[0], rel=0.01)
+    assert lengths[3] / lengths[0] == pytest.approx(costs[3] / costs[0], rel=0.01)
+
+
+def test_foreign_text_is_escaped() -> None:
+    page = page_of(example_result())
+    assert "kcryptd &lt;alloc &amp; co&gt;" in page
+    assert "<alloc" not in page
+    assert "tracereplay report x -o 'y z.html'" in page
+
+
+def test_page_says_what_numbers_rest_on() -> None:
+    text = text_of(parse(page_of(example_result())))
+    for part in (
+        "7 events were lost", "brouer-2021", "prices are assumptions", "page_bench04_bulk", "Seed of the intervals: 0",
+        "tracereplay replay traces/example -s per-page", "pcp.batch", "Hold against these numbers",
+    ):  # fmt: skip
+        assert part in text
+
+
+def test_results_without_strategies_or_profile() -> None:
+    result = example_result() | {"results": [], "profile": {}}
+    assert "No strategy was replayed" in text_of(parse(page_of(result)))
+
+
+def test_markup() -> None:
+    assert tag("p", "a<b", Markup("<b/>"), None, class_="x", aria_hidden="true") == (
+        '<p class="x" aria-hidden="true">a&lt;b<b/></p>'
+    )
+    assert tag("rect", x=1, y=None) == '<rect x="1"/>'
+    assert join("&", '"') == '&amp;"'
