@@ -24,6 +24,7 @@ from tracereplay.errors import (
     TracereplayError,
     TruncatedTraceError,
 )
+from tracereplay.trace import reader
 from tracereplay.trace.schema import PAGE_EVENTS, PAGE_KINDS, TABLES
 
 
@@ -115,6 +116,15 @@ def test_a_foreign_writers_dictionary_is_remapped(tmp_path: Path) -> None:
     assert all(c.dictionary.to_pylist() == list(PAGE_KINDS) for c in read["kind"].chunks)
     assert read["order"].null_count == 500
     assert trace.page_events.select("order", "kind").collect()["order"].null_count() == 500
+
+
+def test_a_huge_row_group_is_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_sample(tmp_path / "t")
+    expected = pa.Table.from_batches(Trace.open(path).batches("page_events"))
+    monkeypatch.setattr(reader, "_MOST_ROWS_AT_ONCE", 64)
+    batches = list(Trace.open(path).batches("page_events"))
+    assert max(b.num_rows for b in batches) == 64
+    assert pa.Table.from_batches(batches).equals(expected)
 
 
 def test_identity(tmp_path: Path) -> None:

@@ -96,9 +96,9 @@ def read_manifest(bundle: Path) -> Manifest:
             f"{bundle} is a file, and a trace is a directory",
             hint=f"import it first: tracereplay import {bundle} OUT",
         ) from None
-    except PermissionError:
+    except OSError as error:
         raise TraceNotFoundError(
-            f"no permission to read {path}", hint="change its permissions, or run as its owner"
+            f"cannot read {path}: {error.strerror}", hint="check the path and its permissions"
         ) from None
     try:
         value = json.loads(text)
@@ -148,10 +148,15 @@ def _parse(value: Any, path: Path) -> Manifest:
     try:
         for name, entries in value.get("tables", {}).items():
             tables[name] = [
-                FileEntry(str(e["file"]), int(e["rows"]), int(e["bytes"]), e.get("min"), e.get("max")) for e in entries
+                FileEntry(str(e["file"]), int(e["rows"]), int(e["bytes"]), _number(e.get("min")), _number(e.get("max")))
+                for e in entries
             ]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise TraceFormatError(
             f"the file list in {path} is damaged: {error!r}", hint="restore the manifest from a copy"
         ) from None
     return Manifest(metadata, bool(value.get("complete", False)), tables, version)
+
+
+def _number(value: Any) -> int | None:
+    return None if value is None else int(value)

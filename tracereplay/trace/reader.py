@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _AHEAD = 2
 """Batches decoded ahead of the consumer."""
+_MOST_ROWS_AT_ONCE = 1 << 22
+"""Our row groups are a quarter of this."""
 
 
 class Trace:
@@ -272,13 +274,21 @@ def _decode(table: str, parts: Sequence[PartFile], columns: Sequence[str]) -> It
                 wanted = [name for name in columns if name in present]
                 for group in range(file.num_row_groups):
                     rows = file.metadata.row_group(group).num_rows
-                    data = file.read_row_group(group, columns=wanted)
-                    for piece in data.to_batches() if wanted else [None]:
+                    for piece in _pieces(file, group, rows, wanted) if wanted else [None]:
                         count = rows if piece is None else piece.num_rows
                         arrays = [_column(table, field, piece, count) for field in schema]
                         yield pa.RecordBatch.from_arrays(arrays, schema=schema)
         except (OSError, pa.ArrowException) as error:
             raise unreadable(part.path, str(error).splitlines()[0]) from error
+
+
+def _pieces(file: pq.ParquetFile, group: int, rows: int, columns: list[str]) -> Iterable[pa.RecordBatch]:
+    """A row group at once, which is fastest; one that a foreign writer made huge, bit by bit."""
+    if rows <= _MOST_ROWS_AT_ONCE:
+        batches: Iterable[pa.RecordBatch] = file.read_row_group(group, columns=columns).to_batches()
+        return batches
+    pieces: Iterable[pa.RecordBatch] = file.iter_batches(_MOST_ROWS_AT_ONCE, row_groups=[group], columns=columns)
+    return pieces
 
 
 def _column(table: str, field: pa.Field, piece: pa.RecordBatch | None, rows: int) -> pa.Array:
