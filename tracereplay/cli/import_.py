@@ -2,9 +2,98 @@
 
 from __future__ import annotations
 
-from tracereplay.errors import TracereplayError
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tracereplay.cli.console import note, progress, text_table, warn
+from tracereplay.errors import UsageError
+
+if TYPE_CHECKING:
+    from tracereplay.importers.convert import Imported
 
 
-def run() -> None:
-    """Not built yet."""
-    raise TracereplayError("not built yet")
+def run(
+    source: Annotated[str, typer.Argument(help="File to import, or - for standard input.", metavar="SOURCE")],
+    out: Annotated[Path, typer.Argument(help="Trace to write (a new directory).", metavar="OUT")],
+    from_: Annotated[
+        str | None,
+        typer.Option("--from", help="Format: ftrace or trace.dat; recognised when left out.", metavar="FORMAT"),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace OUT when it is a trace.")] = False,
+    kernel: Annotated[
+        str | None, typer.Option("--kernel", help="Release of the traced kernel (6.1.0), where the file is silent.")
+    ] = None,
+    clock: Annotated[
+        str | None, typer.Option("--clock", help="Name of the trace clock (mono), where the file is silent.")
+    ] = None,
+    snapshots: Annotated[
+        Path | None,
+        typer.Option("--snapshots", help="Memory snapshots PREFIX.before.buddyinfo and so on.", metavar="PREFIX"),
+    ] = None,
+    no_snapshots: Annotated[
+        bool, typer.Option("--no-snapshots", help="Leave out snapshots that lie beside SOURCE.")
+    ] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Refuse the file at its first bad line.")] = False,
+) -> None:
+    """Turn a trace of another tool into a tracereplay trace.
+
+    Reads ftrace text (tracefs trace and trace_pipe, trace-cmd report) and trace.dat, also compressed with gzip, zstd,
+    xz or bzip2. Lines that cannot be used are counted and sampled; lost events are kept as loss intervals.
+
+    Example:
+
+    tracereplay import trace.dat web.trace
+
+    zstdcat host7.ftrace.zst | tracereplay import - host7.trace --kernel 6.1.0 --clock mono
+    """
+    if snapshots is not None and no_snapshots:
+        raise UsageError("--snapshots and --no-snapshots exclude each other", hint="give one of them")
+    from tracereplay.importers.base import ImportOptions
+    from tracereplay.importers.convert import import_trace
+
+    size = Path(source).stat().st_size if source != "-" and Path(source).is_file() else None
+    with progress(f"importing {Path(source).name}", size) as advance:
+        imported = import_trace(
+            source,
+            out,
+            format=from_,
+            force=force,
+            options=ImportOptions(release=kernel, clock=clock, strict=strict),
+            snapshots=snapshots,
+            find_snapshots=not no_snapshots,
+            advance=advance,
+        )
+    _report(imported)
+
+
+def _report(imported: Imported) -> None:
+    summary, meta = imported.summary, imported.metadata
+    note(f"wrote {imported.path} from {imported.format}")
+    counts = sorted(summary.events.items(), key=lambda item: -item[1])
+    note(text_table(["event", "rows"], counts))
+    clock = meta.clock
+    if summary.first_ns is not None and summary.last_ns is not None:
+        ticks = clock.get("unit") == "ticks"
+        span = summary.last_ns - summary.first_ns
+        length = f"{span:,} ticks" if ticks else f"{span / 1e9:,.6f} s"
+        note(f"time: {length}, clock {clock['name']}" + ("" if ticks else f", resolution {clock['resolution_ns']} ns"))
+    note(f"kernel: {meta.host.get('release', 'unknown')}; tasks: {summary.tasks:,}; stacks: {summary.stacks:,}")
+    if imported.snapshots:
+        files = imported.snapshots
+        note(f"snapshots: {files.count()} files of {files.prefix.name} ({', '.join(files.phases)})")
+    if summary.other_events:
+        others = ", ".join(f"{name} {n:,}" for name, n in sorted(summary.other_events.items())[:6])
+        note(f"events without a table, counted only: {others}")
+    if summary.loss_intervals:
+        lost = "an unknown number of" if summary.lost is None else f"{summary.lost:,}"
+        warn(f"{lost} events are missing, in {summary.loss_intervals:,} intervals (table loss)")
+    if summary.rejected:
+        warn(f"{summary.rejected:,} of {summary.lines:,} lines were refused, for example:")
+        for sample in summary.samples[:3]:
+            where = f"line {sample['line']:,}" if sample["line"] else "row"
+            note(f"  {where}: {sample['reason']}: {sample['text'][:40]!r}")
+    for text in meta.notes:
+        note(f"note: {text}")
+    note(f"next: tracereplay info {imported.path}")

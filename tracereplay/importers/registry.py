@@ -1,0 +1,64 @@
+"""Which formats there are, and which one a source is in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+
+from tracereplay.errors import UnknownFormatError, nearest
+from tracereplay.importers.base import Confidence, Head, Importer
+
+MODULES = ("ftrace", "trace_dat")
+"""Modules of this package that hold an ``IMPORTER``, most specific format first."""
+
+
+def importers() -> list[Importer]:
+    """One importer of each format. Their modules import nothing heavy until a source is opened."""
+    return [import_module(f"tracereplay.importers.{name}").IMPORTER for name in MODULES]
+
+
+def importer_named(name: str) -> Importer:
+    """The importer of a format. Raises UnknownFormatError with the nearest name."""
+    known = importers()
+    for importer in known:
+        if importer.name == name:
+            return importer
+    guess = nearest(name, [i.name for i in known])
+    raise UnknownFormatError(
+        f"no import format {name!r}", hint=(f"did you mean {guess!r}? " if guess else "") + _listing(known)
+    )
+
+
+def recognise(head: Head) -> Importer:
+    """The importer that is surest of a source. Raises UnknownFormatError that says what the source looks like."""
+    known = importers()
+    best = max(known, key=lambda importer: importer.sniff(head))
+    if best.sniff(head) is Confidence.NO:
+        raise UnknownFormatError(f"{head.name} is {looks_like(head)}; no importer knows it", hint=_listing(known))
+    return best
+
+
+def _listing(known: Sequence[Importer]) -> str:
+    return "formats: " + ", ".join(f"{i.name} ({i.title})" for i in known) + "; name one with --from"
+
+
+def looks_like(head: Head) -> str:
+    """What a source that nobody knows seems to be, for an error message."""
+    data = head.data
+    if not data:
+        return "empty"
+    magics = {
+        b"PERFILE2": "a perf.data file",
+        b"PAR1": "a Parquet file",
+        b"\x7fELF": "an ELF file",
+        b"PK\x03\x04": "a zip archive",
+    }
+    for magic, name in magics.items():
+        if data.startswith(magic):
+            return name
+    control = sum(byte < 9 or 13 < byte < 32 for byte in data[:4096])
+    if control * 20 > len(data[:4096]):
+        return f"binary (it begins with {data[:8].hex(' ')})"
+    first = next((line for line in data.splitlines() if line.strip()), b"")
+    text = first[:60].decode("utf-8", "backslashreplace")
+    return f"text that is no trace (its first line: {text!r})"

@@ -1,0 +1,51 @@
+"""Refused lines: all counted, some kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+FIRST = 5
+RESERVOIR = 15
+TEXT_BYTES = 200
+_SEED = 20
+
+
+class Rejects:
+    """The first FIRST refused lines, and a seeded uniform sample of RESERVOIR of the later ones."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._first: list[dict[str, Any]] = []
+        self._reservoir: list[dict[str, Any]] = []
+        self._random = np.random.default_rng(_SEED)
+
+    def add(self, line: int | None, text: bytes, reason: str) -> None:
+        """One refused line; ``line`` counts from 1, None when it is not known."""
+        entry = {"line": line, "text": text[:TEXT_BYTES].decode("utf-8", "backslashreplace"), "reason": reason}
+        later = self.count - FIRST
+        self.count += 1
+        if later < 0:
+            self._first.append(entry)
+        elif later < RESERVOIR:
+            self._reservoir.append(entry)
+        elif (slot := int(self._random.integers(0, later + 1))) < RESERVOIR:
+            self._reservoir[slot] = entry
+
+    def samples(self) -> list[dict[str, Any]]:
+        """The kept lines in the order of the source."""
+        return self._first + sorted(self._reservoir, key=lambda entry: (entry["line"] is None, entry["line"] or 0))
+
+    def metadata(self) -> dict[str, Any]:
+        """``rejected`` of the trace's metadata."""
+        return {"lines": self.count, "samples": self.samples()}
+
+
+def first_text(samples: Sequence[dict[str, Any]]) -> str:
+    """The first sample, for an error message."""
+    if not samples:
+        return "no line at all"
+    entry = samples[0]
+    return f"line {entry['line']}: {entry['reason']}: {entry['text'][:60]!r}"
