@@ -161,6 +161,10 @@ configure_cache()
 
 import numba  # noqa: E402 - reads NUMBA_CACHE_DIR on import
 
+_jit: Any = numba.njit
+intrinsic: Any = numba.extending.intrinsic
+"""For the few operations that need LLVM itself, such as an unaligned load."""
+
 
 def cache_directory() -> Path | None:
     """The cache directory in use; None when nothing is cached."""
@@ -171,12 +175,15 @@ def _options() -> dict[str, Any]:
     return {"nogil": True, "boundscheck": BOUNDSCHECK, "error_model": "numpy", "_nrt": NRT}
 
 
+_INNER = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+
+
 def kernel(function: F) -> F:
     """Compile a function and cache it on disk. It may not allocate, nor raise with a run-time value.
 
     Integer division by zero gives zero (NumPy's rules), the GIL is released, arrays are not counted.
     """
-    return cast(F, numba.njit(cache=cache_directory() is not None, **_options())(function))
+    return cast(F, _jit(cache=cache_directory() is not None, **_options())(function))
 
 
 def hot(function: F) -> F:
@@ -184,4 +191,52 @@ def hot(function: F) -> F:
 
     For the few steps every event takes: each use costs compile time.
     """
-    return cast(F, numba.njit(forceinline=True, **_options())(function))
+    return cast(F, _widened(_jit(forceinline=True, **_INNER, **_options())(function)))
+
+
+def inner(function: F) -> F:
+    """Compile a function out of line for compiled callers only, which cache it with them.
+
+    Python cannot call it: without the wrappers for that it compiles in a fraction of the time.
+    """
+    return cast(F, _widened(_jit(**_INNER, **_options())(function)))
+
+
+def _widened(dispatcher: Any) -> Any:
+    """Let compiled callers see one specialisation: constants in arguments count as integers, not as types of their own.
+
+    Numba would compile the function, and all it calls, once more for each constant.
+    """
+    resolve = dispatcher.get_call_template
+    unliteral: Any = numba.types.unliteral
+
+    def get_call_template(args: tuple[Any, ...], kws: dict[str, Any]) -> Any:
+        return resolve(tuple(map(unliteral, args)), {k: unliteral(v) for k, v in kws.items()})
+
+    dispatcher.get_call_template = get_call_template
+    return dispatcher
+
+
+_out_of_line: set[tuple[str, str]] = set()
+
+
+def _keep_out_of_line() -> None:
+    """Have LLVM leave :func:`inner` functions out of line.
+
+    Numba has no option for it, and LLVM copies them into every caller: compile time then multiplies with the depth of
+    the call graph (a minute instead of seconds here). Without this the code is as correct and only slower to compile.
+    """
+    from numba.core.base import BaseContext
+
+    declare = BaseContext.declare_function
+
+    def declare_function(self: Any, module: Any, fndesc: Any) -> Any:
+        function = declare(self, module, fndesc)
+        if (fndesc.modname, fndesc.qualname) in _out_of_line:
+            function.attributes.add("noinline")
+        return function
+
+    BaseContext.declare_function = declare_function
+
+
+_keep_out_of_line()
