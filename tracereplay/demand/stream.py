@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -105,6 +105,42 @@ class Accounting:
     ignored: dict[str, int] = field(default_factory=dict)
     """Events that change no demand, by kind (free_batched, zone_locked, drain, extfrag)."""
 
+    allocations: int = 0
+    """Successful allocations recorded."""
+    frees: int = 0
+    """Free events. frees = matched + unmatched_frees; unmatched_frees = left_censored + unseen_frees + lost_frees."""
+    unseen_frees: int = 0
+    """Frees that prove an allocation nobody saw, with no loss in between."""
+    lost_frees: int = 0
+    """The same with events lost in between: attributed to the loss."""
+    malformed: int = 0
+    """Events with an order or frame that no allocator has. events = allocations + failed + frees + ignored +
+    malformed."""
+    allocated_pages: int = 0
+    """allocated_pages + left_censored_pages = matched_pages + left_censored_pages + reused_pages +
+    right_censored_pages; unseen and lost pages are allocated and freed at once."""
+    matched_pages: int = 0
+    left_censored_pages: int = 0
+    lost_pages: int = 0
+    """Like ``unseen_pages``, with events lost in between."""
+    reused_pages: int = 0
+    """Pages believed live that were allocated again."""
+    reused_lost: int = 0
+    """Like ``reused``, with events lost in between."""
+    right_censored_pages: int = 0
+    partial_frees: int = 0
+    """Frees of part of a block."""
+    covering_frees: int = 0
+    """Frees of several blocks at once."""
+    failed_requests: int = 0
+    """Bursts in which every attempt failed: no request."""
+    second_keys: int = 0
+    """Blocks whose frame was still held when their request arrived: keyed above the recorded frames."""
+    boundaries: dict[str, int] = field(default_factory=dict)
+    """How bursts ended: gap, action, class, order, limit, loss, age, forced (memory bound), key, bio."""
+    snapshots: dict[str, int] | None = None
+    """Reconciliation with vmstat where snapshots exist."""
+
 
 @dataclass(slots=True)
 class DemandReport:
@@ -117,6 +153,14 @@ class DemandReport:
     callers: list[str] = field(default_factory=list)
     """Caller labels; ``OP.caller`` indexes them."""
     accounting: Accounting = field(default_factory=Accounting)
+    by_caller: list[dict[str, Any]] = field(default_factory=list)
+    """``caller requests pages sizes`` (pages -> requests), by pages."""
+    bios: dict[str, Any] = field(default_factory=dict)
+    """``writes`` on dm-crypt's devices, ``matched`` by requests of the same sizes, and more."""
+    thresholds: dict[str, Any] = field(default_factory=dict)
+    """Gap thresholds between bursts and how they were found."""
+    path: dict[str, Any] | None = None
+    target: str = ""
 
 
 class DemandStream(Protocol):

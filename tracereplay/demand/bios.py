@@ -1,0 +1,233 @@
+"""Bios beside the page events: what tasks and interrupts did, and the cross-check of dm-crypt's requests.
+
+One pass over the ``bio_events`` in step with the page events. It yields side events (state.SIDE) for the compiled
+pass, follows WRITE bios on dm-crypt devices through splits (their *parts*: one buffer each), and matches requests
+with parts afterwards.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tracereplay.demand.layers import Layers
+from tracereplay.demand.state import ACTION, COMPLETION, PART_DONE, PARTS, SIDE, Array
+from tracereplay.kernel.constants import PAGE_SIZE, SECTOR_SIZE
+from tracereplay.trace.schema import BIO_KINDS
+
+if TYPE_CHECKING:
+    from tracereplay.demand.path_crypt import CryptPath
+    from tracereplay.trace.reader import Trace
+
+_COLUMNS = ["ts_ns", "cpu", "kind", "dev", "sector", "nr_sectors", "op", "pid", "old_dev", "old_sector", "new_sector"]
+_CODE = {name: code for code, name in enumerate(BIO_KINDS)}
+_QUEUE, _SPLIT, _REMAP = _CODE["queue"], _CODE["split"], _CODE["remap"]
+_COMPLETE, _BIO_COMPLETE = _CODE["complete"], _CODE["bio_complete"]
+_WHAT = np.full(len(BIO_KINDS), ACTION, np.uint8)
+_WHAT[[_COMPLETE, _BIO_COMPLETE, _CODE["error"]]] = COMPLETION
+_PER_PAGE = PAGE_SIZE // SECTOR_SIZE
+
+Side = tuple[int, int, int, int, int, int, int]
+"""ts_ns, a, b, c, pid, cpu, what."""
+
+
+def pages_of(sectors: int) -> int:
+    """Pages that hold a number of 512-byte sectors."""
+    return -(-sectors // _PER_PAGE)
+
+
+class Part:
+    """A piece of a WRITE bio for which dm-crypt takes one buffer."""
+
+    __slots__ = ("bio", "dead", "done_ns", "end", "queued_ns", "start")
+
+    def __init__(self, bio: Bio, start: int, end: int, queued_ns: int) -> None:
+        self.bio = bio
+        self.start = start
+        self.end = end
+        self.queued_ns = queued_ns
+        self.done_ns: int | None = None
+        self.dead = False
+
+
+class Bio:
+    """A WRITE bio on a dm-crypt device: its parts still to be matched."""
+
+    __slots__ = ("parts", "unmatched")
+
+    def __init__(self) -> None:
+        self.parts: list[Part] = []
+        self.unmatched = 0
+
+
+class Crosscheck:
+    """Requests of dm-crypt against the WRITE parts of its devices, first come first served by size."""
+
+    def __init__(self) -> None:
+        self.writes = 0
+        self.matched = 0
+        self.parts = 0
+        self.matched_parts = 0
+        self.requests = 0
+        self._live: dict[int, list[Part]] = {}
+        self._waiting: dict[int, deque[Part]] = {}
+
+    def queue(self, dev: int, sector: int, sectors: int, ts: int) -> list[tuple[int, int]]:
+        """A WRITE bio arrives; changes in the number of parts by pages."""
+        bio = Bio()
+        self.writes += 1
+        return [self._add(bio, dev, sector, sector + sectors, ts)]
+
+    def _add(self, bio: Bio, dev: int, start: int, end: int, ts: int) -> tuple[int, int]:
+        part = Part(bio, start, end, ts)
+        bio.parts.append(part)
+        bio.unmatched += 1
+        self.parts += 1
+        self._live.setdefault(dev, []).append(part)
+        n = pages_of(end - start)
+        self._waiting.setdefault(n, deque()).append(part)
+        return (n, 1)
+
+    def split(self, dev: int, at: int) -> list[tuple[int, int]]:
+        """The part around ``at`` is cut there."""
+        live = self._live.get(dev, [])
+        for k in range(len(live) - 1, -1, -1):
+            part = live[k]
+            if part.start < at < part.end:
+                del live[k]
+                part.dead = True
+                part.bio.parts.remove(part)
+                part.bio.unmatched -= 1
+                self.parts -= 1
+                return [
+                    (pages_of(part.end - part.start), -1),
+                    self._add(part.bio, dev, part.start, at, part.queued_ns),
+                    self._add(part.bio, dev, at, part.end, part.queued_ns),
+                ]
+        return []
+
+    def complete(self, dev: int, sector: int, sectors: int, ts: int) -> list[int]:
+        """The bio with this range is complete (the event names its last part only); pages of its parts."""
+        live = self._live.get(dev, [])
+        end = sector + max(sectors, 1)
+        for part in live:
+            if part.start < end and sector < part.end:
+                done = [p for p in part.bio.parts if p.done_ns is None]
+                for p in done:
+                    p.done_ns = ts
+                self._live[dev] = [p for p in live if p.done_ns is None]
+                return [pages_of(p.end - p.start) for p in done]
+        return []
+
+    def match(self, arrival_ns: int, pages: int) -> bool:
+        """A request of dm-crypt: take the oldest part of its size that was queued before it."""
+        self.requests += 1
+        waiting = self._waiting.get(pages)
+        while waiting:
+            part = waiting[0]
+            if part.dead or (part.done_ns is not None and part.done_ns < arrival_ns):
+                waiting.popleft()
+                continue
+            if part.queued_ns > arrival_ns:
+                return False
+            waiting.popleft()
+            self.matched_parts += 1
+            part.bio.unmatched -= 1
+            if part.bio.unmatched == 0:
+                self.matched += 1
+            return True
+        return False
+
+
+class BioFeed:
+    """Side events in step with the page events."""
+
+    def __init__(self, trace: Trace, layers: Layers, path: CryptPath | None) -> None:
+        self.layers = layers
+        self.check = Crosscheck()
+        self.path = path
+        self._tracked = set(layers.crypt) | (path.devices if path else set())
+        self._batches: Iterator[Any] = (
+            iter(trace.batches("bio_events", _COLUMNS)) if trace.rows("bio_events") else iter(())
+        )
+        self._ready: Array = np.zeros(0, SIDE)
+        self._ended = False
+
+    def up_to(self, ts: int | None) -> Array:
+        """Side events not taken yet that include all up to ``ts`` (None: all there are)."""
+        while not self._ended and (ts is None or not len(self._ready) or self._ready["ts_ns"][-1] <= ts):
+            batch = next(self._batches, None)
+            if batch is None:
+                self._ended = True
+                break
+            made = self._convert(batch)
+            self._ready = np.concatenate([self._ready, made]) if len(self._ready) else made
+        return self._ready
+
+    def taken(self, n: int) -> None:
+        """The first ``n`` were worked through."""
+        self._ready = self._ready[n:]
+
+    def _convert(self, batch: Any) -> Array:
+        from tracereplay.demand.columns import plain
+
+        ts = plain(batch.column(0))
+        kind = plain(batch.column(2).indices)
+        side = np.zeros(len(ts), SIDE)
+        side["ts_ns"] = ts
+        side["cpu"] = plain(batch.column(1))
+        side["pid"] = plain(batch.column(7))
+        side["what"] = _WHAT[kind]
+        if not self._tracked:
+            return side
+        op = batch.column(6)
+        writes = np.array([bool(o) and o.startswith("W") for o in op.dictionary.to_pylist()] + [False])
+        codes = plain(op.indices)
+        valid = ~np.asarray(op.indices.is_null())
+        is_write = valid & writes[np.where(valid, codes, len(writes) - 1)]
+        dev = plain(batch.column(3))
+        old = plain(batch.column(8))
+        wanted = np.isin(dev, list(self._tracked)) | ((kind == _REMAP) & np.isin(old, list(self._tracked)))
+        rows = np.flatnonzero(is_write & wanted)
+        if not len(rows):
+            return side
+        extra: list[Side] = []
+        at: list[int] = []
+        columns = [plain(batch.column(c))[rows].tolist() for c in (4, 5, 10)]
+        for i, k, t, d, sector, sectors, cut in zip(
+            rows.tolist(), kind[rows].tolist(), ts[rows].tolist(), dev[rows].tolist(), *columns, strict=True
+        ):
+            made = self._follow(k, t, d, sector, sectors, cut, int(side["pid"][i]), int(side["cpu"][i]))
+            extra += made
+            at += [i + 1] * len(made)
+        if not extra:
+            return side
+        rows_extra = np.zeros(len(extra), SIDE)
+        for n, name in enumerate(("ts_ns", "a", "b", "c", "pid", "cpu", "what")):
+            rows_extra[name] = [e[n] for e in extra]
+        return np.insert(side, at, rows_extra)
+
+    def _follow(
+        self, kind: int, ts: int, dev: int, sector: int, sectors: int, cut: int, pid: int, cpu: int
+    ) -> list[Side]:
+        made: list[Side] = []
+        if dev in self.layers.crypt:
+            if kind == _QUEUE and sectors:
+                changes = self.check.queue(dev, sector, sectors, ts)
+            elif kind == _SPLIT:
+                changes = self.check.split(dev, cut)
+            else:
+                changes = []
+                if kind == _BIO_COMPLETE:
+                    done = self.check.complete(dev, sector, sectors, ts)
+                    made += [(ts, n, 0, 0, pid, cpu, PART_DONE) for n in done]
+            made += [(ts, n, change, 0, pid, cpu, PARTS) for n, change in changes]
+        if self.path is not None and dev in self.path.devices:
+            if kind == _QUEUE and sectors:
+                made += self.path.queue(dev, sector, sectors, ts, pid, cpu)
+            elif kind in (_COMPLETE, _BIO_COMPLETE):
+                made += self.path.complete(dev, sector, sectors, ts, pid, cpu, kind == _BIO_COMPLETE)
+        return made

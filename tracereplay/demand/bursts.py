@@ -1,0 +1,156 @@
+"""When one burst ends and the next begins (compiled).
+
+A burst is the run of allocations of one caller in one entry into it. It ends at another visible action of the task
+(a free, a bio, another caller), at dm-crypt's size limit and order rules, or at a gap in the task's *own* time
+that is longer than the caller's threshold (gaps.py). Bios only confirm, except inside the zone around the threshold,
+where a boundary that they decided is counted.
+"""
+
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+
+from __future__ import annotations
+
+from tracereplay.compiled import hot, kernel
+from tracereplay.demand.state import (
+    ACTION,
+    BINS,
+    C_CUT_BIO,
+    C_CUT_GAP,
+    C_CUT_LIMIT,
+    C_CUT_LOSS,
+    C_CUT_ORDER,
+    C_JOINED_BIO,
+    COMPLETION,
+    CRYPT,
+    CRYPT_PAGES,
+    HISTOGRAMS,
+    S_LOSS_END,
+    S_LOSS_I,
+    S_PART_SIZES,
+    SIZES,
+)
+from tracereplay.demand.stream import MAX_REQUEST_PAGES
+from tracereplay.trace.schema import PAGE_KINDS
+
+K_ALLOC = PAGE_KINDS.index("alloc")
+K_FAILED = PAGE_KINDS.index("alloc_failed")
+K_FREE = PAGE_KINDS.index("free")
+K_FREE_BATCHED = PAGE_KINDS.index("free_batched")
+K_ZONE_LOCKED = PAGE_KINDS.index("zone_locked")
+K_DRAIN = PAGE_KINDS.index("drain")
+K_EXTFRAG = PAGE_KINDS.index("extfrag")
+K_BULK = PAGE_KINDS.index("bulk")
+K_ACTION = 100
+K_COMPLETION = 101
+
+JOIN_LIMIT = 64
+"""Bios may join a burst over a gap of at most this many thresholds."""
+
+
+@hot
+def charge(tasks, cpus, ti, cpu, t, kind):
+    """Advance the clocks of a CPU and a task by one event; True when an interrupt caused the event.
+
+    A task's own time is the sum of the intervals between events on its CPU of which one end is its own. Not
+    counted: intervals that end in an event of the allocator (refills, drains, fallbacks: their work and the
+    tracer's), intervals between events of other tasks, and what follows a completion (an interrupt's frees).
+    """
+    c = cpus[cpu]
+    task = tasks[ti]
+    previous = c.task
+    same = previous == ti and task.cpu == cpu
+    interrupted = c.interrupt != 0 and previous == ti
+    if kind == K_COMPLETION:
+        c.interrupt = 1
+    elif kind == K_ALLOC or kind == K_FAILED or kind == K_ACTION or previous != ti:
+        c.interrupt = 0
+    caused = interrupted and (kind == K_FREE or kind == K_COMPLETION)
+    quiet = caused or (kind >= K_FREE_BATCHED and kind < K_BULK)
+    if not quiet:
+        dt = t - c.ts
+        if same:
+            if dt > 0:
+                task.own_ns += dt
+        else:
+            since = t - task.last_ns
+            if task.cpu == cpu and dt < since:
+                since = dt
+            if since > 0:
+                task.own_ns += since
+            if previous >= 0 and previous != ti and dt > 0 and tasks[previous].cpu == cpu:
+                tasks[previous].own_ns += dt
+    c.ts = t
+    c.task = ti
+    c.kind = kind
+    task.last_ns = t
+    task.cpu = cpu
+    return caused
+
+
+@hot
+def per_page(gap, order):
+    """A gap as if the block were one page: preparing (zeroing) a block of 2^order takes longer."""
+    return gap * 4 // (4 + (1 << order))
+
+
+@hot
+def bin_of(ns):
+    """Histogram bin of a gap: four to an octave."""
+    if ns < 4:
+        return ns if ns > 0 else 0
+    top = 2
+    while ns >> (top + 1):
+        top += 1
+    b = (top << 2) | ((ns >> (top - 2)) & 3)
+    return b if b < BINS else BINS - 1
+
+
+@hot
+def histogram_of(caller):
+    """Callers share the last histogram once there are many."""
+    return caller if caller < HISTOGRAMS else HISTOGRAMS - 1
+
+
+@kernel
+def cut_before(w, b, ti, t, order, pages):
+    """Reason to end an open burst before an attempt of 2^order pages of the same caller; -1: it goes on.
+
+    ``pages``: pages that the attempt would add, 0 for a failed one.
+    """
+    flags = w.caller_flags[b.caller]
+    crypt = flags & CRYPT != 0
+    if b.pages + pages > (CRYPT_PAGES if crypt else MAX_REQUEST_PAGES):
+        return C_CUT_LIMIT
+    if b.order > 0 or order > 0:
+        # crypt_alloc_buffer clamps its order to what remains and never raises it again, so after a success
+        # the next attempt is smaller unless something failed before
+        if order > b.order:
+            return C_CUT_ORDER
+        if crypt and order == b.order and order > 0 and b.failed == 0:
+            return C_CUT_ORDER
+        if b.just_failed and order == b.order - 1:
+            return -1
+    if w.scalar[S_LOSS_I] > 0 and w.scalar[S_LOSS_END] > b.seen_ns:
+        return C_CUT_LOSS
+    gap = per_page(w.tasks[ti].own_ns - b.own_ns, order)
+    limit = w.thresholds[histogram_of(b.caller)]
+    cut = gap > limit
+    if crypt and w.scalar[S_PART_SIZES] > 0 and b.pages > 0 and gap * 4 > limit:
+        exact = b.pages < SIZES and w.parts[0, b.pages] > w.parts[1, b.pages]
+        if cut and not exact and gap < limit * JOIN_LIMIT and _larger_part(w, b.pages):
+            w.counts[C_JOINED_BIO] += 1
+            return -1
+        if not cut and exact and not _larger_part(w, b.pages):
+            return C_CUT_BIO
+    return C_CUT_GAP if cut else -1
+
+
+@hot
+def _larger_part(w, pages):
+    for n in range(pages + 1, CRYPT_PAGES + 1):
+        if w.parts[0, n] > w.parts[1, n]:
+            return True
+    return False
+
+
+__all__ = ["ACTION", "COMPLETION"]

@@ -1,0 +1,524 @@
+"""Events to requests: the driver around the compiled passes.
+
+One streaming pass. Each batch of page events is first *learned* (gaps.py reads thresholds from it and all before
+it), then scanned: frames are paired, bursts cut, operations held back until every request that arrived earlier is
+complete. Memory: the frame table (16 bytes a frame, touched only where the trace goes) and fixed buffers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tracereplay.demand import gaps, state
+from tracereplay.demand.bios import BioFeed
+from tracereplay.demand.callers import Callers
+from tracereplay.demand.columns import PAGE_COLUMNS, PageBatch, page_batch
+from tracereplay.demand.layers import Layers, find_layers
+from tracereplay.demand.path_crypt import MAX_WRITE, CryptPath, keys_needed
+from tracereplay.demand.report import Sizes, fill_report
+from tracereplay.demand.ring import flush
+from tracereplay.demand.scan import caller_key, learn, scan
+from tracereplay.demand.state import Array, Work
+from tracereplay.demand.stream import ALLOC, FIRST, OP, DemandInfo, DemandReport
+from tracereplay.demand.target import SUM_SIZES, Target, select, size_slot
+from tracereplay.errors import EmptyTraceError, InvariantError, TraceError, UsageError
+from tracereplay.kernel.constants import MAX_PAGE_ORDER, dev_text
+from tracereplay.kernel.gfp import gfp_table
+
+if TYPE_CHECKING:
+    from tracereplay.trace.reader import Trace
+
+BATCH_ROWS = 1 << 20
+"""Rows a batch: fixed, since thresholds are learned batch by batch and results must not depend on the reader."""
+OUT_ROWS = 1 << 17
+LEARN_ALL = 4
+LEARN_EVERY = 4
+"""The first LEARN_ALL batches are learned, then each LEARN_EVERY-th."""
+HOLD_NS = 20_000_000
+"""A burst without an event for this long is complete: bounds what is held back."""
+_TASKS = 1 << 12
+_SIZES = 1 << 20
+_MOST_FRAMES = (1 << 31) - 1
+
+
+def open_demand(
+    trace: Trace,
+    *,
+    path: str | None = None,
+    target: str | Sequence[str] = "batches",
+    single_ok: Iterable[str] = (),
+    device: str | None = None,
+    max_write: int = MAX_WRITE,
+    lifetimes: bool = False,
+) -> Reconstruction:
+    """Demand of a trace, as a :class:`~tracereplay.demand.stream.DemandStream`.
+
+    ``path``: None or ``dm-crypt``; ``device`` (``MAJOR,MINOR``) and ``max_write`` (bytes) belong to it. ``target``: one
+    selector or several alternatives (target.py). ``single_ok``: globs of callers whose blocks may be single pages.
+    Raises EmptyTraceError (no page events, and no WRITE bios for a path), UsageError, TraceError.
+    """
+    return Reconstruction(
+        trace,
+        path=path,
+        target=target,
+        single_ok=single_ok,
+        device=device,
+        max_write=max_write,
+        lifetimes=lifetimes,
+    )
+
+
+@dataclass(slots=True)
+class _Path:
+    """The path in use."""
+
+    name: str | None
+    device: int | None
+    own: bool
+    """The trace shows dm-crypt's own requests: they are on the path, and its bios are not encrypted again."""
+    source: CryptPath | None
+
+
+class Reconstruction:
+    """A demand stream over one trace. Iterate once, then read ``report``."""
+
+    def __init__(
+        self,
+        trace: Trace,
+        *,
+        path: str | None,
+        target: str | Sequence[str],
+        single_ok: Iterable[str],
+        device: str | None,
+        max_write: int,
+        lifetimes: bool,
+    ) -> None:
+        if path not in (None, "dm-crypt"):
+            raise UsageError(f"unknown path {path!r}", hint="known path: dm-crypt")
+        if path is None and device is not None:
+            raise UsageError("a device belongs to a path", hint="add --path dm-crypt")
+        self.trace = trace
+        release = trace.metadata.host.get("release")
+        self.target = Target(target, path=path is not None, release=release)
+        self.report = DemandReport()
+        self._tasks = _task_names(trace)
+        needs_layers = trace.rows("bio_events") > 0
+        self.layers = find_layers(trace, self._tasks) if needs_layers else Layers()
+        rows = trace.rows("page_events")
+        if not rows and not (path and self.layers.writes):
+            raise EmptyTraceError(
+                f"no page events in {trace.path}",
+                hint="capture with --events page, or replay its bios with --path dm-crypt"
+                if self.layers.writes
+                else "capture with --events page",
+            )
+        self.callers = Callers(single_ok=single_ok, gfp_names=_gfp_names(trace))
+        self._stacks = rows > 0 and trace.rows("stacks") > 0
+        frames = _frames(trace)
+        alias = frames if 2 * frames < _MOST_FRAMES - (1 << 27) else 0
+        first_key = frames + alias
+        self.path = self._make_path(path, device, max_write, first_key)
+        extra = 0
+        if self.path.source is not None and self.path.device is not None:
+            d = self.path.device
+            extra = keys_needed(self.layers.sectors[d], self.layers.writes[d], max_write)
+        if first_key + extra > _MOST_FRAMES:
+            raise TraceError(
+                f"{first_key + extra} keys for frames and bios", hint="at most 2^31 frames can be replayed"
+            )
+        start, end = _time_range(trace)
+        cpus = 1 + max(
+            (b[1] for t in ("page_events", "bio_events") if trace.rows(t) and (b := trace.bounds(t, "cpu"))),
+            default=0,
+        )
+        self.info = DemandInfo(frames=first_key + extra, recorded_frames=frames, cpus=cpus, start_ns=start, end_ns=end)
+        self.feed = BioFeed(trace, self.layers, self.path.source)
+        self._work = self._make_work(frames, alias, cpus, start, lifetimes)
+        self._size_keys = np.zeros(_SIZES, np.int64)
+        self._size_counts = np.zeros(_SIZES, np.int64)
+        self._sums = np.zeros(SUM_SIZES + 1, np.int64)
+        self._unit_ns = 0.0
+        self._resolution_ns = int(trace.metadata.clock.get("resolution_ns") or 1)
+        self._lives: list[Array] = []
+        self._batches = 0
+        self._learn_tasks = np.zeros(_TASKS, state.TASK)
+        self._learn_cpus = self._work.cpus.copy()
+        self._learn_last = np.zeros((_TASKS, 3), np.int64)
+        self._used = False
+
+    # ------------------------------------------------------------ making
+    def _make_path(self, name: str | None, device: str | None, max_write: int, first_key: int) -> _Path:
+        if name is None:
+            return _Path(None, None, False, None)
+        crypt = set().union(*(self.layers.beneath(d) for d in self.layers.crypt)) if self.layers.crypt else set()
+        if device is None and crypt:
+            return _Path(name, min(self.layers.crypt), True, None)
+        number = self.layers.device(device)
+        if number is None or number in crypt:
+            return _Path(name, number, bool(crypt), None)
+        caller = self.callers.add(f"bio {dev_text(number)}", "", 0x802, 0)
+        source = CryptPath({number}, caller, first_key, max_write)
+        return _Path(name, number, bool(crypt), source)
+
+    def _make_work(self, frames: int, alias: int, cpus: int, start: int, lifetimes: bool) -> Work:
+        t0, t1 = _losses(self.trace)
+        scalar = np.zeros(state.SCALARS, np.int64)
+        scalar[state.S_START_NS] = start - 1
+        scalar[state.S_FRAMES] = frames
+        scalar[state.S_ALIAS] = alias
+        scalar[state.S_AGE_NS] = HOLD_NS
+        scalar[state.S_LOSS_END] = np.iinfo(np.int64).min
+        clocks = np.zeros(cpus, state.CPU)
+        clocks["ts"] = start - 1
+        clocks["task"] = -1
+        ring = np.zeros(state.RING, OP)
+        try:
+            table = np.zeros(frames, state.FRAME)
+            who = np.zeros(frames if lifetimes else 1, state.WHO)
+        except MemoryError:
+            raise TraceError(
+                f"a frame table for {frames} frames needs {frames * state.FRAME.itemsize >> 30} GiB",
+                hint="use a host with more memory",
+            ) from None
+        return Work(
+            frames=table,
+            who=who,
+            tasks=np.zeros(_TASKS, state.TASK),
+            bursts=state.new_burst_table(_TASKS),
+            cpus=clocks,
+            slots=np.zeros(state.PIDS, np.int32),
+            comms=self._comm_numbers(),
+            ring=ring,
+            ring64=ring.view(np.int64).reshape(state.RING, 4),
+            links=np.zeros(state.RING, state.LINK),
+            caller_keys=self.callers.keys,
+            caller_ids=self.callers.ids,
+            caller_flags=self.callers.flags,
+            stack_callers=self._stack_callers(),
+            gaps=np.zeros((state.HISTOGRAMS, state.BINS), np.int64),
+            units=np.zeros(state.BINS, np.int64),
+            thresholds=np.full(state.HISTOGRAMS, 1000, np.int64),
+            parts=np.zeros((2, state.SIZES), np.int64),
+            parts_done=np.zeros(state.SIZES, np.int64),
+            loss0=t0,
+            loss1=t1,
+            life=np.zeros(state.LIFE_ROWS if lifetimes else 1, state.LIFE),
+            scalar=scalar,
+            counts=np.zeros(len(state.COUNTERS), np.int64),
+        )
+
+    def _comm_numbers(self) -> Array:
+        """pid -> number of its name; 0 is no name."""
+        self._comms = [""]
+        numbers: dict[str, int] = {"": 0}
+        size = min(max(self._tasks, default=0) + 1, state.PIDS)
+        table = np.zeros(max(size, 1), np.int32)
+        for pid, comm in self._tasks.items():
+            if pid >= size:
+                continue
+            if comm not in numbers:
+                numbers[comm] = len(self._comms)
+                self._comms.append(comm)
+            table[pid] = numbers[comm]
+        return table
+
+    def _stack_callers(self) -> Array:
+        if not self._stacks:
+            return np.zeros(0, np.int32)
+        table: dict[int, list[tuple[int, str | None]]] = {}
+        for batch in self.trace.batches("stacks", ["stack_id", "depth", "symbol"]):
+            ids, depths, symbols = (batch.column(i).to_pylist() for i in range(3))
+            for i, d, name in zip(ids, depths, symbols, strict=True):
+                table.setdefault(i, []).append((d, name))
+        made = np.full(max(table, default=-1) + 1, -1, np.int32)
+        for i, entries in table.items():
+            made[i] = self.callers.by_stack([name for _, name in sorted(entries, key=lambda e: e[0])])
+        return made
+
+    # ------------------------------------------------------------ running
+    def __iter__(self) -> Iterator[np.ndarray[tuple[int], np.dtype[np.void]]]:
+        """Batches of OP records in replay order. Can be iterated once."""
+        if self._used:
+            raise InvariantError("a demand stream is iterated once")
+        self._used = True
+        self._out = np.empty(OUT_ROWS, OP)
+        columns = [*PAGE_COLUMNS, "stack_id"] if self._stacks else PAGE_COLUMNS
+        source = self.trace.batches("page_events", columns, BATCH_ROWS) if self.trace.rows("page_events") else ()
+        for raw in source:
+            batch = page_batch(raw, stacks=self._stacks)
+            if len(batch):
+                until = int(batch.ts[-1])
+                side = self.feed.up_to(until)
+                self._learn(batch, side)
+                yield from self._scan(batch, side, until)
+        yield from self._scan(_NOTHING, self.feed.up_to(None), np.iinfo(np.int64).max)
+        while not flush(self._work, *self._views(), True):
+            yield self._deliver()
+        if self._work.scalar[state.S_OUT_N]:
+            yield self._deliver()
+        self._finish()
+
+    def _learn(self, batch: PageBatch, side: Array) -> None:
+        self._batches += 1
+        if self._batches > LEARN_ALL and self._batches % LEARN_EVERY:
+            return
+        self._work.scalar[state.S_LEARN_I] = self._work.scalar[state.S_LEARN_J] = 0
+        self._learn_last[:, 1] = -1
+        while True:
+            status = learn(
+                self._work,
+                *(batch.ts, batch.cpu, batch.kind, batch.order, batch.gfp, batch.pid, batch.stack),
+                side,
+                self._learn_tasks,
+                self._learn_cpus,
+                self._learn_last,
+            )
+            if status == state.MORE_INPUT:
+                break
+            self._serve(status)
+        limits, self._unit_ns = gaps.thresholds(self._work.gaps, self._work.units, self._resolution_ns)
+        self._work.thresholds[:] = limits
+
+    def _scan(self, batch: PageBatch, side: Array, until: int) -> Iterator[np.ndarray[tuple[int], np.dtype[np.void]]]:
+        self._work.scalar[state.S_PAGE_I] = self._work.scalar[state.S_SIDE_I] = 0
+        while True:
+            status = scan(
+                self._work,
+                *(batch.ts, batch.cpu, batch.kind, batch.pfn, batch.order, batch.gfp, batch.pid, batch.stack),
+                side,
+                until,
+                *self._views(),
+            )
+            if status == state.MORE_INPUT:
+                break
+            if status == state.OUT_FULL:
+                yield self._deliver()
+            else:
+                self._serve(status)
+        self.feed.taken(int(self._work.scalar[state.S_SIDE_I]))
+        if self._work.scalar[state.S_LIFE_N]:
+            self._take_lives()
+
+    def _views(self) -> tuple[Array, Array]:
+        return self._out.view(np.int64).reshape(-1, 4), self._out
+
+    def _deliver(self) -> np.ndarray[tuple[int], np.dtype[np.void]]:
+        """The operations that are ready, with targets set and counted."""
+        n = int(self._work.scalar[state.S_OUT_N])
+        ready = self._out[:n]
+        self._out = np.empty(OUT_ROWS, OP)
+        self._work.scalar[state.S_OUT_N] = 0
+        self.target.learn(self.callers)
+        fits = select(ready, self.target.masks, self.target.limits, self._size_keys, self._size_counts, self._sums)
+        if not fits:
+            self._grow_sizes()
+        if self.feed.check.parts:
+            self._match(ready)
+        return ready
+
+    def _match(self, ready: Array) -> None:
+        """Hold dm-crypt's requests against the WRITE parts of its devices."""
+        crypt = self._work.caller_flags[ready["caller"]] & state.CRYPT
+        rows = np.flatnonzero((ready["kind"] == ALLOC) & (ready["flags"] & FIRST != 0) & (crypt != 0))
+        check = self.feed.check
+        for ts, pages in zip(ready["ts_ns"][rows].tolist(), ready["pages"][rows].tolist(), strict=True):
+            check.match(ts, pages)
+
+    def _serve(self, status: int) -> None:
+        """Give a compiled pass what it stopped for."""
+        if status == state.NEW_CALLER:
+            task = int(self._work.scalar[state.S_ARG_TASK])
+            gfp = int(self._work.scalar[state.S_ARG_GFP])
+            comm = int(self._work.tasks[task]["comm"])
+            caller = self.callers.by_gfp(self._comms[comm], gfp)
+            if self.path.own and self.callers.flags[caller] & state.CRYPT:
+                self.callers.flags[caller] |= state.PATH
+            self.callers.store(caller_key(comm, gfp), caller)
+        elif status == state.TASKS_FULL:
+            self._grow_tasks()
+        elif status == state.LIFE_FULL:
+            self._take_lives()
+        else:
+            raise InvariantError(f"unknown status {status} of a compiled pass")
+
+    def _grow_tasks(self) -> None:
+        n = len(self._work.tasks)
+        tasks = np.zeros(2 * n, state.TASK)
+        tasks[:n] = self._work.tasks
+        bursts = state.new_burst_table(2 * n)
+        bursts[: n * state.BURSTS_PER_TASK] = self._work.bursts
+        self._work = self._work._replace(tasks=tasks, bursts=bursts)
+        self._learn_tasks = np.concatenate([self._learn_tasks, np.zeros(n, state.TASK)])
+        self._learn_last = np.concatenate([self._learn_last, np.zeros((n, 3), np.int64)])
+
+    def _grow_sizes(self) -> None:
+        keys, counts = self._size_keys, self._size_counts
+        self._size_keys = np.zeros(2 * len(keys), np.int64)
+        self._size_counts = np.zeros(2 * len(keys), np.int64)
+        mask = len(self._size_keys) - 1
+        for at in np.flatnonzero(keys).tolist():
+            h = size_slot(int(keys[at]), mask)
+            while self._size_keys[h]:
+                h = (h + 1) & mask
+            self._size_keys[h], self._size_counts[h] = keys[at], counts[at]
+
+    def _take_lives(self) -> None:
+        n = int(self._work.scalar[state.S_LIFE_N])
+        self._lives.append(self._work.life[:n].copy())
+        self._work.scalar[state.S_LIFE_N] = 0
+
+    def take_lifetimes(self) -> list[Array]:
+        """Lifetime rows (state.LIFE) found since the last call."""
+        taken, self._lives = self._lives, []
+        return taken
+
+    def live_blocks(self, rows: int = 1 << 20) -> Iterator[Array]:
+        """Blocks still live at the end, as lifetime rows; call after the stream is exhausted."""
+        frames, who = self._work.frames, self._work.who
+        for base in range(0, len(frames), rows):
+            part = frames[base : base + rows]
+            at = np.flatnonzero(part["state"] & state.STATE_MASK == state.HEAD)
+            if not len(at):
+                continue
+            made = np.zeros(len(at), state.LIFE)
+            made["t_alloc"], made["t_free"], made["pfn"] = part["ts"][at], -1, at + base
+            made["cpu_alloc"], made["cpu_free"], made["order"] = part["cpu"][at], -1, part["order"][at]
+            made["censoring"] = state.RIGHT_CENSORED
+            for name in ("pid", "gfp", "caller"):
+                made[name] = who[name][at + base]
+            yield made
+
+    # ------------------------------------------------------------ the end
+    def _finish(self) -> None:
+        keys, counts = self._size_keys, self._size_counts
+        used = np.flatnonzero(keys)
+        found = Sizes(keys[used] - 1, counts[used])
+        fill_report(
+            self.report,
+            trace=self.trace,
+            count=dict(zip(state.COUNTERS, self._work.counts.tolist(), strict=True)),
+            sums=self._sums.tolist(),
+            sizes=found,
+            callers=self.callers,
+        )
+        r = self.report
+        r.target = self.target.text
+        r.thresholds = self._threshold_report()
+        r.bios = self._bio_report()
+        r.path = self._path_report()
+
+    def _threshold_report(self) -> dict[str, Any]:
+        by_caller = []
+        totals = self._work.gaps.sum(axis=1)
+        for number in np.argsort(-totals, kind="stable")[:20].tolist():
+            if not totals[number] or number >= len(self.callers):
+                break
+            found = gaps.threshold(self._work.gaps[number], self._unit_ns)
+            by_caller.append(
+                {
+                    "caller": self.callers.labels[number],
+                    "threshold_ns": found.ns,
+                    "gaps": found.gaps,
+                    "loop_ns": found.mode_ns,
+                }
+            )
+        return {"method": gaps.METHOD, "unit_ns": round(self._unit_ns), "by_caller": by_caller}
+
+    def _bio_report(self) -> dict[str, Any]:
+        check = self.feed.check
+        lowest = self.layers.lowest()
+        if self.layers.crypt:
+            devices, writes = sorted(self.layers.crypt), check.writes
+        else:
+            devices, writes = ([lowest], self.layers.writes[lowest]) if lowest is not None else ([], 0)
+        count = self._work.counts
+        return {
+            "writes": writes,
+            "matched": check.matched,
+            "devices": [dev_text(d) for d in devices],
+            "parts": check.parts,
+            "matched_parts": check.matched_parts,
+            "requests": check.requests,
+            "boundaries_cut_by_bio": int(count[state.C_CUT_BIO]),
+            "boundaries_joined_by_bio": int(count[state.C_JOINED_BIO]),
+        }
+
+    def _path_report(self) -> dict[str, Any] | None:
+        p = self.path
+        if p.name is None:
+            return None
+        made: dict[str, Any] = {
+            "name": p.name,
+            "device": None if p.device is None else dev_text(p.device),
+            "recorded": p.own,
+        }
+        if p.source is not None:
+            made |= {
+                "bios": p.source.bios,
+                "requests": p.source.requests,
+                "pages": p.source.pages,
+                "completed": p.source.completed,
+                "right_censored": p.source.requests - p.source.completed,
+            }
+        return made
+
+
+_NOTHING = PageBatch(
+    ts=np.zeros(0, np.int64),
+    cpu=np.zeros(0, np.uint16),
+    kind=np.zeros(0, np.int8),
+    pfn=np.zeros(0, np.int64),
+    order=np.zeros(0, np.uint8),
+    gfp=np.zeros(0, np.uint32),
+    pid=np.zeros(0, np.uint32),
+    stack=np.zeros(0, np.uint32),
+)
+
+
+def _task_names(trace: Trace) -> dict[int, str]:
+    """pid -> comm; of a pid that was reused, the first."""
+    names: dict[int, str] = {}
+    for batch in trace.batches("tasks", ["pid", "comm"]):
+        for pid, comm in zip(batch.column(0).to_pylist(), batch.column(1).to_pylist(), strict=True):
+            if comm:
+                names.setdefault(pid, comm)
+    return names
+
+
+def _gfp_names(trace: Trace) -> dict[str, int]:
+    return trace.metadata.gfp_flags or gfp_table(trace.metadata.host.get("release"))
+
+
+def _frames(trace: Trace) -> int:
+    """Frames of the recorded host that the trace names, rounded up to a largest block."""
+    found = trace.bounds("page_events", "pfn") if trace.rows("page_events") else None
+    block = 1 << MAX_PAGE_ORDER
+    frames = ((found[1] + 1 if found else 0) + block - 1) // block * block
+    if frames > _MOST_FRAMES:
+        raise TraceError(
+            f"page events name frame {found[1] if found else 0:#x}",
+            hint="frames up to 2^31 can be replayed; the trace is damaged or not of a page allocator",
+        )
+    return max(frames, block)
+
+
+def _time_range(trace: Trace) -> tuple[int, int]:
+    ranges = [r for t in ("page_events", "bio_events") if (r := trace.sort_range(t)) is not None]
+    return (min(r[0] for r in ranges), max(r[1] for r in ranges)) if ranges else (0, 0)
+
+
+def _losses(trace: Trace) -> tuple[Array, Array]:
+    """Intervals in which page events were lost, by start. An open end reaches as far as time does."""
+    low, high = np.iinfo(np.int64).min, np.iinfo(np.int64).max
+    found: list[tuple[int, int]] = []
+    for batch in trace.batches("loss", ["t0_ns", "t1_ns", "table", "n", "class"]):
+        columns = (batch.column(i).to_pylist() for i in range(5))
+        for t0, t1, table, n, kind in zip(*columns, strict=True):
+            if table in ("page_events", "all") and n != 0 and kind != "stack":
+                found.append((low if t0 is None else t0, high if t1 is None else t1))
+    found.sort()
+    return np.array([f[0] for f in found], np.int64), np.array([f[1] for f in found], np.int64)

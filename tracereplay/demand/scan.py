@@ -1,0 +1,617 @@
+"""The pass over events in time order: pairing, bursts, inferences, accounting (compiled)."""
+
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+
+from __future__ import annotations
+
+import numpy as np
+
+from tracereplay.compiled import hot, kernel
+from tracereplay.demand import state as s
+from tracereplay.demand.bursts import (
+    K_ACTION,
+    K_ALLOC,
+    K_BULK,
+    K_COMPLETION,
+    K_DRAIN,
+    K_EXTFRAG,
+    K_FAILED,
+    K_FREE,
+    K_FREE_BATCHED,
+    K_ZONE_LOCKED,
+    bin_of,
+    charge,
+    cut_before,
+    histogram_of,
+    per_page,
+)
+from tracereplay.demand.frames import (
+    carve,
+    close_live,
+    colour_for,
+    forget,
+    free_block,
+    key_of,
+    known_since,
+    life,
+    place,
+    refilled,
+)
+from tracereplay.demand.ring import end_burst, flush, put, put_extent, put_request
+from tracereplay.demand.stream import FREE, FREE_INITIAL, FROM_BIO, ON_PATH, REQUIRED, UNSEEN
+from tracereplay.kernel.constants import MAX_PAGE_ORDER
+
+GFP_HIGH = 0x20
+GFP_DIRECT_RECLAIM = 0x400
+GFP_KERNEL = 0xCC0
+
+
+@hot
+def gfp_class(gfp):
+    """Class of a gfp mask: the key of a burst where there is no stack."""
+    return gfp & s.CLASS_MASK
+
+
+@hot
+def task_of(w, pid):
+    """Slot of a task, made if need be; -1 when the table is full."""
+    slot = pid & (s.PIDS - 1)
+    ti = np.int64(w.slots[slot]) - 1
+    if ti < 0:
+        ti = w.scalar[s.S_TASKS_N]
+        if ti >= w.tasks.shape[0]:
+            return -1
+        w.scalar[s.S_TASKS_N] = ti + 1
+        w.slots[slot] = ti + 1
+        task = w.tasks[ti]
+        task.pid = pid
+        task.comm = w.comms[pid] if pid < w.comms.shape[0] else 0
+        task.last_ns = w.scalar[s.S_START_NS]
+        task.caller = -1
+        task.cpu = -1
+    return ti
+
+
+@hot
+def caller_of(w, task, gfp, stack):
+    """Caller of an allocation; -1 when it has no number yet."""
+    if stack < w.stack_callers.shape[0]:
+        found = w.stack_callers[stack]
+        if found >= 0:
+            return found
+    if task.caller >= 0 and task.gfp == gfp:
+        return task.caller
+    key = (np.int64(task.comm) << 24 | gfp_class(gfp)) + 1
+    mask = w.caller_keys.shape[0] - 1
+    h = ((key * s.HASH) >> 12) & mask
+    while w.caller_keys[h] != 0:
+        if w.caller_keys[h] == key:
+            task.gfp = gfp
+            task.caller = w.caller_ids[h]
+            return task.caller
+        h = (h + 1) & mask
+    return -1
+
+
+def caller_key(comm: int, gfp: int) -> int:
+    """Key of (comm number, gfp class) in the table that :func:`caller_of` probes."""
+    return (comm << 24 | (gfp & s.CLASS_MASK)) + 1
+
+
+@hot
+def pass_losses(w, t):
+    """Note the losses that began before ``t``."""
+    k = w.scalar[s.S_LOSS_I]
+    while k < w.loss0.shape[0] and w.loss0[k] < t:
+        if w.loss1[k] > w.scalar[s.S_LOSS_END]:
+            w.scalar[s.S_LOSS_END] = w.loss1[k]
+        k += 1
+    w.scalar[s.S_LOSS_I] = k
+
+
+@hot
+def lost_since(w, t):
+    """Whether events were lost between ``t`` and now."""
+    return w.scalar[s.S_LOSS_I] > 0 and w.scalar[s.S_LOSS_END] > t
+
+
+@hot
+def end_all(w, ti, reason):
+    """Close every burst of a task."""
+    base = ti * s.BURSTS_PER_TASK
+    for k in range(s.BURSTS_PER_TASK):
+        if w.bursts[base + k].first >= 0:
+            end_burst(w, base + k, reason)
+
+
+@hot
+def open_burst(w, index, t, cpu, caller, own, seq, order):
+    """Start a burst whose FIRST operation is ``seq``."""
+    b = w.bursts[index]
+    b.first = seq
+    b.last = seq
+    b.arrival_ns = t
+    b.seen_ns = t
+    b.own_ns = own
+    b.caller = caller
+    b.pages = 0
+    b.extents = 0
+    b.order = order
+    b.failed = 0
+    b.just_failed = 0
+    b.cpu = cpu
+
+
+@hot
+def which_burst(gfp):
+    """GFP_ATOMIC allocations are often an interrupt's and do not end the burst that it interrupts."""
+    return s.ATOMIC if gfp & GFP_HIGH and not gfp & GFP_DIRECT_RECLAIM else s.NORMAL
+
+
+@hot
+def enter(w, ti, which, caller):
+    """An allocation of a caller begins: close what it ends. The index of its burst."""
+    base = ti * s.BURSTS_PER_TASK
+    if which == s.NORMAL:
+        if w.bursts[base + s.ATOMIC].first >= 0:
+            end_burst(w, base + s.ATOMIC, s.C_CUT_CLASS)
+        if w.bursts[base + s.INFERRED].first >= 0:
+            end_burst(w, base + s.INFERRED, s.C_CUT_CLASS)
+    b = w.bursts[base + which]
+    if b.first >= 0 and b.caller != caller:
+        end_burst(w, base + which, s.C_CUT_CLASS)
+    return base + which
+
+
+@kernel
+def on_alloc(w, t, cpu, ti, pfn, order, gfp, caller):
+    """A successful allocation."""
+    w.counts[s.C_ALLOCATIONS] += 1
+    w.counts[s.C_ALLOCATED_PAGES] += 1 << order
+    taken = w.frames[pfn].state & s.STATE_MASK
+    if order > 0 or taken == s.HEAD or taken == s.TAIL:
+        oldest = close_live(w, pfn, order, t, cpu)
+        if oldest >= 0:
+            if lost_since(w, oldest):
+                w.counts[s.C_REUSED_LOST] += 1
+            else:
+                w.counts[s.C_REUSED] += 1
+    index = enter(w, ti, which_burst(gfp), caller)
+    b = w.bursts[index]
+    flags = w.caller_flags[caller]
+    colour = 0
+    if order > 0 and not flags & s.SINGLE_OK:
+        end_burst(w, index, s.C_CUT_ORDER)
+        put_request(w, t, pfn, order, REQUIRED, cpu, gfp, caller, 1 << order, -1, 1)
+    elif flags & s.SINGLE:
+        end_burst(w, index, s.C_CUT_CLASS)
+        put_request(w, t, pfn, order, 0, cpu, gfp, caller, 1 << order, -1, 1)
+    else:
+        own = w.tasks[ti].own_ns
+        if b.first >= 0:
+            reason = cut_before(w, b, ti, t, order, 1 << order)
+            if reason >= 0:
+                end_burst(w, index, reason)
+        if b.first >= 0:
+            colour = colour_for(w, pfn, order, b.arrival_ns)
+            if colour < 0:
+                colour = 0
+                end_burst(w, index, s.C_CUT_KEY)
+        key = pfn + w.scalar[s.S_ALIAS] if colour else pfn
+        if b.first < 0:
+            seq = put_request(w, t, key, order, 0, cpu, gfp, caller, 0, index, 0)
+            open_burst(w, index, t, cpu, caller, own, seq, order)
+        elif b.extents == 0:  # the attempts so far failed
+            place_of = b.first & (s.RING - 1)
+            w.ring[place_of].pfn = key
+            w.ring[place_of].order = order
+        else:
+            put_extent(w, b, key, order)
+        b.pages += 1 << order
+        b.extents += 1
+        b.order = order
+        b.just_failed = 0
+        b.seen_ns = t
+        b.own_ns = own
+    if order == 0 and colour == 0:
+        f = w.frames[pfn]
+        f.state = s.HEAD | (f.state & s.FLIPPED)
+        f.ts = t
+        f.cpu = cpu
+        f.order = 0
+        w.counts[s.C_LIVE_BLOCKS] += 1
+        w.counts[s.C_LIVE_PAGES] += 1
+    else:
+        place(w, pfn, order, t, cpu, colour)
+    if w.who.shape[0] > 1:
+        w.who[pfn].pid = w.tasks[ti].pid
+        w.who[pfn].gfp = gfp
+        w.who[pfn].caller = caller
+
+
+@kernel
+def on_failed(w, t, cpu, ti, order, gfp, caller):
+    """A failed attempt: it belongs to the request that it was made for."""
+    w.counts[s.C_FAILED] += 1
+    index = enter(w, ti, which_burst(gfp), caller)
+    if not w.caller_flags[caller] & s.SINGLE_OK:
+        return
+    b = w.bursts[index]
+    own = w.tasks[ti].own_ns
+    if b.first >= 0:
+        reason = cut_before(w, b, ti, t, order, 0)
+        if reason >= 0:
+            end_burst(w, index, reason)
+    if b.first < 0:
+        seq = put_request(w, t, 0, 0, 0, cpu, gfp, caller, 0, index, 0)
+        open_burst(w, index, t, cpu, caller, own, seq, order)
+    b.failed = 1
+    b.just_failed = 1
+    b.order = order
+    b.seen_ns = t
+    b.own_ns = own
+
+
+@kernel
+def infer(w, t, cpu, ti, pfn, order, on_cpu):
+    """Frames known to be free are freed: somebody allocated them unseen. The request goes in now."""
+    base = ti * s.BURSTS_PER_TASK
+    index = base + s.INFERRED
+    b = w.bursts[index]
+    own = w.tasks[ti].own_ns
+    colour = 0
+    if b.first >= 0 and (
+        b.cpu != on_cpu or b.pages + (1 << order) > s.CRYPT_PAGES * 64 or own - b.own_ns > w.thresholds[s.UNSEEN_CALLER]
+    ):
+        end_burst(w, index, s.C_CUT_GAP)
+    if b.first >= 0:
+        colour = colour_for(w, pfn, order, b.arrival_ns)
+        if colour < 0:
+            colour = 0
+            end_burst(w, index, s.C_CUT_KEY)
+    key = pfn + w.scalar[s.S_ALIAS] if colour else pfn
+    if b.first < 0:
+        seq = put_request(w, t, key, order, UNSEEN, on_cpu, GFP_KERNEL, s.UNSEEN_CALLER, 0, index, 0)
+        open_burst(w, index, t, on_cpu, s.UNSEEN_CALLER, own, seq, order)
+    else:
+        put_extent(w, b, key, order)
+    b.pages += 1 << order
+    b.extents += 1
+    b.seen_ns = t
+    b.own_ns = own
+    place(w, pfn, order, t, on_cpu, colour)
+    put(w, t, key, order, FREE, 0, cpu)
+    forget(w, pfn, order, t, cpu)
+
+
+@kernel
+def on_free_slow(w, t, cpu, ti, pfn, order):
+    """A free that is not exactly one live block."""
+    end = pfn + (1 << order)
+    matched = 0
+    never = 0
+    unseen = 0
+    lost = 0
+    partial = False
+    blocks = 0
+    p = pfn
+    while p < end:
+        f = w.frames[p]
+        st = f.state & s.STATE_MASK
+        if st == s.HEAD or st == s.TAIL:
+            fit = order if p == pfn else 0
+            if st == s.TAIL or p + (1 << f.order) > end:
+                partial = True
+                if not carve(w, p, fit):
+                    if fit == 0 or not carve(w, p, 0):
+                        # a page whose block is not found: cannot be; count it and go on
+                        w.counts[s.C_MALFORMED] += 1
+                        p += 1
+                        continue
+            pages = 1 << w.frames[p].order
+            free_block(w, p, t, cpu, s.COMPLETE)
+            matched += pages
+            blocks += 1
+            p += pages
+            continue
+        # a run of frames in the same condition, cut into aligned blocks
+        q = p + 1
+        since = known_since(f)
+        while q < end:
+            g = w.frames[q]
+            if g.state & s.STATE_MASK != st or (st == s.KNOWN and (g.cpu != f.cpu or known_since(g) != since)):
+                break
+            q += 1
+        while p < q:
+            k = 0
+            while k < MAX_PAGE_ORDER and not p & ((2 << k) - 1) and p + (2 << k) <= q:
+                k += 1
+            pages = 1 << k
+            if st == s.NEVER:
+                put(w, t, p, k, FREE_INITIAL, 0, cpu)
+                life(w, p, k, -1, t, -1, cpu, s.LEFT_CENSORED)
+                w.counts[s.C_LIVE_BLOCKS] += 1
+                w.counts[s.C_LIVE_PAGES] += pages
+                w.frames[p].ts = w.scalar[s.S_START_NS]
+                forget(w, p, k, t, cpu)
+                never += pages
+            else:
+                if lost_since(w, since):
+                    life(w, p, k, -1, t, f.cpu, cpu, s.BROKEN)
+                    lost += pages
+                else:
+                    life(w, p, k, -1, t, f.cpu, cpu, s.UNSEEN_LIFE)
+                    unseen += pages
+                infer(w, t, cpu, ti, p, k, w.frames[p].cpu)
+            p += pages
+    w.counts[s.C_MATCHED_PAGES] += matched
+    w.counts[s.C_LEFT_CENSORED_PAGES] += never
+    w.counts[s.C_UNSEEN_PAGES] += unseen
+    w.counts[s.C_LOST_PAGES] += lost
+    if partial:
+        w.counts[s.C_PARTIAL_FREES] += 1
+    if blocks > 1:
+        w.counts[s.C_COVERING_FREES] += 1
+    if lost:
+        w.counts[s.C_LOST_FREES] += 1
+    elif unseen:
+        w.counts[s.C_UNSEEN_FREES] += 1
+    elif never:
+        w.counts[s.C_LEFT_CENSORED] += 1
+    else:
+        w.counts[s.C_MATCHED] += 1
+
+
+@hot
+def on_free(w, t, cpu, ti, pfn, order, caused):
+    """A free of 2^order pages; ``caused``: an interrupt's, so no action of the task."""
+    w.counts[s.C_FREES] += 1
+    base = ti * s.BURSTS_PER_TASK
+    if not caused:
+        if w.bursts[base + s.NORMAL].first >= 0:
+            end_burst(w, base + s.NORMAL, s.C_CUT_ACTION)
+        if w.bursts[base + s.ATOMIC].first >= 0:
+            end_burst(w, base + s.ATOMIC, s.C_CUT_ACTION)
+    f = w.frames[pfn]
+    if f.state & s.STATE_MASK == s.HEAD and f.order == order:
+        if w.bursts[base + s.INFERRED].first >= 0:
+            end_burst(w, base + s.INFERRED, s.C_CUT_ACTION)
+        free_block(w, pfn, t, cpu, s.COMPLETE)
+        w.counts[s.C_MATCHED] += 1
+        w.counts[s.C_MATCHED_PAGES] += 1 << order
+    else:
+        on_free_slow(w, t, cpu, ti, pfn, order)
+
+
+@kernel
+def on_side(w, e, ti):
+    """A bio event."""
+    t = e.ts_ns
+    what = e.what
+    if what == s.ACTION:
+        charge(w.tasks, w.cpus, ti, e.cpu, t, K_ACTION)
+        end_all(w, ti, s.C_CUT_ACTION)
+    elif what == s.COMPLETION:
+        charge(w.tasks, w.cpus, ti, e.cpu, t, K_COMPLETION)
+    elif what == s.PARTS:
+        n = e.a if e.a < s.SIZES else s.SIZES - 1
+        w.parts[0, n] += e.b
+        w.scalar[s.S_PART_SIZES] += 1
+    elif what == s.PART_DONE:
+        n = e.a if e.a < s.SIZES else s.SIZES - 1
+        w.parts_done[n] += 1
+        if w.parts[1, n] < w.parts_done[n]:
+            w.parts[1, n] = w.parts_done[n]
+    elif what == s.PATH_ALLOC:
+        flags = FROM_BIO | ON_PATH
+        seq = put_request(w, t, e.b, 0, flags, e.cpu, BIO_GFP, e.c, e.a, -1, 0)
+        path_extents(w, seq, e.a, e.b)
+        w.counts[s.C_BIO_LIVE] += 1
+    elif what == s.PATH_FREE:
+        left = e.a
+        key = e.b
+        while left > 0:
+            k = floor_order(left)
+            put(w, t, key, k, FREE, 0, e.cpu)
+            key += 1 << k
+            left -= 1 << k
+        w.counts[s.C_BIO_LIVE] -= 1
+
+
+BIO_GFP = 0x802 | 0x10000 | 0x80000 | 0x2000
+"""Pass 1 of crypt_alloc_buffer: GFP_NOWAIT and HIGHMEM, with what the mempool adds."""
+
+
+@hot
+def floor_order(pages):
+    """Largest order that fits."""
+    k = 0
+    while k < MAX_PAGE_ORDER and (2 << k) <= pages:
+        k += 1
+    return k
+
+
+@hot
+def path_extents(w, seq, pages, key):
+    """Extents of a request made from a bio: the binary digits of its pages, high to low."""
+    k = floor_order(pages)
+    first = seq & (s.RING - 1)
+    w.ring[first].order = k
+    if pages >= 2:
+        w.ring[first].flags |= 4
+    n = 1
+    last = seq
+    key += 1 << k
+    pages -= 1 << k
+    while pages > 0:
+        k = floor_order(pages)
+        extent = put(w, 0, key, k, s.EXTENT, 0, 0)
+        w.links[extent & (s.RING - 1)].next = 0
+        w.links[last & (s.RING - 1)].next = extent - last
+        last = extent
+        key += 1 << k
+        pages -= 1 << k
+        n += 1
+    w.links[first].extents = n
+
+
+@kernel
+def scan(w, ts, cpus, kinds, pfns, orders, gfps, pids, stacks, side, side_until, out64, out):
+    """Work through the batch from ``S_PAGE_I`` on; a status: MORE_INPUT, or what is needed to go on."""
+    n = ts.shape[0]
+    i = w.scalar[s.S_PAGE_I]
+    j = w.scalar[s.S_SIDE_I]
+    frames = w.scalar[s.S_FRAMES]
+    status = s.MORE_INPUT
+    while True:
+        if i < n:
+            t = ts[i]
+        elif j < side.shape[0] and side[j].ts_ns <= side_until:
+            t = side[j].ts_ns
+        else:
+            break
+        if w.scalar[s.S_TAIL_SEQ] - w.scalar[s.S_HEAD_SEQ] > FLUSH_AT:
+            w.scalar[s.S_NOW] = t
+            if not flush(w, out64, out, False):
+                status = s.OUT_FULL
+                break
+        if w.scalar[s.S_LIFE_N] > w.life.shape[0] - s.LIFE_MARGIN and w.who.shape[0] > 1:
+            status = s.LIFE_FULL
+            break
+        if j < side.shape[0] and side[j].ts_ns <= t:
+            e = side[j]
+            ti = task_of(w, np.int64(e.pid))
+            if ti < 0:
+                status = s.TASKS_FULL
+                break
+            on_side(w, e, ti)
+            j += 1
+            continue
+        kind = np.int64(kinds[i])
+        ti = task_of(w, np.int64(pids[i]))
+        if ti < 0:
+            status = s.TASKS_FULL
+            break
+        cpu = np.int64(cpus[i])
+        if w.scalar[s.S_LOSS_I] < w.loss0.shape[0]:
+            pass_losses(w, t)
+        order = np.int64(orders[i])
+        pfn = pfns[i]
+        if kind == K_ALLOC or kind == K_FAILED:
+            gfp = np.int64(gfps[i])
+            stack = np.int64(stacks[i]) if stacks.shape[0] > 0 else s.NO_STACK
+            caller = caller_of(w, w.tasks[ti], gfp, stack)
+            if caller < 0:
+                w.scalar[s.S_ARG_TASK] = ti
+                w.scalar[s.S_ARG_GFP] = gfp
+                status = s.NEW_CALLER
+                break
+            charge(w.tasks, w.cpus, ti, cpu, t, kind)
+            if kind == K_FAILED:
+                on_failed(w, t, cpu, ti, order, gfp, caller)
+            elif order > MAX_PAGE_ORDER or pfn + (1 << order) > frames:
+                w.counts[s.C_MALFORMED] += 1
+            else:
+                on_alloc(w, t, cpu, ti, pfn, order, gfp, caller)
+        else:
+            caused = charge(w.tasks, w.cpus, ti, cpu, t, kind)
+            if kind == K_FREE:
+                if order > MAX_PAGE_ORDER or pfn + (1 << order) > frames:
+                    w.counts[s.C_MALFORMED] += 1
+                else:
+                    on_free(w, t, cpu, ti, pfn, order, caused)
+            elif kind == K_FREE_BATCHED:
+                w.counts[s.C_IGNORED_FREE_BATCHED] += 1
+            elif kind == K_ZONE_LOCKED:
+                w.counts[s.C_IGNORED_ZONE_LOCKED] += 1
+                if order <= MAX_PAGE_ORDER and pfn < frames:
+                    refilled(w, pfn, order, t, cpu)
+            elif kind == K_DRAIN:
+                w.counts[s.C_IGNORED_DRAIN] += 1
+                if order <= MAX_PAGE_ORDER and pfn < frames:
+                    refilled(w, pfn, order, t, cpu)
+            elif kind == K_EXTFRAG:
+                w.counts[s.C_IGNORED_EXTFRAG] += 1
+            elif kind == K_BULK:
+                w.counts[s.C_IGNORED_BULK] += 1
+            else:
+                w.counts[s.C_MALFORMED] += 1
+        w.counts[s.C_EVENTS] += 1
+        i += 1
+    w.scalar[s.S_PAGE_I] = i
+    w.scalar[s.S_SIDE_I] = j
+    return status
+
+
+FLUSH_AT = 1 << 12
+"""Operations in the ring at which ready ones move on: they are still in the cache then."""
+
+
+@kernel
+def learn(w, ts, cpus, kinds, orders, gfps, pids, stacks, side, tasks, clocks, last):
+    """Histogram the gaps within and between bursts of a batch, before it is cut into bursts.
+
+    ``tasks`` and ``clocks`` are copies that this pass advances; ``last`` holds for each task: own time and caller
+    of its last allocation (-1 after another visible action), and whether the copy was made. A status.
+    """
+    j = w.scalar[s.S_LEARN_J]
+    status = s.MORE_INPUT
+    i = w.scalar[s.S_LEARN_I]
+    while i < ts.shape[0]:
+        t = ts[i]
+        while j < side.shape[0] and side[j].ts_ns <= t:
+            e = side[j]
+            j += 1
+            if e.what != s.ACTION and e.what != s.COMPLETION:
+                continue
+            ti = np.int64(w.slots[np.int64(e.pid) & (s.PIDS - 1)]) - 1
+            if ti < 0:
+                continue
+            if e.what == s.ACTION:
+                charge(tasks, clocks, ti, np.int64(e.cpu), e.ts_ns, K_ACTION)
+                last[ti, 1] = -1
+            else:
+                charge(tasks, clocks, ti, np.int64(e.cpu), e.ts_ns, K_COMPLETION)
+        kind = np.int64(kinds[i])
+        ti = task_of(w, np.int64(pids[i]))
+        if ti < 0:
+            status = s.TASKS_FULL
+            break
+        task = tasks[ti]
+        if last[ti, 2] == 0:
+            last[ti, 1] = -1
+            last[ti, 2] = 1
+            task.pid = w.tasks[ti].pid
+            task.comm = w.tasks[ti].comm
+            task.last_ns = w.scalar[s.S_START_NS]
+            task.caller = -1
+            task.cpu = -1
+        gfp = np.int64(gfps[i])
+        caller = np.int64(-1)
+        if kind == K_ALLOC:
+            stack = np.int64(stacks[i]) if stacks.shape[0] > 0 else s.NO_STACK
+            caller = np.int64(caller_of(w, task, gfp, stack))
+            if caller < 0:
+                w.scalar[s.S_ARG_TASK] = ti
+                w.scalar[s.S_ARG_GFP] = gfp
+                status = s.NEW_CALLER
+                break
+        cpu = np.int64(cpus[i])
+        clock = clocks[cpu]
+        if kind == K_FREE and clock.task == ti and clock.kind == K_FREE:
+            w.units[bin_of(t - clock.ts)] += 1
+        caused = charge(tasks, clocks, ti, cpu, t, kind)
+        if kind == K_ALLOC:
+            if which_burst(gfp) == s.NORMAL:
+                order = np.int64(orders[i])
+                own = task.own_ns
+                if last[ti, 1] == caller and (order == 0 or w.caller_flags[caller] & s.SINGLE_OK):
+                    w.gaps[histogram_of(caller), bin_of(per_page(own - last[ti, 0], order))] += 1
+                last[ti, 0] = own
+                last[ti, 1] = caller
+        elif kind == K_FREE and not caused:
+            last[ti, 1] = -1
+        i += 1
+    w.scalar[s.S_LEARN_I] = i
+    w.scalar[s.S_LEARN_J] = j
+    return status

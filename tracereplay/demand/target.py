@@ -1,0 +1,192 @@
+"""Which requests the strategy serves: the selector of ``--target`` and the compiled pass that applies it.
+
+A selector is a list of alternatives; each alternative is terms joined by commas, all of which must hold:
+
+===================  ==================================================================================
+``batches``          at least two pages recognised as one caller's batch (default)
+``all``              every traced request and every bio's: an upper bound
+``none``             nothing
+``caller:GLOB``      label of the caller
+``comm:GLOB``        name of the task, e.g. ``comm:kworker*``
+``gfp:NAME``         every bit of the name or number is set in the caller's mask, e.g. ``gfp:__GFP_HIGHMEM``
+``pages>=N``         size; also ``<=``, ``=``, ``>`` and ``<``
+``origin:bio``       made from a bio; also ``path`` (on the path), ``unseen`` and ``traced``
+===================  ==================================================================================
+
+Alternatives are separate selectors (``--target A --target B``). Requests whose allocation nobody saw are taken by
+``origin:unseen`` only.
+"""
+
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import numpy as np
+
+from tracereplay.compiled import kernel
+from tracereplay.demand.callers import Callers, slot_of
+from tracereplay.demand.state import CALLERS, HASH, Array
+from tracereplay.demand.stream import ALLOC, BATCH, FIRST, FROM_BIO, ON_PATH, TARGETED, UNSEEN
+from tracereplay.errors import UsageError, nearest
+from tracereplay.kernel.gfp import gfp_table, parse_gfp
+
+_ORIGINS = {"bio": (FROM_BIO, 0), "path": (ON_PATH, 0), "unseen": (UNSEEN, 0), "traced": (0, FROM_BIO | UNSEEN)}
+_KEYWORDS = ("batches", "all", "none", "caller:", "comm:", "gfp:", "pages>=", "origin:")
+_PAGES = re.compile(r"^pages(>=|<=|=|>|<)(\d+)$")
+_MOST = 1 << 30
+
+
+@dataclass(slots=True)
+class _Alternative:
+    need: int = 0
+    never: int = UNSEEN
+    least: int = 1
+    most: int = _MOST
+    callers: tuple[str, ...] = ()
+    comms: tuple[str, ...] = ()
+    gfp: int = 0
+
+    def takes(self, callers: Callers, number: int) -> bool:
+        """Whether this alternative may take requests of a caller."""
+        return (
+            all(fnmatchcase(callers.labels[number], g) for g in self.callers)
+            and all(fnmatchcase(callers.comms[number], g) for g in self.comms)
+            and callers.gfps[number] & self.gfp == self.gfp
+        )
+
+
+class Target:
+    """A parsed selector. ``text`` is what the user wrote."""
+
+    def __init__(self, selectors: str | Sequence[str], *, path: bool = False, release: str | None = None) -> None:
+        """Parse. Raises UsageError naming the term that is wrong.
+
+        ``path``: the default selector also takes the requests of the path.
+        """
+        given = [selectors] if isinstance(selectors, str) else list(selectors) or ["batches"]
+        self.text = " | ".join(given)
+        names = gfp_table(release)
+        self._alternatives = [a for text in given for a in _parse(text, names)]
+        if path and given == ["batches"]:
+            self._alternatives.append(_Alternative(need=ON_PATH))
+        k = max(len(self._alternatives), 1)
+        self.masks: Array = np.zeros((k, CALLERS), np.uint8)
+        self.limits: Array = np.zeros((k, 4), np.int64)
+        for row, a in enumerate(self._alternatives):
+            self.limits[row] = (a.need, a.never, a.least, a.most)
+        if not self._alternatives:
+            self.limits[0] = (0, 0, 1, 0)
+        self._known = 0
+
+    def learn(self, callers: Callers) -> None:
+        """Evaluate callers that are new since the last call."""
+        for number in range(self._known, len(callers)):
+            for row, a in enumerate(self._alternatives):
+                self.masks[row, number] = a.takes(callers, number)
+        self._known = len(callers)
+
+
+def _parse(text: str, names: dict[str, int]) -> list[_Alternative]:
+    made = _Alternative()
+    terms = [t.strip() for t in text.split(",") if t.strip()]
+    if not terms:
+        raise UsageError("empty target", hint=f"one of: {', '.join(_KEYWORDS)}")
+    if "none" in terms:
+        return []
+    for term in terms:
+        head, _, value = term.partition(":")
+        if term == "batches":
+            made.need |= BATCH
+        elif term == "all":
+            continue
+        elif match := _PAGES.match(term):
+            n = int(match[2])
+            least, most = {
+                ">=": (n, _MOST),
+                ">": (n + 1, _MOST),
+                "<=": (1, n),
+                "<": (1, n - 1),
+                "=": (n, n),
+            }[match[1]]
+            made.least, made.most = max(made.least, least), min(made.most, most)
+        elif head == "caller" and value:
+            made.callers += (value,)
+        elif head == "comm" and value:
+            made.comms += (value,)
+        elif head == "gfp" and value:
+            try:
+                made.gfp |= parse_gfp(value, names)
+            except (KeyError, ValueError):
+                guess = nearest(value, list(names))
+                raise UsageError(
+                    f"unknown gfp name in target {term!r}", hint=f"did you mean {guess!r}?" if guess else None
+                ) from None
+        elif head == "origin" and value in _ORIGINS:
+            need, never = _ORIGINS[value]
+            made.need |= need
+            made.never = (made.never | never) & ~need
+        else:
+            guess = nearest(term, [*_KEYWORDS, *(f"origin:{o}" for o in _ORIGINS)])
+            raise UsageError(
+                f"unknown target {term!r}",
+                hint=(f"did you mean {guess!r}? " if guess else "") + f"terms: {', '.join(_KEYWORDS)}",
+            )
+    return [made]
+
+
+def size_slot(key: int, mask: int) -> int:
+    """First slot of a key in the table of sizes."""
+    return slot_of(key, mask)
+
+
+SUM_REQUESTS, SUM_PAGES, SUM_TARGETED, SUM_TARGETED_PAGES, SUM_SIZES = range(5)
+
+
+@kernel
+def select(out, masks, limits, size_keys, size_counts, sums):
+    """Set TARGETED on a batch and count its requests by caller and size. False when the size table is half full.
+
+    ``size_keys`` holds (caller << 16 | pages) + 1 by open addressing.
+    """
+    mask = size_keys.shape[0] - 1
+    taken = False
+    for i in range(out.shape[0]):
+        op = out[i]
+        if op.kind != ALLOC:
+            continue
+        if op.flags & FIRST:
+            caller = np.int64(op.caller)
+            pages = np.int64(op.pages)
+            flags = np.int64(op.flags)
+            taken = False
+            for k in range(limits.shape[0]):
+                if (
+                    masks[k, caller]
+                    and flags & limits[k, 0] == limits[k, 0]
+                    and not flags & limits[k, 1]
+                    and pages >= limits[k, 2]
+                    and pages <= limits[k, 3]
+                ):
+                    taken = True
+                    break
+            sums[SUM_REQUESTS] += 1
+            sums[SUM_PAGES] += pages
+            if taken:
+                sums[SUM_TARGETED] += 1
+                sums[SUM_TARGETED_PAGES] += pages
+            key = (caller << 16 | pages) + 1
+            h = ((key * HASH) >> 12) & mask
+            while size_keys[h] != 0 and size_keys[h] != key:
+                h = (h + 1) & mask
+            if size_keys[h] == 0:
+                size_keys[h] = key
+                sums[SUM_SIZES] += 1
+            size_counts[h] += 1
+        if taken:
+            op.flags |= TARGETED
+    return sums[SUM_SIZES] * 2 < size_keys.shape[0]
