@@ -199,6 +199,7 @@ def inner(function: F) -> F:
 
     Python cannot call it: without the wrappers for that it compiles in a fraction of the time.
     """
+    _out_of_line.add((function.__module__, function.__qualname__))
     return cast(F, _widened(_jit(**_INNER, **_options())(function)))
 
 

@@ -1,0 +1,194 @@
+"""Build a :class:`Machine` from its configuration: arrays, watermarks, per-CPU lists, initial free blocks.
+
+Free blocks are placed at random aligned positions (seeded), each beside at least one page in use, so that the counts
+per order are exactly those asked for and no two of them merge. Everything else is in use (``HELD``).
+"""
+
+# mypy: disable-error-code="no-untyped-call"
+
+from __future__ import annotations
+
+import numpy as np
+
+from tracereplay.errors import ParameterError
+from tracereplay.kernel.constants import MIGRATE_MOVABLE, NR_PAGE_ORDERS, PAGEBLOCK_ORDER
+from tracereplay.kernel.generations import GENERATIONS
+from tracereplay.machine import layout as at
+from tracereplay.machine.config import MachineConfig, Watermarks, ZoneConfig, derived_watermarks, pcp_batch
+from tracereplay.machine.counters import NR_SLOTS
+from tracereplay.machine.place import place_free_blocks
+
+
+def build_machine(config: MachineConfig, *, pool_pages: int = 0, quota: int = 1 << 62) -> at.Machine:
+    """The machine in its initial state. ``pool_pages``: size of the (empty) mempool; ``quota``: pages it may have out.
+
+    Raises ParameterError when the configuration cannot be simulated.
+    """
+    zones = sorted(config.zones, key=lambda z: (z.node, at.ZONE_NAMES.index(z.name)))
+    frames = max(z.end for z in zones) + 1023 & ~1023
+    if frames > 1 << 29:
+        raise ParameterError(
+            "more than 2 TiB of frames", hint="simulate a machine of at most 2TiB: --machine memory=..."
+        )
+    buddy_heads = len(zones) * NR_PAGE_ORDERS * at.NR_TYPES
+    pcp_heads = len(zones) * config.cpus * at.PCP_LISTS
+    nodes = buddy_heads + pcp_heads + at.STRATEGY_LISTS
+    generation = GENERATIONS[config.generation]
+
+    w = np.zeros(at.MACHINE_WORDS, np.int64)
+    w[at.CFG_NODES] = nodes
+    w[at.CFG_FRAMES] = frames
+    w[at.CFG_ZONES] = len(zones)
+    w[at.CFG_CPUS] = config.cpus
+    w[at.CFG_BLOCKS] = frames >> PAGEBLOCK_ORDER
+    w[at.CFG_PCP_BASE] = buddy_heads
+    w[at.CFG_STRATEGY_LIST] = buddy_heads + pcp_heads
+    w[at.CFG_PCP_ORDERS] = generation.pcp_orders
+    w[at.CFG_THP_LISTS] = generation.pcp_thp_lists
+    w[at.CFG_PCP_RULE] = generation.pcp_rule
+    w[at.CFG_FROM_FREED] = generation.drain_from_freed_list
+    w[at.CFG_CHUNKED] = generation.drain_chunked
+    w[at.CFG_KEEPS_TYPE] = generation.fallback_keeps_type
+    w[at.CFG_CLAIM_STEAL] = generation.fallback_claim_then_steal
+    w[at.CFG_SCALE_MAX] = config.pcp_scale_max
+    w[at.CFG_INIT_ON_ALLOC] = config.init_on_alloc
+    w[at.CFG_FREE_HIGH_ADD] = generation.fallback_claim_then_steal  # both came by 6.18
+    w[at.CFG_GIB_PAGES] = config.direct_map_gib_pages
+    w[at.POOL_MIN] = pool_pages
+    w[at.POOL_QUOTA] = quota
+    w[at.CN : at.CN + config.cpus] = _nodes_of_cpus(config)
+
+    pg = np.zeros(at.NODE_WORDS * (nodes + frames), np.int32)
+    heads = np.arange(nodes, dtype=np.int32)
+    pg[0 : 3 * nodes : 3] = heads
+    pg[1 : 3 * nodes : 3] = heads
+    pb = np.zeros((frames >> PAGEBLOCK_ORDER, at.B_WORDS), np.int32)
+    pb[:, at.B_TYPE] = MIGRATE_MOVABLE
+    pb[:, at.B_ZONE] = -1
+    pb[:, at.B_MOVABLE] = 1 << PAGEBLOCK_ORDER
+    for z, zone in enumerate(zones):
+        pb[zone.start >> PAGEBLOCK_ORDER : (zone.end - 1 >> PAGEBLOCK_ORDER) + 1, at.B_ZONE] = z
+    machine = at.Machine(pg=pg, pb=pb.reshape(-1), w=w, c=np.zeros(NR_SLOTS, np.int64))
+    _fill_zonelists(w, zones, config.nodes)
+    _fill_zones(w, zones, config)
+    _fill_pcp(w, zones, config)
+    rng = np.random.default_rng(config.seed)
+    for z, zone in enumerate(zones):
+        _place(machine, z, zone, config, rng)
+    return machine
+
+
+def charged_to(machine: at.Machine, row: at.I64) -> at.Machine:
+    """The same machine, charging its counters to another row."""
+    return machine._replace(c=row)
+
+
+def _nodes_of_cpus(config: MachineConfig) -> at.I64:
+    return np.arange(config.cpus, dtype=np.int64) * config.nodes // config.cpus
+
+
+def _fill_zonelists(w: at.I64, zones: list[ZoneConfig], nodes: int) -> None:
+    for node in range(nodes):
+        for top in range(at.NR_ZONE_TYPES):
+            order = [
+                z
+                for distance in range(nodes)
+                for z in sorted(range(len(zones)), key=lambda i: -at.ZONE_NAMES.index(zones[i].name))
+                if zones[z].node == (node + distance) % nodes and at.ZONE_NAMES.index(zones[z].name) <= top
+            ]
+            row = at.ZL + (node * at.NR_ZONE_TYPES + top) * at.ZL_WORDS
+            w[row : row + at.ZL_WORDS] = -1
+            chosen = order or [0]  # nothing that low anywhere: the lowest zone serves
+            w[row : row + len(chosen)] = chosen
+
+
+def _fill_zones(w: at.I64, zones: list[ZoneConfig], config: MachineConfig) -> None:
+    derived = {id(z): marks for z, marks in zip(config.zones, derived_watermarks(config), strict=True)}
+    for z, zone in enumerate(zones):
+        marks: Watermarks = zone.watermarks or derived[id(zone)]
+        at_zone = z * at.Z_WORDS
+        for offset, value in (
+            (at.Z_START, zone.start),
+            (at.Z_END, zone.end),
+            (at.Z_MANAGED, zone.pages),
+            (at.Z_MIN, marks.min),
+            (at.Z_LOW, marks.low),
+            (at.Z_HIGH, marks.high),
+            (at.Z_NODE, zone.node),
+            (at.Z_TYPE, at.ZONE_NAMES.index(zone.name)),
+            (
+                at.Z_NOFRAGMENT,
+                zone.name == "Normal" and any(o.name == "DMA32" and o.node == zone.node for o in zones),
+            ),
+        ):
+            w[at_zone + offset] = value
+        w[at_zone + at.Z_RESERVE : at_zone + at.Z_RESERVE + 4] = marks.low_reserve
+
+
+def _fill_pcp(w: at.I64, zones: list[ZoneConfig], config: MachineConfig) -> None:
+    rule = GENERATIONS[config.generation].pcp_rule
+    nodes_of_cpus = _nodes_of_cpus(config)
+    for z, zone in enumerate(zones):
+        local = int(np.count_nonzero(nodes_of_cpus == zone.node)) or config.cpus
+        batch = config.pcp_batch or pcp_batch(zone.pages)
+        low = max(int(w[z * at.Z_WORDS + at.Z_LOW]) // local, 4 * batch)
+        top = max(zone.pages // 8 // local, 4 * batch)
+        if config.pcp_high is not None:
+            low = top = config.pcp_high
+        elif rule == 0:
+            low = top = 6 * batch
+        elif rule == 1:
+            top = low
+        for p in range(z * config.cpus, (z + 1) * config.cpus):
+            w[p * at.P_WORDS + at.P_BATCH] = batch
+            w[p * at.P_WORDS + at.P_HIGH] = low
+            w[p * at.P_WORDS + at.P_HIGH_MIN] = low
+            w[p * at.P_WORDS + at.P_HIGH_MAX] = top
+            w[p * at.P_WORDS + at.P_FREE_HIGH_BATCH] = config.llc_pages_per_cpu > 3 * batch
+
+
+def _wanted_blocks(zone: ZoneConfig, config: MachineConfig) -> np.ndarray:
+    """Free blocks by (migratetype, order) to place."""
+    wanted = np.zeros((3, NR_PAGE_ORDERS), np.int64)
+    if zone.free_blocks is not None:
+        total = np.array(zone.free_blocks[:NR_PAGE_ORDERS], np.int64)
+        if zone.free_by_type is not None:
+            for mt, row in enumerate(zone.free_by_type[:3]):
+                wanted[mt] = np.minimum(row[:NR_PAGE_ORDERS], total - wanted.sum(axis=0))
+        wanted[MIGRATE_MOVABLE] += total - wanted.sum(axis=0)
+        return wanted
+    free = int(zone.pages * (1 - config.occupancy))
+    singles = int(free * config.fragmentation)
+    rest = free - singles
+    for order in range(NR_PAGE_ORDERS - 1, -1, -1):
+        wanted[MIGRATE_MOVABLE, order] = rest >> order if order == NR_PAGE_ORDERS - 1 else rest >> order & 1
+        if order == NR_PAGE_ORDERS - 1:
+            rest &= (1 << order) - 1
+    wanted[MIGRATE_MOVABLE, 0] += singles
+    return wanted
+
+
+def _place(machine: at.Machine, z: int, zone: ZoneConfig, config: MachineConfig, rng: np.random.Generator) -> None:
+    top = 1 << (NR_PAGE_ORDERS - 1)
+    first, last = -(-zone.start // top) * top, zone.end // top * top
+    if first < last:
+        regions = rng.permutation(np.arange(first, last, top, dtype=np.int64))
+        edges = _aligned_blocks(zone.start, first) + _aligned_blocks(last, zone.end)
+    else:
+        regions = np.empty(0, np.int64)
+        edges = _aligned_blocks(zone.start, zone.end)
+    spare = np.array(edges, np.int64).reshape(-1, 2)
+    stack = np.empty((NR_PAGE_ORDERS, (zone.end - zone.start) // 2 + 64), np.int32)
+    place_free_blocks(machine, z, _wanted_blocks(zone, config), regions, spare, stack)
+
+
+def _aligned_blocks(start: int, end: int) -> list[tuple[int, int]]:
+    """(frame, order) of the largest aligned blocks that make up a range."""
+    blocks = []
+    while start < end:
+        order = min((start & -start).bit_length() - 1 if start else NR_PAGE_ORDERS - 1, NR_PAGE_ORDERS - 1)
+        while start + (1 << order) > end:
+            order -= 1
+        blocks.append((start, order))
+        start += 1 << order
+    return blocks

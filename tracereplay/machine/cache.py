@@ -1,0 +1,64 @@
+"""Lists of free blocks that a strategy keeps for itself, on the machine's page records.
+
+A block is taken from the machine with ``alloc_pages`` and stays in use there; while it lies on a strategy's list its
+head is marked CACHED with an order of the strategy's choosing, so that buddies can be found and merged.
+"""
+
+# mypy: disable-error-code="no-untyped-def"
+
+from __future__ import annotations
+
+from tracereplay.compiled import hot, inner
+from tracereplay.machine.buddy import get_info, set_info
+from tracereplay.machine.layout import (
+    CACHED,
+    CFG_FRAMES,
+    CFG_NODES,
+    CFG_STRATEGY_LIST,
+    INFO_CPU_SHIFT,
+    INFO_ORDER,
+    INFO_STATE,
+    USED,
+)
+from tracereplay.machine.lists import add_head, add_tail, first, remove
+
+
+@hot
+def count(m, counter, n):
+    """Charge ``n`` to a counter."""
+    m.c[counter] += n
+
+
+@inner
+def cache_put(m, lst, pfn, order, tail):
+    """Put a block on list ``lst`` (0 to STRATEGY_LISTS - 1)."""
+    set_info(m, pfn, CACHED | order)
+    head = m.w[CFG_STRATEGY_LIST] + lst
+    if tail:
+        add_tail(m.pg, head, m.w[CFG_NODES] + pfn)
+    else:
+        add_head(m.pg, head, m.w[CFG_NODES] + pfn)
+
+
+@inner
+def cache_take(m, pfn, order, cpu):
+    """Take a block off its list, to be in use with ``order`` (a part of it when smaller than it was)."""
+    remove(m.pg, m.w[CFG_NODES] + pfn)
+    set_info(m, pfn, USED | (cpu << INFO_CPU_SHIFT) | order)
+
+
+@inner
+def cache_first(m, lst):
+    """First frame of the block at the head of a list; -1 when it is empty."""
+    head = m.w[CFG_STRATEGY_LIST] + lst
+    node = first(m.pg, head)
+    return -1 if node == head else node - m.w[CFG_NODES]
+
+
+@inner
+def cache_free_order(m, pfn):
+    """Order of the cached block that starts at a frame; -1 when none does."""
+    if pfn < 0 or pfn >= m.w[CFG_FRAMES]:
+        return -1
+    info = get_info(m, pfn)
+    return info & INFO_ORDER if info & INFO_STATE == CACHED else -1

@@ -1,0 +1,291 @@
+"""What machine to simulate: zones, CPUs, generation, per-CPU lists, initial occupancy. Imports no Numba.
+
+The default comes from the trace's start snapshot; without one it is a stated 16 GiB, 8 CPU, 6.12 machine.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from tracereplay.errors import ParameterError, nearest
+from tracereplay.kernel.constants import NR_PAGE_ORDERS, PAGE_SIZE
+from tracereplay.kernel.generations import DEFAULT_GENERATION, GENERATIONS
+
+DMA_END = 0x1000
+DMA32_END = 0x100000
+LOWMEM_RATIO = {"DMA": 256, "DMA32": 256, "Normal": 32, "Movable": 0}
+ZONE_ORDER = ("DMA", "DMA32", "Normal", "Movable")
+
+
+@dataclass(frozen=True, slots=True)
+class Watermarks:
+    """Pages; None where they are to be derived."""
+
+    low_reserve: tuple[int, int, int, int] = (0, 0, 0, 0)
+    min: int = 0
+    low: int = 0
+    high: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ZoneConfig:
+    """One zone. Frames are page frame numbers, ``end`` exclusive."""
+
+    name: str
+    start: int
+    end: int
+    node: int = 0
+    managed: int | None = None
+    """Pages the allocator owns; None: all of the span."""
+    watermarks: Watermarks | None = None
+    """None: derived as ``__setup_per_zone_wmarks`` does."""
+    free_blocks: tuple[int, ...] | None = None
+    """Free blocks by order at the start (/proc/buddyinfo); None: from ``occupancy`` and ``fragmentation``."""
+    free_by_type: tuple[tuple[int, ...], ...] | None = None
+    """The same by migratetype and order (/proc/pagetypeinfo), types 0 to 2."""
+
+    @property
+    def pages(self) -> int:
+        """Managed pages."""
+        return self.managed if self.managed is not None else self.end - self.start
+
+
+@dataclass(frozen=True, slots=True)
+class MachineConfig:
+    """Everything that decides the machine's behaviour and initial state."""
+
+    zones: tuple[ZoneConfig, ...]
+    cpus: int
+    generation: str = DEFAULT_GENERATION
+    nodes: int = 1
+    occupancy: float = 0.5
+    """Share of managed pages in use at the start, where no snapshot says."""
+    fragmentation: float = 0.0
+    """Share of the free pages that lies in order-0 blocks at the start, where no snapshot says."""
+    pcp_batch: int | None = None
+    pcp_high: int | None = None
+    """Fixed high; None: by generation from the watermarks."""
+    pcp_scale_max: int = 5
+    """CONFIG_PCP_BATCH_SCALE_MAX."""
+    llc_pages_per_cpu: int = 512
+    """Each CPU's slice of last-level cache, pages; above 3 x batch it sets PCPF_FREE_HIGH_BATCH."""
+    init_on_alloc: bool = False
+    direct_map_gib_pages: bool = False
+    """Direct map starts with 1 GiB entries (else 2 MiB)."""
+    seed: int = 0
+    source: str = "default"
+    """Where it comes from: default, snapshot, options."""
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def memory_bytes(self) -> int:
+        """Managed memory of all zones."""
+        return sum(z.pages for z in self.zones) * PAGE_SIZE
+
+    def describe(self) -> dict[str, Any]:
+        """For results: what was simulated, in plain values."""
+        return {
+            "source": self.source,
+            "memory_bytes": self.memory_bytes,
+            "cpus": self.cpus,
+            "nodes": self.nodes,
+            "generation": self.generation,
+            "pcp": {"batch": self.pcp_batch, "high": self.pcp_high, "scale_max": self.pcp_scale_max},
+            "occupancy": None if self.zones[0].free_blocks is not None else self.occupancy,
+            "fragmentation": None if self.zones[0].free_blocks is not None else self.fragmentation,
+            "init_on_alloc": self.init_on_alloc,
+            "seed": self.seed,
+            "zones": [
+                {"name": z.name, "node": z.node, "start_pfn": z.start, "end_pfn": z.end, "managed": z.pages}
+                for z in self.zones
+            ],
+            "notes": list(self.notes),
+        }
+
+    def to_key(self) -> dict[str, Any]:
+        """All fields, for cache keys and provenance."""
+        return asdict(self)
+
+
+def default_zones(memory_bytes: int, nodes: int = 1) -> tuple[ZoneConfig, ...]:
+    """Zones of a flat x86-64 machine: DMA below 16 MiB, DMA32 below 4 GiB, Normal above; nodes share Normal evenly."""
+    frames = memory_bytes // PAGE_SIZE
+    zones = [ZoneConfig("DMA", 1, min(DMA_END, frames))]
+    if frames > DMA_END:
+        zones.append(ZoneConfig("DMA32", DMA_END, min(DMA32_END, frames)))
+    if frames > DMA32_END:
+        share = (frames - DMA32_END) // nodes & ~1023
+        zones += [
+            ZoneConfig("Normal", DMA32_END + n * share, DMA32_END + (n + 1) * share if n < nodes - 1 else frames, n)
+            for n in range(nodes)
+        ]
+    return tuple(zones)
+
+
+DEFAULT_MEMORY = 16 << 30
+DEFAULT_CPUS = 8
+
+
+def default_machine(cpus: int = DEFAULT_CPUS, generation: str = DEFAULT_GENERATION) -> MachineConfig:
+    """The stated machine for traces that say nothing of theirs: 16 GiB, 8 CPUs, 6.12."""
+    return MachineConfig(zones=default_zones(DEFAULT_MEMORY), cpus=cpus, generation=generation)
+
+
+def pcp_batch(managed: int) -> int:
+    """``zone_batchsize``: pages a refill or drain moves at least (page-allocator.md 3.3)."""
+    batch = max(min(managed >> 10, (1 << 20) // PAGE_SIZE) // 4, 1)
+    return max((1 << (batch + batch // 2).bit_length() - 1) - 1, 1)
+
+
+def derived_watermarks(config: MachineConfig) -> list[Watermarks]:
+    """Watermarks and lowmem reserves per zone as ``__setup_per_zone_wmarks`` computes them (section 4.5)."""
+    lowmem = sum(z.pages for z in config.zones if z.name != "Movable")
+    min_kbytes = max(128, min(262144, math.isqrt(16 * lowmem * PAGE_SIZE // 1024)))
+    types = {z.name for z in config.zones if z.name != "Movable"}
+    thp = 512 * len(types) * 11 * PAGE_SIZE // 1024  # khugepaged's floor, at most 5 % of low memory
+    min_kbytes = max(min_kbytes, min(thp, lowmem * PAGE_SIZE // 1024 // 20))
+    pages_min = min_kbytes * 1024 // PAGE_SIZE
+    marks = []
+    for i, zone in enumerate(config.zones):
+        mark = pages_min * zone.pages // lowmem
+        if zone.name == "Movable":
+            mark = max(32, min(128, zone.pages // 1024))
+        gap = max(mark // 4, zone.pages * 10 // 10000)
+        reserve = [0, 0, 0, 0]
+        ratio = LOWMEM_RATIO[zone.name]
+        for top in range(ZONE_ORDER.index(zone.name) + 1, 4):
+            above = sum(
+                z.pages for j, z in enumerate(config.zones) if j != i and z.node == zone.node and _between(zone, z, top)
+            )
+            populated = any(z.name == ZONE_ORDER[top] and z.node == zone.node for z in config.zones)
+            reserve[top] = above // ratio if ratio and populated else 0
+        for top in range(1, 4):  # a request may reach up to a type this node does not have
+            reserve[top] = max(reserve[top], reserve[top - 1])
+        marks.append(Watermarks((reserve[0], reserve[1], reserve[2], reserve[3]), mark, mark + gap, mark + 2 * gap))
+    return marks
+
+
+def _between(low: ZoneConfig, other: ZoneConfig, top: int) -> bool:
+    return ZONE_ORDER.index(low.name) < ZONE_ORDER.index(other.name) <= top
+
+
+# ---------------------------------------------------------------- --machine KEY=VALUE
+def parse_size(text: str) -> int:
+    """Bytes of ``16GiB``, ``512MiB``, ``4096``. Raises ValueError."""
+    units = {"kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "tib": 1 << 40, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+    lowered = text.strip().lower()
+    for unit, factor in units.items():
+        if lowered.endswith(unit):
+            return int(float(lowered.removesuffix(unit)) * factor)
+    return int(lowered)
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < 1:
+        raise ValueError("a share from 0 to below 1")
+    return value
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError("a whole number above 0")
+    return value
+
+
+def _flag(text: str) -> bool:
+    if text.lower() in ("1", "true", "yes", "on"):
+        return True
+    if text.lower() in ("0", "false", "no", "off"):
+        return False
+    raise ValueError("true or false")
+
+
+KEYS: dict[str, str] = {
+    "memory": "size, e.g. 16GiB",
+    "cpus": "1 to 1024",
+    "nodes": "1 to 8",
+    "generation": ", ".join(GENERATIONS),
+    "occupancy": "share of pages in use at the start, 0 to below 1",
+    "fragmentation": "share of free pages in order-0 blocks at the start, 0 to below 1",
+    "pcp.batch": "pages",
+    "pcp.high": "pages, fixed",
+    "pcp.scale_max": "0 to 6",
+    "init_on_alloc": "true or false",
+    "seed": "whole number",
+}
+"""Keys of ``--machine`` and what they take."""
+
+
+def with_option(config: MachineConfig, key: str, text: str) -> MachineConfig:
+    """The machine with one ``--machine KEY=VALUE`` applied. Raises ParameterError naming the key and what it takes."""
+    if key not in KEYS:
+        guess = nearest(key, KEYS)
+        listing = f"machine keys: {', '.join(KEYS)}"
+        raise ParameterError(f"no machine key {key!r}", hint=f"did you mean {guess!r}? {listing}" if guess else listing)
+    try:
+        return _apply(config, key, text)
+    except (ValueError, KeyError) as error:
+        raise ParameterError(f"machine key {key!r} cannot be {text!r}", hint=f"it takes {KEYS[key]}") from error
+
+
+def _apply(config: MachineConfig, key: str, text: str) -> MachineConfig:
+    match key:
+        case "memory":
+            size = parse_size(text)
+            if size < 64 << 20:
+                raise ValueError("at least 64MiB")
+            return replace(config, zones=default_zones(size, config.nodes), source="options")
+        case "nodes":
+            nodes = _positive(text)
+            if nodes > 8:
+                raise ValueError("at most 8")
+            end = max(z.end for z in config.zones)
+            return replace(config, nodes=nodes, zones=default_zones(end * PAGE_SIZE, nodes), source="options")
+        case "cpus":
+            cpus = _positive(text)
+            if cpus > 1024:
+                raise ValueError("at most 1024")
+            return replace(config, cpus=cpus)
+        case "generation":
+            return replace(config, generation=GENERATIONS[text].name)
+        case "occupancy":
+            return _forget_blocks(replace(config, occupancy=_share(text)))
+        case "fragmentation":
+            return _forget_blocks(replace(config, fragmentation=_share(text)))
+        case "pcp.batch":
+            return replace(config, pcp_batch=_positive(text))
+        case "pcp.high":
+            return replace(config, pcp_high=_positive(text))
+        case "pcp.scale_max":
+            scale = int(text)
+            if not 0 <= scale <= 6:
+                raise ValueError("0 to 6")
+            return replace(config, pcp_scale_max=scale)
+        case "init_on_alloc":
+            return replace(config, init_on_alloc=_flag(text))
+        case _:
+            return replace(config, seed=int(text))
+
+
+def _forget_blocks(config: MachineConfig) -> MachineConfig:
+    """Occupancy and fragmentation replace what a snapshot said of free blocks."""
+    return replace(config, zones=tuple(replace(z, free_blocks=None, free_by_type=None) for z in config.zones))
+
+
+def machine_options(config: MachineConfig, options: Mapping[str, str]) -> MachineConfig:
+    """Apply several ``--machine`` options; memory and nodes first, since they rebuild the zones."""
+    for key in sorted(options, key=lambda k: (k != "nodes", k != "memory")):
+        config = with_option(config, key, options[key])
+    return config
+
+
+def free_pages_of(zone: ZoneConfig) -> int | None:
+    """Free pages that a zone's block counts add up to, or None."""
+    if zone.free_blocks is None:
+        return None
+    return sum(n << order for order, n in enumerate(zone.free_blocks[:NR_PAGE_ORDERS]))

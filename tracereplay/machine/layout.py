@@ -1,0 +1,166 @@
+"""Where each piece of machine state lives: word offsets in the flat arrays of :class:`Machine`. Imports no Numba.
+
+All state is integers in four one-dimensional arrays, so that compiled code can hold it without reference counts
+(engine.md section 1) and pass it cheaply: compile time grows steeply with the number of arrays in flight. Tables have
+fixed places for the largest machine (unused words cost no memory), so that an index is one multiplication:
+
+``w[z * Z_WORDS + Z_FREE]``           a zone; zones are numbered by node, then from low to high
+``w[p * P_WORDS + P_COUNT]``          a per-CPU page set, p = zone * cpus + cpu
+``w[NF + (z * NR_PAGE_ORDERS + order) * NR_TYPES + mt]``  free blocks per list
+``w[ZL + (node * NR_ZONE_TYPES + highest zone type) * ZL_WORDS + k]``  zonelists, ended by -1
+``w[CN + cpu]``                       node of a CPU
+``w[CFG_CPUS]``                       constants of the run and gauges; ``w[POOL_MIN]``: a mempool and its quota
+``pg[3 * node + INFO]``               list heads (``w[CFG_NODES]`` of them), then one node per frame: next, prev, info
+``pb[block * B_WORDS + B_TYPE]``      a pageblock
+``c[ALLOC_CALLS]``                    the counters now being charged
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from tracereplay.kernel.constants import NR_PAGE_ORDERS
+
+I64 = npt.NDArray[np.int64]
+I32 = npt.NDArray[np.int32]
+
+
+class Machine(NamedTuple):
+    """The simulated allocator. ``c`` is replaced by another row to charge counters elsewhere."""
+
+    pg: I32
+    pb: I32
+    w: I64
+    c: I64
+
+
+# ---- pg: words of a node
+NEXT, PREV, INFO, NODE_WORDS = 0, 1, 2, 3
+# info: order in bits 0-3, migratetype in 4-6, state in 8-10, CPU of the allocation in 12-27
+INFO_ORDER = 0xF
+INFO_TYPE_SHIFT = 4
+INFO_TYPE = 0x7
+INFO_STATE = 0x700
+INFO_CPU_SHIFT = 12
+HELD = 0x000
+"""In use since before the replay (also: not a head, not present)."""
+BUDDY = 0x100
+"""Head of a free block on a buddy list."""
+PCP = 0x200
+"""Head of a block on a per-CPU list."""
+USED = 0x300
+"""Head of a block handed out by the machine."""
+CACHED = 0x400
+"""Head of a block that a strategy keeps on a list of its own."""
+
+# ---- pb: a pageblock
+B_TYPE, B_ZONE, B_MOVABLE, B_MAPPED_4K, B_WORDS = 0, 1, 2, 3, 4
+"""``B_MOVABLE``: pages in use that were asked for as movable. ``B_MAPPED_4K``: its direct-map entry is split."""
+
+# ---- limits
+MAX_ZONES = 32
+MAX_CPUS = 1024
+MAX_NODES = 8
+MAX_POOL = 1 << 16
+"""Elements a mempool may have."""
+NR_TYPES = 6
+"""Migratetypes that have buddy lists (page-allocator.md 1.3)."""
+PCP_LISTS = 16
+"""List heads reserved per (zone, CPU); at most 15 are used."""
+STRATEGY_LISTS = 64
+"""List heads that a strategy may use, from ``w[CFG_STRATEGY_LIST]`` on."""
+NR_ZONE_TYPES = 4
+ZONE_DMA, ZONE_DMA32, ZONE_NORMAL, ZONE_MOVABLE = range(4)
+ZONE_NAMES = ("DMA", "DMA32", "Normal", "Movable")
+
+# ---- w: constants of the run and gauges
+(
+    CFG_NODES,  # list heads in front of the frames in pg
+    CFG_FRAMES,
+    CFG_ZONES,
+    CFG_CPUS,
+    CFG_BLOCKS,  # pageblocks in pb
+    CFG_PCP_BASE,  # first pcp list head
+    CFG_STRATEGY_LIST,  # first list head for the strategy
+    CFG_PCP_ORDERS,
+    CFG_THP_LISTS,
+    CFG_PCP_RULE,
+    CFG_FROM_FREED,
+    CFG_CHUNKED,
+    CFG_KEEPS_TYPE,
+    CFG_CLAIM_STEAL,
+    CFG_SCALE_MAX,  # CONFIG_PCP_BATCH_SCALE_MAX
+    CFG_INIT_ON_ALLOC,
+    CFG_RESERVE,  # pages a strategy or mempool keeps idle, now
+    CFG_RESERVE_PEAK,
+    CFG_ERROR,
+    CFG_ERROR_FRAME,
+    CFG_FREE_HIGH_ADD,  # 6.18: free_high needs free_count >= batch + high_min / 2
+    CFG_SPLIT_GIB,  # direct-map entries of 1 GiB that were split
+    CFG_GIB_PAGES,  # the direct map starts with 1 GiB entries
+    CFG_HELD_CURSOR,  # per order: how many blocks were looked at for a held one (next_held)
+) = range(24)
+_CFG_END = CFG_HELD_CURSOR + NR_PAGE_ORDERS
+
+# ---- w: zones
+Z_WORDS = 24
+_Z = 64
+assert _CFG_END <= _Z
+(
+    Z_START,
+    Z_END,
+    Z_MANAGED,
+    Z_FREE,
+    Z_MIN,
+    Z_LOW,
+    Z_HIGH,
+    Z_BOOST,
+    Z_NODE,
+    Z_TYPE,
+    Z_BELOW_HIGH,
+    Z_NOFRAGMENT,  # requests that prefer this zone carry ALLOC_NOFRAGMENT
+    Z_LOCKS,
+    Z_LONGEST,  # longest zone-lock hold, in work units: blocks moved + splits + merges
+    Z_WORK,  # work units of the current hold
+    Z_RESERVE,  # lowmem_reserve for requests up to zone type 0..3
+) = range(_Z, _Z + 16)
+
+# ---- w: per-CPU page sets
+P_WORDS = 12
+_P = _Z + MAX_ZONES * Z_WORDS
+(
+    P_COUNT,
+    P_BATCH,
+    P_HIGH,
+    P_HIGH_MIN,
+    P_HIGH_MAX,
+    P_ALLOC_FACTOR,
+    P_FREE_FACTOR,
+    P_FREE_COUNT,
+    P_PREV_HIGH_ORDER,
+    P_FREE_HIGH_BATCH,
+    P_LOCKS,
+    P_LONGEST,
+) = range(_P, _P + 12)
+
+# ---- w: the other tables
+NF = _P + MAX_ZONES * MAX_CPUS * P_WORDS
+ZL = NF + MAX_ZONES * NR_PAGE_ORDERS * NR_TYPES
+ZL_WORDS = MAX_ZONES + 1
+CN = ZL + MAX_NODES * NR_ZONE_TYPES * ZL_WORDS
+_POOL = CN + MAX_CPUS
+POOL_MIN, POOL_CURRENT, POOL_QUOTA, POOL_ALLOCATED, POOL_ELEMENTS = range(_POOL, _POOL + 5)
+"""Elements wanted in the reserve, elements there, pages the quota allows, pages out under it, first element."""
+MACHINE_WORDS = POOL_ELEMENTS + MAX_POOL
+
+# ---- w[CFG_ERROR]
+ERROR_NONE = 0
+ERROR_BAD_FREE = 1
+"""A block was freed that is not in use with that order."""
+ERROR_OUTSIDE = 2
+"""A frame outside every zone."""
+ERROR_TOO_FEW = 3
+"""A strategy said DONE with fewer pages than asked."""

@@ -1,0 +1,44 @@
+"""Operations of the machine as strategies call them. Loads the compiled machine on first use.
+
+``from tracereplay.machine import ops`` costs nothing until an operation is looked up, so that listing strategies and
+their parameters needs no compiler.
+
+``alloc_pages(m, cpu, order, gfp) -> frame | -1``, ``free_pages(m, cpu, frame, order)``,
+``alloc_pages_bulk(m, cpu, gfp, wanted, out, have) -> populated``: the page allocator (page_alloc.py).
+``pool_alloc(m, cpu, gfp) -> frame | -1``, ``pool_free(m, cpu, frame)``, ``pool_fill(m, cpu, gfp)``,
+``quota_alloc(m, cpu, order, gfp)``, ``quota_free(m, cpu, frame, order)``: the path's mempool and quota (mempool.py).
+``cache_put(m, list, frame, order, tail)``, ``cache_take(m, frame, order, cpu)``, ``cache_first(m, list) -> frame | -1``,
+``cache_free_order(m, frame) -> order | -1``: lists of a strategy's own (cache.py).
+``unmap_block(m, frame, order)``: leave the direct map, with the entries it splits and one flush (directmap.py).
+``count(m, counter, n)``, ``reserve_add(m, pages)``: accounting.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_HOMES = {
+    "alloc_pages": "page_alloc",
+    "alloc_pages_bulk": "page_alloc",
+    "free_pages": "page_alloc",
+    "pool_alloc": "mempool",
+    "pool_fill": "mempool",
+    "pool_free": "mempool",
+    "quota_alloc": "mempool",
+    "quota_free": "mempool",
+    "reserve_add": "mempool",
+    "cache_put": "cache",
+    "cache_take": "cache",
+    "cache_first": "cache",
+    "cache_free_order": "cache",
+    "unmap_block": "directmap",
+    "count": "cache",
+}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"the machine has no operation {name!r}; see the module's text for those it has")
+    return getattr(import_module(f"tracereplay.machine.{home}"), name)

@@ -1,0 +1,209 @@
+"""Drives the replay loop: one compiled module per strategy, arrays that grow between operations, named errors.
+
+The loop and a strategy are compiled together from a generated module in Numba's cache directory, whose name holds a
+hash of both texts: loading it again in another process takes the code from disk (architecture.md section 4).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import inspect
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from types import FunctionType, ModuleType
+from typing import Any
+
+import numpy as np
+
+from tracereplay.compiled import cache_directory, inner
+from tracereplay.errors import StrategyError
+from tracereplay.kernel.gfp import GFP_KERNEL
+from tracereplay.machine.build import MAX_POOL, build_machine, charged_to
+from tracereplay.machine.config import MachineConfig
+from tracereplay.machine.counters import NR_COUNTERS, NR_SLOTS
+from tracereplay.machine.layout import CFG_ERROR, CFG_ERROR_FRAME, ERROR_BAD_FREE, ERROR_OUTSIDE, I64, Machine
+from tracereplay.machine.mempool import pool_fill
+from tracereplay.replay import layout as at
+from tracereplay.replay.vectors import BIN_BITS, rehash_keys, rehash_vectors
+from tracereplay.strategies.contract import COMPILED, Params, is_compiled
+
+TEMPLATE = Path(__file__).with_name("loop.py")
+MARKED_IMPORT = "import tracereplay.strategies.per_page as strategy  # STRATEGY"
+
+
+def bind(module: ModuleType) -> None:
+    """Compile a strategy module's marked functions in place, so that its compiled functions can call them."""
+    for name, value in list(vars(module).items()):
+        if isinstance(value, FunctionType) and is_compiled(value):
+            setattr(module, name, inner(value))
+
+
+def load_loop(params: type[Params]) -> ModuleType:
+    """The loop module for a strategy: generated, imported and registered. Raises StrategyError when it lacks functions."""
+    module = sys.modules[params.__module__]
+    missing = [name for name in COMPILED if name != "finish" and not hasattr(module, name)]
+    if missing:
+        raise StrategyError(
+            f"strategy {params.name!r} has no function {missing[0]!r}",
+            hint="a strategy file defines init, allocate and release; see docs/strategies.md",
+        )
+    source = inspect.getsource(module).encode()
+    template = TEMPLATE.read_text()
+    if MARKED_IMPORT not in template:
+        raise AssertionError("the loop template lost its marked import")
+    text = template.replace(MARKED_IMPORT, f"import {module.__name__} as strategy")
+    digest = hashlib.sha256(text.encode() + b"\0" + source).hexdigest()[:20]
+    name = f"tracereplay_loop_{digest}"
+    if name in sys.modules:
+        return sys.modules[name]
+    bind(module)
+    directory = cache_directory() or Path(tempfile.mkdtemp(prefix="tracereplay-"))
+    path = directory / f"{name}.py"
+    if not path.exists():
+        part = path.with_suffix(f".{id(text)}.tmp")
+        part.write_text(text)
+        part.replace(path)
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    loop = importlib.util.module_from_spec(spec)
+    sys.modules[name] = loop
+    spec.loader.exec_module(loop)
+    return loop
+
+
+@dataclass(frozen=True, slots=True)
+class PathConfig:
+    """The path's own resources (strategies.md section 1.1)."""
+
+    name: str
+    pool_pages: int
+    quota: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Counters of one finished replay."""
+
+    totals: I64
+    """Targeted requests, [NR_SLOTS]."""
+    background: I64
+    """Everything else, [NR_SLOTS]."""
+    vectors: I64
+    """Distinct counter vectors of targeted requests, [vector, NR_COUNTERS]."""
+    counts: I64
+    """Requests per vector, [vector]."""
+    series: I64
+    """Targeted counters by time bin of the request's arrival, [bin, NR_COUNTERS]."""
+    background_series: I64
+    """Background counters by time bin, [bin, NR_SLOTS]."""
+    scalars: I64
+    """E_* of replay/layout.py."""
+    machine: Machine
+
+
+class Engine:
+    """One strategy on one machine. Feed it batches of the demand stream, then ``finish``."""
+
+    def __init__(
+        self,
+        params: Params,
+        config: MachineConfig,
+        *,
+        frames: int,
+        start_ns: int,
+        end_ns: int,
+        bins: int = 120,
+        path: PathConfig | None = None,
+    ) -> None:
+        self.params = params
+        self.loop = load_loop(type(params))
+        pool_pages = min(path.pool_pages, MAX_POOL) if path else 0
+        machine = build_machine(config, pool_pages=pool_pages, quota=path.quota if path else 1 << 62)
+        self.background = np.zeros(NR_SLOTS, np.int64)
+        self.machine = charged_to(machine, self.background)
+        self.state = np.zeros(params.state_words(), np.int64)
+        packed = params.pack()
+        self.state[: len(packed)] = packed
+        self.arrays = at.new_loop(frames, start_ns, end_ns, bins)
+        if path and not pool_fill(self.machine, 0, GFP_KERNEL):
+            raise StrategyError(
+                f"the machine has no memory for the reserve of {path.pool_pages} pages",
+                hint="simulate more memory: --machine memory=..., or less of it in use: --machine occupancy=...",
+            )
+        self.background[:] = 0  # filling the reserve is set-up, not the workload's cost
+        self.loop.start(self.machine, self.state)
+
+    def feed(self, ops: np.ndarray[Any, Any]) -> None:
+        """Replay one batch. Raises StrategyError when the strategy misuses the machine."""
+        i = 0
+        while True:
+            i = self.loop.run(self.machine, self.state, self.arrays, ops, i)
+            match int(self.arrays.es[at.E_REASON]):
+                case at.RUNNING:
+                    return
+                case at.MACHINE_ERROR:
+                    raise self._misuse()
+                case reason:
+                    self._grow(reason)
+
+    def finish(self) -> Outcome:
+        """Account what is still live and gather the counters."""
+        i = 0
+        while (i := int(self.loop.finish(self.arrays, i))) >= 0:
+            self._grow(at.MORE_VECTORS)
+        e = self.arrays
+        vectors = e.vt[: e.es[at.E_VECTORS]].copy()
+        counts = np.zeros(len(vectors), np.int64)
+        series = np.zeros((e.bins.shape[0], NR_COUNTERS), np.int64)
+        used = e.ck != 0
+        keys = e.ck[used] - 1
+        np.add.at(counts, keys >> BIN_BITS, e.cv[used])
+        np.add.at(series, keys & ((1 << BIN_BITS) - 1), vectors[keys >> BIN_BITS] * e.cv[used, None])
+        bins = e.bins.copy()
+        bins[e.es[at.E_BIN] :] = self.background
+        kept = counts > 0  # an allocation's vector alone is not a request's
+        return Outcome(
+            totals=e.targeted.copy(),
+            background=self.background.copy(),
+            vectors=vectors[kept],
+            counts=counts[kept],
+            series=series,
+            background_series=np.diff(bins, axis=0, prepend=np.zeros((1, NR_SLOTS), np.int64)),
+            scalars=e.es.copy(),
+            machine=self.machine,
+        )
+
+    def _grow(self, reason: int) -> None:
+        e = self.arrays
+        if reason == at.MORE_BLOCKS:
+            self.arrays = e._replace(bl=at.longer(e.bl))
+        elif reason == at.MORE_REQUESTS:
+            self.arrays = e._replace(rq=at.longer(e.rq), rows=at.longer(e.rows))
+        else:
+            vt = at.longer(e.vt) if e.es[at.E_VECTORS] + 4 > e.vt.shape[0] else e.vt
+            vh = np.zeros(4 * vt.shape[0], np.int32)
+            rehash_vectors(vt, int(e.es[at.E_VECTORS]), vh)
+            ck, cv = _rehashed(e.ck, e.cv, int(e.es[at.E_KEYS]))
+            pk, pv = _rehashed(e.pk, e.pv, int(e.es[at.E_PAIRS]))
+            self.arrays = e._replace(vt=vt, vh=vh, ck=ck, cv=cv, pk=pk, pv=pv)
+
+    def _misuse(self) -> StrategyError:
+        code = int(self.machine.cfg[CFG_ERROR])
+        frame = int(self.machine.cfg[CFG_ERROR_FRAME])
+        what = {
+            ERROR_BAD_FREE: f"freed frame {frame:#x}, which it does not hold with that order",
+            ERROR_OUTSIDE: f"used frame {frame:#x}, which no zone has",
+        }.get(code, "reported success with fewer pages than asked")
+        return StrategyError(f"strategy {self.params.name!r} {what}", hint="this is a bug in the strategy's code")
+
+
+def _rehashed(keys: Any, values: Any, used: int) -> tuple[Any, Any]:
+    if 2 * used <= keys.shape[0]:
+        return keys, values
+    new_keys, new_values = np.zeros(2 * len(keys), keys.dtype), np.zeros(2 * len(values), values.dtype)
+    rehash_keys(keys, values, new_keys, new_values)
+    return new_keys, new_values

@@ -1,0 +1,110 @@
+"""per-page: one page at a time, as dm-crypt did before 6.5 and as most of the kernel does.
+
+Without a path: n times ``alloc_page`` with the recorded gfp; what was had is given back when one fails.
+
+On the dm-crypt path (``crypt_alloc_buffer``, v4.0 to v6.4, strategies.md section 1.3): a first pass of n times
+``mempool_alloc`` with GFP_NOWAIT; when one fails, all pages go back and the whole buffer is tried again under the
+mutex with direct reclaim allowed. Pages are freed one by one through ``mempool_free``.
+"""
+
+# mypy: disable-error-code="no-untyped-def"
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tracereplay.demand.stream import ON_PATH, REQUIRED
+from tracereplay.kernel.gfp import GFP_DIRECT_RECLAIM, GFP_HIGHMEM, GFP_NOWAIT
+from tracereplay.machine import counters, ops
+from tracereplay.strategies.contract import (
+    BLOCK_FLAGS,
+    BLOCK_FRAME,
+    BLOCK_ORDER,
+    DONE,
+    FAIL,
+    REQ_BLOCKS,
+    REQ_CPU,
+    REQ_FLAGS,
+    REQ_GFP,
+    REQ_ORDER,
+    REQ_PAGES,
+    Params,
+    compiled,
+)
+
+MUTEX = counters.slot("mutex_acquisitions")
+RESTARTS = counters.slot("restarts")
+CRYPT_GFP = GFP_NOWAIT | GFP_HIGHMEM
+
+
+@dataclass(frozen=True)
+class PerPage(Params):
+    """No parameters: the baseline."""
+
+    name = "per-page"
+    summary = "one page at a time: alloc_page in a loop; dm-crypt's loop before 6.5 on its path"
+    mimics = "crypt_alloc_buffer and crypt_free_buffer_pages, drivers/md/dm-crypt.c, v4.0 to v6.4"
+    leaves_out = "the clone bio and its vecs; waiting for the reserve (such a request fails and is counted)"
+
+
+def init(m, st):
+    """Nothing to prepare: the path's reserve is filled by the engine."""
+
+
+@compiled
+def one_block(m, req, out):
+    """A request that needs contiguity: one block of its order with the recorded gfp."""
+    frame = ops.alloc_pages(m, req[REQ_CPU], req[REQ_ORDER], req[REQ_GFP])
+    if frame < 0:
+        return FAIL
+    out[0] = frame
+    out[1] = req[REQ_ORDER]
+    req[REQ_BLOCKS] = 1
+    return DONE
+
+
+@compiled
+def crypt_pass(m, cpu, pages, gfp, out):
+    """One pass of the loop: pages from the mempool. True when all came; else all went back."""
+    for i in range(pages):
+        frame = ops.pool_alloc(m, cpu, gfp)
+        if frame < 0:
+            for k in range(i):
+                ops.pool_free(m, cpu, out[2 * k])
+            return False
+        out[2 * i] = frame
+        out[2 * i + 1] = 0
+    return True
+
+
+def allocate(m, st, req, out):
+    """Serve a request page by page."""
+    cpu, pages = req[REQ_CPU], req[REQ_PAGES]
+    if req[REQ_FLAGS] & REQUIRED:
+        return one_block(m, req, out)
+    if req[REQ_FLAGS] & ON_PATH:
+        if not crypt_pass(m, cpu, pages, CRYPT_GFP, out):
+            ops.count(m, RESTARTS, 1)
+            ops.count(m, MUTEX, 1)
+            if not crypt_pass(m, cpu, pages, CRYPT_GFP | GFP_DIRECT_RECLAIM, out):
+                return FAIL
+        req[REQ_BLOCKS] = pages
+        return DONE
+    for i in range(pages):
+        frame = ops.alloc_pages(m, cpu, 0, req[REQ_GFP])
+        if frame < 0:
+            for k in range(i):
+                ops.free_pages(m, cpu, out[2 * k], 0)
+            return FAIL
+        out[2 * i] = frame
+        out[2 * i + 1] = 0
+    req[REQ_BLOCKS] = pages
+    return DONE
+
+
+def release(m, st, block, cpu, now):
+    """Free a page, or through the mempool on the path."""
+    if block[BLOCK_FLAGS] & ON_PATH and block[BLOCK_ORDER] == 0 and not block[BLOCK_FLAGS] & REQUIRED:
+        ops.pool_free(m, cpu, block[BLOCK_FRAME])
+    else:
+        ops.free_pages(m, cpu, block[BLOCK_FRAME], block[BLOCK_ORDER])
