@@ -1,0 +1,127 @@
+"""Builds a collector's stream by hand: the frames of a small capture, for tests of the reading side."""
+
+from __future__ import annotations
+
+import os
+import struct
+from pathlib import Path
+from typing import Any
+
+from collectors.kernel import describe_probes, describe_rings
+from collectors.layout import BIO, PAGE, RINGS, TASK, Ring
+from collectors.protocol import FrameType, frame_header, json_frame, stream_header
+from collectors.tracepoints import PROBES, parse_format
+from tests.kernel_formats import formats
+
+KIND = {probe.kind: index for index, probe in enumerate(PROBES)}
+_CODES = {"u8": "B", "u16": "H", "u32": "I", "s32": "i", "u64": "Q"}
+
+
+def record(ring: Ring, **values: Any) -> bytes:
+    """A committed record with its ring header; fields not given are 0."""
+    out = struct.pack("=II", ring.size, 0)
+    for field in ring.fields:
+        if field.type.startswith("char"):
+            out += values.get(field.name, b"").ljust(field.size, b"\0")
+        else:
+            out += struct.pack("=" + _CODES[field.type], values.get(field.name, 0))
+    return out
+
+
+def hello(**changes: Any) -> dict[str, Any]:
+    """A hello with every probe attached, as a 6.18 kernel would give."""
+    parsed = {event: parse_format(text) for event, text in formats("6.18").items()}
+    value = {
+        "protocol": 1,
+        "byteorder": "little",
+        "python": "3.11.2",
+        "bcc": "0.26.0",
+        "tracefs": {"path": "/sys/kernel/tracing", "how": "mounted"},
+        "host": {"hostname": "h", "release": "6.18.0", "arch": "x86_64", "cpus": 2, "page_size": 4096},
+        "cpus": [0, 1],
+        "clock": {"name": "monotonic", "resolution_ns": 1, "triple": [1, 2, 3]},
+        "groups": ["page", "bio", "buddy"],
+        "drain_ms": 10.0,
+        "rings": describe_rings({ring.index: 1 << 20 for ring in RINGS}),
+        "probes": describe_probes(PROBES, parsed, {}),
+        "missing": {},
+    }
+    return {**value, **changes}
+
+
+class Stream:
+    """Collects frames; positions and sequence numbers are kept per ring and CPU."""
+
+    def __init__(self, greeting: dict[str, Any] | None = None) -> None:
+        self.data = stream_header() + json_frame(FrameType.HELLO, greeting or hello(), mono_ns=100)
+        self._position: dict[tuple[int, int], int] = {}
+        self._seq: dict[tuple[int, int], int] = {}
+        self.counted: dict[tuple[str, int], dict[str, int]] = {}
+
+    def skip(self, ring: Ring, cpu: int, n: int, why: str = "full") -> None:
+        """Let the kernel lose ``n`` records."""
+        self._seq[ring.index, cpu] = self._seq.get((ring.index, cpu), 0) + n
+        of = self.counted.setdefault((ring.name, cpu), {})
+        of[why] = of.get(why, 0) + n
+
+    def one(self, ring: Ring, cpu: int, **values: Any) -> bytes:
+        """The next record of a ring."""
+        key = (ring.index, cpu)
+        seq = self._seq.get(key, 0)
+        self._seq[key] = seq + 1
+        return record(ring, seq=seq & 0xFFFFFFFF, **values)
+
+    def batch(self, ring: Ring, cpu: int, *records: bytes) -> Stream:
+        """Send records of one CPU."""
+        payload = b"".join(records)
+        key = (ring.index, cpu)
+        position = self._position.get(key, 0)
+        self._position[key] = position + len(payload)
+        self.data += frame_header(FrameType.BATCH, len(payload), ring=ring.index, cpu=cpu, position=position) + payload
+        return self
+
+    def watermark(self, mono_ns: int) -> Stream:
+        """Everything before has been sent."""
+        self.data += frame_header(FrameType.WATERMARK, 0, mono_ns=mono_ns)
+        return self
+
+    def json(self, frame_type: int, value: Any, mono_ns: int = 1000) -> Stream:
+        """A JSON frame."""
+        self.data += json_frame(frame_type, value, mono_ns=mono_ns)
+        return self
+
+    def started(self, at_ns: int = 1000) -> Stream:
+        """The gate opens."""
+        return self.json(FrameType.STATUS, {"event": "started", "started_ns": at_ns, "cost": {"cpu_seconds": 0.1}})
+
+    def counters(self) -> dict[str, dict[str, dict[str, int]]]:
+        """What the kernel counted, as the closing frame gives it."""
+        found: dict[str, dict[str, dict[str, int]]] = {ring.name: {} for ring in RINGS}
+        for (index, cpu), seq in self._seq.items():
+            lost = self.counted.get((RINGS[index].name, cpu), {})
+            found[RINGS[index].name][str(cpu)] = {"seq": seq, "full": 0, "lock": 0, "no_ring": 0, **lost}
+        return found
+
+    def close(self, stopped_ns: int = 9000, **changes: Any) -> Stream:
+        """The closing frame."""
+        value = {
+            "reason": "duration",
+            "started_ns": 1000,
+            "stopped_ns": stopped_ns,
+            "clock": [4, 5, 6],
+            "counters": self.counters(),
+            "drained": {},
+            "refused_cpus": {},
+            "programs": {},
+            "cost": {"cpu_seconds": 0.2, "max_rss_bytes": 1},
+        }
+        return self.json(FrameType.CLOSING, {**value, **changes})
+
+    def open(self, folder: Path) -> int:
+        """A file descriptor that reads the stream."""
+        path = folder / "stream.raw"
+        path.write_bytes(self.data)
+        return os.open(path, os.O_RDONLY)
+
+
+__all__ = ["BIO", "KIND", "PAGE", "TASK", "Stream", "hello", "record"]

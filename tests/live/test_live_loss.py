@@ -1,0 +1,89 @@
+"""Loss, forced and exact: the rows of ``loss`` add up to what the kernel counted."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from collectors.layout import PAGE
+from tracereplay.trace import frames
+from tracereplay.trace.capture import Recording
+from tracereplay.trace.collector_process import CollectorProcess, collectors_directory
+from tracereplay.trace.metadata import TraceMetadata
+from tracereplay.trace.reader import Trace
+from tracereplay.trace.validate import validate_trace
+from tracereplay.trace.writer import TraceWriter
+
+pytestmark = [pytest.mark.live, pytest.mark.usefixtures("nothing_stays")]
+WORKLOADS = str(Path(__file__).with_name("workloads.py"))
+
+
+def test_forced_loss_is_exact(out: Path) -> None:
+    """Rings of 64 KiB, and a collector that is stopped in its tracks while pages are touched."""
+    collector = CollectorProcess(["--attended", "--events", "page", "--ring-mib", "0.0625"])
+
+    def load() -> None:
+        os.kill(collector.pid, signal.SIGSTOP)
+        for _ in range(3):
+            subprocess.run([sys.executable, WORKLOADS, "touch", "8000"], check=True, stdout=subprocess.DEVNULL)
+            os.kill(collector.pid, signal.SIGCONT)
+            time.sleep(0.1)  # let it drain, so that a gap has an end, before it is stopped again
+            os.kill(collector.pid, signal.SIGSTOP)
+        os.kill(collector.pid, signal.SIGCONT)
+        collector.ask_to_stop()
+
+    writer = TraceWriter(out, TraceMetadata(source={"kind": "capture"}))
+    recording = Recording(writer, on_started=load)
+    try:
+        summary = recording.run(frames.read_ahead(frames.read_packets(collector.frames_fd)))
+    finally:
+        collector.end()
+    trace = Trace.open(out)
+    loss = trace.loss.with_columns(pl.col("table", "class").cast(pl.String)).collect()
+    full = loss.filter(pl.col("class") == "ring_full")
+    counted = trace.metadata.loss["by_class"]
+    assert counted["ring_full"] > 10_000
+    assert dict(loss.group_by("class").agg(pl.col("n").sum()).rows()) == counted
+    assert summary.lost == sum(counted.values())
+    inner = full.filter(pl.col("t0_ns").is_not_null() & pl.col("t1_ns").is_not_null())
+    assert len(inner) >= 3
+    assert (inner["t0_ns"] < inner["t1_ns"]).all()
+    assert validate_trace(trace).ok
+
+
+def test_a_raw_file_holds_the_same_frames_and_its_counts_agree(tmp_path: Path, out: Path) -> None:
+    raw = tmp_path / "capture.raw"
+    command = ["/usr/bin/python3", "-B", str(collectors_directory()), "--events", "page", "--duration", "0.5"]
+    with subprocess.Popen([*command, "--raw", str(raw)]) as process:
+        subprocess.run([sys.executable, WORKLOADS, "touch", "4000"], check=True, stdout=subprocess.DEVNULL)
+        assert process.wait() == 0
+    fd = os.open(raw, os.O_RDONLY)
+    try:
+        packets = list(frames.read_packets(fd))
+    finally:
+        os.close(fd)
+    closing = packets[-1]
+    assert isinstance(closing, frames.Message)
+    drained = closing.value["drained"]["page"]
+    received: dict[str, int] = {}
+    for packet in packets:
+        if isinstance(packet, frames.Batches):
+            for (ring, cpu), data in packet.slabs.items():
+                if ring == PAGE.index:
+                    received[str(cpu)] = received.get(str(cpu), 0) + len(data) // PAGE.stride
+    assert received == drained
+    summary = Recording(TraceWriter(out, TraceMetadata())).run(iter(packets))
+    assert summary.events["page_events"] == sum(drained.values())
+    assert Trace.open(out).rows("page_events") == sum(drained.values())
+    again = subprocess.run([*command, "--raw", str(raw)], capture_output=True, text=True, check=False)
+    assert again.returncode == 2
+    assert "output exists" in again.stderr
+    json.dumps(closing.value)

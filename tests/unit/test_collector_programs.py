@@ -1,0 +1,124 @@
+"""Generated C and format files: what other kernels have is taken from their own formats."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from collectors import programs, protocol, stubtree
+from collectors.layout import RINGS
+from collectors.tracepoints import PROBES, UnusableProbeError, chosen, find_formats, parse_format
+from tests.kernel_formats import KERNELS, format_text, formats
+
+
+def source(kernel: str) -> str:
+    parsed = {event: parse_format(text) for event, text in formats(kernel).items()}
+    return programs.source(list(PROBES), parsed)
+
+
+def part(text: str, start: str) -> str:
+    """From a line to the closing brace in the first column."""
+    return text[text.index(start) :].split("\n}", 1)[0]
+
+
+def test_the_running_kernels_layout_is_reproduced() -> None:
+    fields = parse_format(formats("6.18")["kmem:mm_page_alloc"]).fields
+    assert {n: (f.offset, f.size, f.signed) for n, f in fields.items() if not n.startswith("common")} == {
+        "pfn": (8, 8, False),
+        "order": (16, 4, False),
+        "gfp_flags": (24, 8, False),
+        "migratetype": (32, 4, True),
+    }
+
+
+@pytest.mark.parametrize(("kernel", "declared"), [("5.10", "u32 gfp_flags;"), ("6.1", "u64 gfp_flags;")])
+def test_gfp_has_the_width_of_the_kernel(kernel: str, declared: str) -> None:
+    struct = part(source(kernel), "struct tr_mm_page_alloc_args {")
+    assert declared in struct
+
+
+@pytest.mark.parametrize(("kernel", "present"), [("5.10", False), ("6.1", True), ("6.12", True), ("6.18", True)])
+def test_percpu_refill_is_read_only_where_it_is(kernel: str, present: bool) -> None:
+    program = part(source(kernel), "int tr_mm_page_alloc_zone_locked(")
+    assert ("args->percpu_refill" in program) is present
+
+
+@pytest.mark.parametrize(
+    ("kernel", "offset", "width"), [("5.10", 32, 8), ("6.1", 32, 8), ("6.12", 34, 8), ("6.18", 34, 10)]
+)
+def test_rwbs_is_copied_from_its_place_in_aligned_pieces(kernel: str, offset: int, width: int) -> None:
+    program = part(source(kernel), "int tr_block_rq_issue(")
+    copies = [line for line in program.splitlines() if "memcpy(e->rwbs" in line]
+    at = 0
+    for line in copies:
+        numbers = [int(n) for n in "".join(c if c.isdigit() else " " for c in line).split()]
+        target, start, size = numbers[-3:]
+        assert (target, start) == (at, offset + at)
+        assert start % size == 0
+        at += size
+    assert at == width
+    assert "memset(e->rwbs, 0, 12)" in program
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_every_byte_of_a_record_is_written(kernel: str) -> None:
+    text = source(kernel)
+    for probe in PROBES:
+        program = part(text, f"int {probe.function}(")
+        for field in probe.ring.fields:
+            if field.name in ("ts", "seq", "flags"):
+                continue  # by reserve_*
+            assert f"e->{field.name} " in program or f"(e->{field.name}" in program, (probe.event, field.name)
+
+
+def test_a_probe_without_a_needed_field_is_refused_with_the_reason(tmp_path: Path) -> None:
+    folder = tmp_path / "events" / "kmem" / "mm_page_alloc"
+    folder.mkdir(parents=True)
+    (folder / "format").write_text(format_text("mm_page_alloc", "unsigned long pfn", "unsigned int order"))
+    found, missing = find_formats(tmp_path, chosen(["page"]))
+    assert found == {}
+    assert "no field gfp_flags, migratetype" in missing["kmem:mm_page_alloc"]
+    assert missing["kmem:mm_page_free"] == "the kernel has no tracepoint kmem:mm_page_free"
+
+
+@pytest.mark.parametrize("text", ["", "name: x\nformat:\n", "field:int a;\toffset:0;\tsize:4;\tsigned:1;"])
+def test_a_text_that_is_no_format_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="format"):
+        parse_format(text)
+
+
+def test_groups_choose_probes_and_tasks_always_come_along() -> None:
+    assert {p.group for p in chosen(["bio"])} == {"bio", "task"}
+    assert [p.event for p in chosen(["page"])] == ["kmem:mm_page_alloc", "kmem:mm_page_free", "task:task_rename"]
+    assert issubclass(UnusableProbeError, Exception)
+
+
+def test_records_are_packed_and_page_records_stay_small() -> None:
+    for ring in RINGS:
+        ring.offsets()
+        assert ring.stride == ring.size + 8
+    assert RINGS[0].size <= 32
+
+
+def test_stub_tree_is_private_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BCC_KERNEL_SOURCE", "/before")
+    import os
+
+    with stubtree.stub_tree() as root:
+        assert os.environ["BCC_KERNEL_SOURCE"] == str(root)
+        assert root.stat().st_mode & 0o777 == 0o700
+        assert (root / "include/linux/kconfig.h").is_file()
+    assert not root.exists()
+    assert os.environ["BCC_KERNEL_SOURCE"] == "/before"
+
+
+def test_version_header_takes_any_release_text() -> None:
+    text = stubtree.stub_files("x86_64", "6.18.44-fc-v669")["include/linux/version.h"]
+    assert "KERNEL_VERSION(6, 18, 44)" in text
+    assert "KERNEL_VERSION(6, 12, 0)" in stubtree.stub_files("x86_64", "6.12-rc1+")["include/linux/version.h"]
+
+
+def test_frame_types_are_numbered_without_gaps() -> None:
+    numbers = [v for n, v in vars(protocol.FrameType).items() if n.isupper()]
+    assert sorted(numbers) == list(range(1, 8))
