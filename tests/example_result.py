@@ -66,8 +66,9 @@ def example_result() -> dict[str, Any]:
             ],
         },
         "accounting": {
-            "events": 10_000, "matched": 9_700, "unmatched_frees": 50, "left_censored": 150, "right_censored": 100,
-            "lost": 7, "loss_intervals": 1,
+            "events": 10_000, "allocations": 5_040, "frees": 4_960, "matched": 4_800, "unmatched_frees": 160,
+            "left_censored": 150, "unseen_frees": 10, "lost_frees": 0, "reused": 0, "right_censored": 100, "lost": 7,
+            "loss_intervals": 1, "snapshots": {"pgalloc_delta": 9_000, "traced_pages": 8_900, "difference": 88},
         },
         "profile": load_profile().to_dict(),
         "results": [result_of(strategy) for strategy in ONE_REQUEST],

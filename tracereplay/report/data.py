@@ -215,20 +215,31 @@ def _trace_facts(trace: Mapping[str, Any]) -> tuple[Fact, ...]:
 
 
 def _accounting_facts(a: Mapping[str, Any]) -> tuple[Fact, ...]:
-    events = a.get("events")
-    lost = a.get("lost")
-    intervals = a.get("loss_intervals")
-    if isinstance(intervals, list):
-        intervals = len(intervals)
+    frees = a.get("frees")
+    lost, intervals = a.get("lost"), a.get("loss_intervals")
+    matched_note = f"{share(a.get('matched'), frees)} of the frees" if frees else ""
+    snapshots = a.get("snapshots") or {}
     facts = [
-        Fact("page events", count(events), "allocations and frees that the demand was built from"),
-        Fact("matched", count(a.get("matched")), f"{share(a.get('matched'), events)} of the events"),
-        Fact("unmatched frees", count(a.get("unmatched_frees")), "freed, never seen allocated"),
-        Fact("left-censored", count(a.get("left_censored")), "allocated before the trace began"),
-        Fact("right-censored", count(a.get("right_censored")), "still held when it ended"),
+        Fact("page events", count(a.get("events"))),
+        Fact("allocations", count(a.get("allocations"))),
+        Fact("failed", count(a.get("failed")), "allocations that the kernel refused"),
+        Fact("frees", count(frees)),
+        Fact("matched", count(a.get("matched")), matched_note or "frees whose allocation was seen"),
+        Fact("unmatched frees", count(a.get("unmatched_frees")), "frees whose allocation was not seen"),
+        Fact("left-censored", count(a.get("left_censored")), "of them: allocated before the trace began"),
+        Fact("unseen frees", count(a.get("unseen_frees")), "of them: prove an allocation that made no event"),
+        Fact("after a loss", count(a.get("lost_frees")), "of them: the allocation may be among the lost events"),
+        Fact("reused", count(a.get("reused")), "frames allocated again without a free in between"),
+        Fact("right-censored", count(a.get("right_censored")), "blocks still held when the trace ended"),
+        Fact("malformed", count(a.get("malformed"))),
         Fact("lost", UNKNOWN if lost is None else count(lost), in_intervals(intervals)),
+        Fact("vmstat", count(snapshots.get("pgalloc_delta")), "pages allocated by the kernel's own count"),
+        Fact("difference", count(snapshots.get("difference")), "of them neither traced nor inferred"),
     ]
-    return tuple(fact for fact in facts if fact.value != UNKNOWN or fact.label == "lost")
+    optional = {"failed", "reused", "malformed", "after a loss", "unseen frees"}
+    return tuple(
+        f for f in facts if f.label == "lost" or not (f.value == UNKNOWN or (f.value == "0" and f.label in optional))
+    )
 
 
 def _demand_facts(demand: Mapping[str, Any], result: Mapping[str, Any]) -> tuple[Fact, ...]:

@@ -33,6 +33,10 @@ ROWS = (
 """Lines of the counter table: name and the counters it sums. Lines that are 0 throughout are left out."""
 
 
+ACCOUNTED = ("matched", "unmatched frees", "left-censored", "right-censored", "lost")
+"""Parts of the accounting that the text shows; the page shows all."""
+
+
 def comparison(result: Mapping[str, Any]) -> str:
     """What ``replay`` prints: accounting first, then prices, then counters. No line exceeds 80 columns."""
     data = build_comparison(result)
@@ -42,7 +46,8 @@ def comparison(result: Mapping[str, Any]) -> str:
 
 def _facts(data: Comparison) -> str:
     facts = {fact.label: fact for fact in (*data.trace, *data.accounting, *data.demand)}
-    accounting = " ".join(f"{f.label} {f.value};" for f in data.accounting if f.label != "page events").rstrip(";")
+    shown = [f for f in data.accounting if f.label in ACCOUNTED]
+    accounting = "; ".join(f"{f.label} {f.value}" + (f" ({f.note})" if f.label == "matched" else "") for f in shown)
     lines = [
         ("trace", f"{_text(facts['trace'])} {_text(facts['host'])}, {facts['duration'].value}"),
         ("page events", f"{facts['page events'].value if 'page events' in facts else UNKNOWN}: {accounting}"),
