@@ -14,6 +14,8 @@ from tracereplay.compiled import hot, kernel
 from tracereplay.demand.state import (
     ACTION,
     BINS,
+    C_AGREED_BIO,
+    C_CRYPT_REQUESTS,
     C_CUT_BIO,
     C_CUT_GAP,
     C_CUT_LIMIT,
@@ -24,7 +26,6 @@ from tracereplay.demand.state import (
     CRYPT,
     CRYPT_PAGES,
     HISTOGRAMS,
-    S_LOSS_END,
     S_LOSS_I,
     S_PART_SIZES,
     SIZES,
@@ -44,7 +45,8 @@ K_ACTION = 100
 K_COMPLETION = 101
 
 JOIN_LIMIT = 64
-"""Bios may join a burst over a gap of at most this many thresholds."""
+"""Bios may join a burst over a gap of at most this many thresholds, or over a longer one (a preempted worker)
+while at least half of dm-crypt's requests so far had the size of a bio."""
 
 
 @hot
@@ -130,14 +132,15 @@ def cut_before(w, b, ti, t, order, pages):
             return C_CUT_ORDER
         if b.just_failed and order == b.order - 1:
             return -1
-    if w.scalar[S_LOSS_I] > 0 and w.scalar[S_LOSS_END] > b.seen_ns:
+    if w.scalar[S_LOSS_I] > 0 and w.lost_until[w.tasks[ti].cpu] > b.seen_ns:
         return C_CUT_LOSS
     gap = per_page(w.tasks[ti].own_ns - b.own_ns, order)
     limit = w.thresholds[histogram_of(b.caller)]
     cut = gap > limit
     if crypt and w.scalar[S_PART_SIZES] > 0 and b.pages > 0 and gap * 4 > limit:
-        exact = b.pages < SIZES and w.parts[0, b.pages] > w.parts[1, b.pages]
-        if cut and not exact and gap < limit * JOIN_LIMIT and _larger_part(w, b.pages):
+        exact = b.pages < SIZES and outstanding(w, b.pages) > 0
+        trusted = w.counts[C_AGREED_BIO] * 2 + 2 >= w.counts[C_CRYPT_REQUESTS]
+        if cut and not exact and (trusted or gap < limit * JOIN_LIMIT) and _larger_part(w, b.pages):
             w.counts[C_JOINED_BIO] += 1
             return -1
         if not cut and exact and not _larger_part(w, b.pages):
@@ -146,9 +149,18 @@ def cut_before(w, b, ti, t, order, pages):
 
 
 @hot
+def outstanding(w, pages):
+    """WRITE parts of this size that dm-crypt has not taken a buffer for: queued, less requests seen or parts done.
+
+    A part may be done while its burst is still open, since its worker did nothing since.
+    """
+    return w.parts[0, pages] - max(w.parts[1, pages], w.parts_done[pages])
+
+
+@hot
 def _larger_part(w, pages):
     for n in range(pages + 1, CRYPT_PAGES + 1):
-        if w.parts[0, n] > w.parts[1, n]:
+        if outstanding(w, n) > 0:
             return True
     return False
 

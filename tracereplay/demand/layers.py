@@ -99,4 +99,17 @@ def find_layers(trace: Trace, comms: dict[int, str]) -> Layers:
         ):
             own[old] += n
     layers.crypt = {d for d in total if own[d] * 2 > total[d]}
+    if not total:
+        _without_remaps(layers, pids_of, comms)
     return layers
+
+
+def _without_remaps(layers: Layers, pids_of: dict[int, set[int]], comms: dict[int, str]) -> None:
+    """Remaps were not recorded: a device that dm-crypt's writer threads queue to lies below one that they do not."""
+    writers = {p for pids in pids_of.values() for p in pids if comms.get(p, "").startswith("dmcrypt_write")}
+    lower = {d for d, pids in pids_of.items() if pids & writers}
+    for upper in set(layers.writes) - lower:
+        for d in lower:
+            if layers.sectors[d] and layers.sectors[upper] == layers.sectors[d]:
+                layers.below.setdefault(upper, set()).add(d)
+                layers.crypt.add(upper)

@@ -38,7 +38,7 @@ OUT_ROWS = 1 << 17
 LEARN_ALL = 4
 LEARN_EVERY = 4
 """The first LEARN_ALL batches are learned, then each LEARN_EVERY-th."""
-HOLD_NS = 20_000_000
+HOLD_NS = 50_000_000
 """A burst without an event for this long is complete: bounds what is held back."""
 _TASKS = 1 << 12
 _SIZES = 1 << 20
@@ -165,7 +165,7 @@ class Reconstruction:
         return _Path(name, number, bool(crypt), source)
 
     def _make_work(self, frames: int, alias: int, cpus: int, start: int, lifetimes: bool) -> Work:
-        t0, t1 = _losses(self.trace)
+        t0, t1, lossy = _losses(self.trace)
         scalar = np.zeros(state.SCALARS, np.int64)
         scalar[state.S_START_NS] = start - 1
         scalar[state.S_FRAMES] = frames
@@ -206,6 +206,8 @@ class Reconstruction:
             parts_done=np.zeros(state.SIZES, np.int64),
             loss0=t0,
             loss1=t1,
+            loss_cpu=lossy,
+            lost_until=np.full(cpus, np.iinfo(np.int64).min, np.int64),
             life=np.zeros(state.LIFE_ROWS if lifetimes else 1, state.LIFE),
             scalar=scalar,
             counts=np.zeros(len(state.COUNTERS), np.int64),
@@ -511,14 +513,15 @@ def _time_range(trace: Trace) -> tuple[int, int]:
     return (min(r[0] for r in ranges), max(r[1] for r in ranges)) if ranges else (0, 0)
 
 
-def _losses(trace: Trace) -> tuple[Array, Array]:
-    """Intervals in which page events were lost, by start. An open end reaches as far as time does."""
+def _losses(trace: Trace) -> tuple[Array, Array, Array]:
+    """Intervals in which page events were lost, by start, and their CPUs. Open ends reach as far as time does."""
     low, high = np.iinfo(np.int64).min, np.iinfo(np.int64).max
-    found: list[tuple[int, int]] = []
-    for batch in trace.batches("loss", ["t0_ns", "t1_ns", "table", "n", "class"]):
-        columns = (batch.column(i).to_pylist() for i in range(5))
-        for t0, t1, table, n, kind in zip(*columns, strict=True):
+    found: list[tuple[int, int, int]] = []
+    for batch in trace.batches("loss", ["t0_ns", "t1_ns", "table", "n", "class", "cpu"]):
+        columns = (batch.column(i).to_pylist() for i in range(6))
+        for t0, t1, table, n, kind, cpu in zip(*columns, strict=True):
             if table in ("page_events", "all") and n != 0 and kind != "stack":
-                found.append((low if t0 is None else t0, high if t1 is None else t1))
+                found.append((low if t0 is None else t0, high if t1 is None else t1, -1 if cpu is None else cpu))
     found.sort()
-    return np.array([f[0] for f in found], np.int64), np.array([f[1] for f in found], np.int64)
+    table = np.array(found, np.int64).reshape(-1, 3)
+    return table[:, 0].copy(), table[:, 1].copy(), table[:, 2].copy()

@@ -11,6 +11,7 @@ from __future__ import annotations
 from tracereplay.compiled import hot, kernel
 from tracereplay.demand.state import (
     C_AGREED_BIO,
+    C_CRYPT_REQUESTS,
     C_CUT_AGE,
     C_CUT_FORCED,
     C_FAILED_REQUESTS,
@@ -97,6 +98,7 @@ def end_burst(w, index, reason):
         if w.caller_flags[b.caller] & PATH:
             w.ring[s].flags |= ON_PATH
         if w.caller_flags[b.caller] & CRYPT:
+            w.counts[C_CRYPT_REQUESTS] += 1
             _consume_part(w, b.pages)
         w.counts[reason] += 1
     w.links[s].owner = -1

@@ -105,6 +105,9 @@ def pass_losses(w, t):
     while k < w.loss0.shape[0] and w.loss0[k] < t:
         if w.loss1[k] > w.scalar[s.S_LOSS_END]:
             w.scalar[s.S_LOSS_END] = w.loss1[k]
+        cpu = w.loss_cpu[k]
+        if cpu >= 0 and cpu < w.lost_until.shape[0] and w.loss1[k] > w.lost_until[cpu]:
+            w.lost_until[cpu] = w.loss1[k]
         k += 1
     w.scalar[s.S_LOSS_I] = k
 
@@ -400,8 +403,6 @@ def on_side(w, e, ti):
     elif what == s.PART_DONE:
         n = e.a if e.a < s.SIZES else s.SIZES - 1
         w.parts_done[n] += 1
-        if w.parts[1, n] < w.parts_done[n]:
-            w.parts[1, n] = w.parts_done[n]
     elif what == s.PATH_ALLOC:
         flags = FROM_BIO | ON_PATH
         seq = put_request(w, t, e.b, 0, flags, e.cpu, BIO_GFP, e.c, e.a, -1, 0)
@@ -605,7 +606,10 @@ def learn(w, ts, cpus, kinds, orders, gfps, pids, stacks, side, tasks, clocks, l
             if which_burst(gfp) == s.NORMAL:
                 order = np.int64(orders[i])
                 own = task.own_ns
-                if last[ti, 1] == caller and (order == 0 or w.caller_flags[caller] & s.SINGLE_OK):
+                flags = w.caller_flags[caller]
+                # gaps before dm-crypt's blocks are left out: its order rules tell those requests apart
+                usual = order == 0 or (flags & s.SINGLE_OK and not flags & s.CRYPT)
+                if last[ti, 1] == caller and usual:
                     w.gaps[histogram_of(caller), bin_of(per_page(own - last[ti, 0], order))] += 1
                 last[ti, 0] = own
                 last[ti, 1] = caller

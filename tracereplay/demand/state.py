@@ -220,6 +220,7 @@ COUNTERS = (
     "failed_requests",
     "second_keys",
     "bio_live",
+    "crypt_requests",
 )
 """Names of ``Work.counts``, in the order of the indices below."""
 (
@@ -264,7 +265,8 @@ COUNTERS = (
     C_FAILED_REQUESTS,
     C_SECOND_KEYS,
     C_BIO_LIVE,
-) = range(41)
+    C_CRYPT_REQUESTS,
+) = range(42)
 
 # ---------------------------------------------------------------- status of the passes
 MORE_INPUT = 0
@@ -294,10 +296,12 @@ class Work(NamedTuple):
     gaps: Array  # int64 [HISTOGRAMS, BINS]
     units: Array  # int64 [BINS]: adjacent frees
     thresholds: Array  # int64 by histogram, ns
-    parts: Array  # int64 [2, SIZES]: queued, consumed
+    parts: Array  # int64 [2, SIZES]: queued, taken by requests
     parts_done: Array  # int64 [SIZES]
     loss0: Array  # int64, start of each loss interval, ascending
     loss1: Array  # int64, its end
+    loss_cpu: Array  # int64, the CPU that lost, -1 any
+    lost_until: Array  # int64 by CPU: end of the losses passed so far
     life: Array  # LIFE
     scalar: Array  # int64
     counts: Array  # int64
