@@ -135,7 +135,10 @@ def cut_before(w, b, ti, t, order, pages):
     if w.scalar[S_LOSS_I] > 0 and w.lost_until[w.tasks[ti].cpu] > b.seen_ns:
         return C_CUT_LOSS
     gap = per_page(w.tasks[ti].own_ns - b.own_ns, order)
-    limit = w.thresholds[histogram_of(b.caller)]
+    number = histogram_of(b.caller)
+    limit = w.thresholds[number]
+    if crypt:  # between two buffers the first one is encrypted, which is slower than to allocate it
+        limit = max(limit, b.pages * w.loops[number] * 3 // 4)
     cut = gap > limit
     if crypt and w.scalar[S_PART_SIZES] > 0 and b.pages > 0 and gap * 4 > limit:
         exact = b.pages < SIZES and outstanding(w, b.pages) > 0

@@ -6,9 +6,12 @@ and one tracing; the tight loops of frees in the same trace tell how long such a
 
 1. Where a caller has gaps of at most EIGHT units, the densest bin among them is the mode of its loop. From there
    upwards the first octave that is nearly empty ends the mode; the next octave that fills again begins what lies
-   between bursts. The threshold is their geometric mean, within 4 to 64 times the end of the mode, and not
-   below eight units.
-2. Where it has none (every burst is one page), eight units.
+   between bursts. The threshold is their geometric mean, within 2 to 64 times the end of the mode, and not
+   below the floor: eight units, or 24 where refills were not recorded, since one then hides in a gap.
+2. Where it has none (every burst is one page), the floor.
+
+Two dm-crypt buffers of one worker are separated by the encryption of the first, so for dm-crypt the floor stays at
+eight units and the threshold grows with the burst: at least three quarters of the time that its pages took.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from tracereplay.demand.state import BINS, Array
 
 METHOD = "valley of log-gaps in the task's own time, from the unit of tight free loops"
 EIGHT = 8
+UNRECORDED_REFILLS = 24
 _ENOUGH = 16
 _DEFAULT_UNIT_NS = 500.0
 
@@ -64,11 +68,11 @@ def _bin(ns: float) -> int:
     return min(BINS - 1, octave * 4 + int((ns / 2**octave - 1) * 4))
 
 
-def threshold(gaps: Array, unit: float) -> Threshold:
-    """Threshold of one caller (module docstring)."""
+def threshold(gaps: Array, unit: float, units: int = EIGHT) -> Threshold:
+    """Threshold of one caller, with a floor of so many units (module docstring)."""
     total = int(gaps.sum())
-    floor = EIGHT * unit
-    loop = _bin(floor)
+    floor = units * unit
+    loop = _bin(EIGHT * unit)
     within = int(gaps[: loop + 1].sum())
     if within == 0 or within * 200 < total:
         return Threshold(round(floor), total, None)
@@ -86,10 +90,17 @@ def threshold(gaps: Array, unit: float) -> Threshold:
     return Threshold(round(max(floor, min(max(best, 2 * end), upper))), total, round(bin_start(mode)))
 
 
-def thresholds(gaps: Array, units: Array, resolution_ns: int) -> tuple[Array, float]:
-    """Thresholds of all callers in ns, and the unit."""
+def floors(crypt: Array, refills_recorded: bool) -> Array:
+    """Floor of each caller in units."""
+    return np.where(crypt | refills_recorded, EIGHT, UNRECORDED_REFILLS)
+
+
+def thresholds(gaps: Array, units: Array, resolution_ns: int, floor: Array) -> tuple[Array, Array, float]:
+    """Thresholds of all callers, the time a page takes in their loops (0 unknown), and the unit; in ns."""
     unit = unit_ns(units, resolution_ns)
-    limits = np.full(len(gaps), round(EIGHT * unit), np.int64)
+    limits = np.rint(floor * unit).astype(np.int64)
+    loops = np.zeros(len(gaps), np.int64)
     for caller in np.flatnonzero(gaps.any(axis=1)):
-        limits[caller] = threshold(gaps[caller], unit).ns
-    return limits, unit
+        found = threshold(gaps[caller], unit, int(floor[caller]))
+        limits[caller], loops[caller] = found.ns, found.mode_ns or 0
+    return limits, loops, unit

@@ -142,6 +142,8 @@ class Reconstruction:
         self._size_counts = np.zeros(_SIZES, np.int64)
         self._sums = np.zeros(SUM_SIZES + 1, np.int64)
         self._unit_ns = 0.0
+        recorded = trace.metadata.events
+        self._refills_recorded = not recorded or any(e.endswith("zone_locked") for e in recorded)
         self._resolution_ns = int(trace.metadata.clock.get("resolution_ns") or 1)
         self._lives: list[Array] = []
         self._batches = 0
@@ -202,6 +204,7 @@ class Reconstruction:
             gaps=np.zeros((state.HISTOGRAMS, state.BINS), np.int64),
             units=np.zeros(state.BINS, np.int64),
             thresholds=np.full(state.HISTOGRAMS, 1000, np.int64),
+            loops=np.zeros(state.HISTOGRAMS, np.int64),
             parts=np.zeros((2, state.SIZES), np.int64),
             parts_done=np.zeros(state.SIZES, np.int64),
             loss0=t0,
@@ -282,8 +285,14 @@ class Reconstruction:
             if status == state.MORE_INPUT:
                 break
             self._serve(status)
-        limits, self._unit_ns = gaps.thresholds(self._work.gaps, self._work.units, self._resolution_ns)
-        self._work.thresholds[:] = limits
+        limits, loops, self._unit_ns = gaps.thresholds(
+            self._work.gaps, self._work.units, self._resolution_ns, self._floors()
+        )
+        self._work.thresholds[:], self._work.loops[:] = limits, loops
+
+    def _floors(self) -> Array:
+        crypt = self.callers.flags[: state.HISTOGRAMS] & state.CRYPT != 0
+        return gaps.floors(crypt, self._refills_recorded)
 
     def _scan(self, batch: PageBatch, side: Array, until: int) -> Iterator[np.ndarray[tuple[int], np.dtype[np.void]]]:
         self._work.scalar[state.S_PAGE_I] = self._work.scalar[state.S_SIDE_I] = 0
@@ -416,10 +425,11 @@ class Reconstruction:
     def _threshold_report(self) -> dict[str, Any]:
         by_caller = []
         totals = self._work.gaps.sum(axis=1)
+        floors = self._floors()
         for number in np.argsort(-totals, kind="stable")[:20].tolist():
             if not totals[number] or number >= len(self.callers):
                 break
-            found = gaps.threshold(self._work.gaps[number], self._unit_ns)
+            found = gaps.threshold(self._work.gaps[number], self._unit_ns, int(floors[number]))
             by_caller.append(
                 {
                     "caller": self.callers.labels[number],

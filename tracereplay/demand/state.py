@@ -296,6 +296,7 @@ class Work(NamedTuple):
     gaps: Array  # int64 [HISTOGRAMS, BINS]
     units: Array  # int64 [BINS]: adjacent frees
     thresholds: Array  # int64 by histogram, ns
+    loops: Array  # int64 by histogram: ns a page takes within a burst, 0 unknown
     parts: Array  # int64 [2, SIZES]: queued, taken by requests
     parts_done: Array  # int64 [SIZES]
     loss0: Array  # int64, start of each loss interval, ascending
