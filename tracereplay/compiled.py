@@ -183,7 +183,7 @@ def kernel(function: F) -> F:
 
     Integer division by zero gives zero (NumPy's rules), the GIL is released, arrays are not counted.
     """
-    return cast(F, _jit(cache=cache_directory() is not None, **_options())(function))
+    return cast(F, _jit(cache=cache_directory() is not None, forceinline=False, **_options())(function))
 
 
 def hot(function: F) -> F:
@@ -200,7 +200,7 @@ def inner(function: F) -> F:
     Python cannot call it: without the wrappers for that it compiles in a fraction of the time.
     """
     _out_of_line.add((function.__module__, function.__qualname__))
-    return cast(F, _widened(_jit(**_INNER, **_options())(function)))
+    return cast(F, _widened(_jit(forceinline=False, **_INNER, **_options())(function)))
 
 
 def _widened(dispatcher: Any) -> Any:

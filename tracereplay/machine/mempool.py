@@ -10,7 +10,7 @@ allocation that finds the reserve empty fails instead of waiting: waits are not 
 
 from __future__ import annotations
 
-from tracereplay.compiled import hot, inner
+from tracereplay.compiled import hot, inner, kernel
 from tracereplay.kernel.gfp import GFP_DIRECT_RECLAIM, GFP_IO, GFP_NOMEMALLOC, GFP_NORETRY, GFP_NOWARN
 from tracereplay.machine.counters import (
     MEMPOOL_PUTS,  # type: ignore[attr-defined]
@@ -105,3 +105,9 @@ def pool_free(m, cpu, pfn):
         reserve_add(m, 1)
         return
     quota_free(m, cpu, pfn, 0)
+
+
+@kernel
+def fill_reserve(m, cpu, gfp):
+    """``pool_fill`` for Python callers."""
+    return pool_fill(m, cpu, gfp)

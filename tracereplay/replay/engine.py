@@ -21,13 +21,14 @@ import numpy as np
 from tracereplay.compiled import cache_directory, inner
 from tracereplay.errors import StrategyError
 from tracereplay.kernel.gfp import GFP_KERNEL
-from tracereplay.machine.build import MAX_POOL, build_machine, charged_to
+from tracereplay.machine.build import build_machine, charged_to
 from tracereplay.machine.config import MachineConfig
 from tracereplay.machine.counters import NR_COUNTERS, NR_SLOTS
-from tracereplay.machine.layout import CFG_ERROR, CFG_ERROR_FRAME, ERROR_BAD_FREE, ERROR_OUTSIDE, I64, Machine
-from tracereplay.machine.mempool import pool_fill
+from tracereplay.machine.layout import CFG_ERROR, CFG_ERROR_FRAME, ERROR_BAD_FREE, ERROR_OUTSIDE, I64, MAX_POOL, Machine
+from tracereplay.machine.mempool import fill_reserve
 from tracereplay.replay import layout as at
-from tracereplay.replay.vectors import BIN_BITS, rehash_keys, rehash_vectors
+from tracereplay.replay.blocks import end_live
+from tracereplay.replay.vectors import move_tables
 from tracereplay.strategies.contract import COMPILED, Params, is_compiled
 
 TEMPLATE = Path(__file__).with_name("loop.py")
@@ -101,7 +102,7 @@ class Outcome:
     background_series: I64
     """Background counters by time bin, [bin, NR_SLOTS]."""
     scalars: I64
-    """E_* of replay/layout.py."""
+    """X_* of replay/layout.py."""
     machine: Machine
 
 
@@ -129,7 +130,7 @@ class Engine:
         packed = params.pack()
         self.state[: len(packed)] = packed
         self.arrays = at.new_loop(frames, start_ns, end_ns, bins)
-        if path and not pool_fill(self.machine, 0, GFP_KERNEL):
+        if path and not fill_reserve(self.machine, 0, GFP_KERNEL):
             raise StrategyError(
                 f"the machine has no memory for the reserve of {path.pool_pages} pages",
                 hint="simulate more memory: --machine memory=..., or less of it in use: --machine occupancy=...",
@@ -142,7 +143,7 @@ class Engine:
         i = 0
         while True:
             i = self.loop.run(self.machine, self.state, self.arrays, ops, i)
-            match int(self.arrays.es[at.E_REASON]):
+            match int(self.arrays.x[at.X_REASON]):
                 case at.RUNNING:
                     return
                 case at.MACHINE_ERROR:
@@ -153,57 +154,55 @@ class Engine:
     def finish(self) -> Outcome:
         """Account what is still live and gather the counters."""
         i = 0
-        while (i := int(self.loop.finish(self.arrays, i))) >= 0:
-            self._grow(at.MORE_VECTORS)
-        e = self.arrays
-        vectors = e.vt[: e.es[at.E_VECTORS]].copy()
+        while (i := int(end_live(self.arrays, i))) >= 0:
+            self._grow(at.MORE_TABLES)
+        x, t = self.arrays.x, self.arrays.t
+        vectors = t[: x[at.X_VECTORS] * NR_COUNTERS].reshape(-1, NR_COUNTERS).copy()
+        keys = t[x[at.X_CK] : x[at.X_CK] + x[at.X_KEY_ROOM]]
+        requests = t[x[at.X_CV] : x[at.X_CV] + x[at.X_KEY_ROOM]][keys != 0]
+        keys = keys[keys != 0] - 1
         counts = np.zeros(len(vectors), np.int64)
-        series = np.zeros((e.bins.shape[0], NR_COUNTERS), np.int64)
-        used = e.ck != 0
-        keys = e.ck[used] - 1
-        np.add.at(counts, keys >> BIN_BITS, e.cv[used])
-        np.add.at(series, keys & ((1 << BIN_BITS) - 1), vectors[keys >> BIN_BITS] * e.cv[used, None])
-        bins = e.bins.copy()
-        bins[e.es[at.E_BIN] :] = self.background
+        np.add.at(counts, keys >> at.BIN_BITS, requests)
+        bins = x[at.X_BINS :].reshape(-1, NR_SLOTS).copy()
+        series = np.zeros((len(bins), NR_COUNTERS), np.int64)
+        np.add.at(series, keys & ((1 << at.BIN_BITS) - 1), vectors[keys >> at.BIN_BITS] * requests[:, None])
+        bins[x[at.X_BIN] :] = self.background
         kept = counts > 0  # an allocation's vector alone is not a request's
         return Outcome(
-            totals=e.targeted.copy(),
+            totals=x[at.X_TARGETED : at.X_TARGETED + NR_SLOTS].copy(),
             background=self.background.copy(),
             vectors=vectors[kept],
             counts=counts[kept],
             series=series,
             background_series=np.diff(bins, axis=0, prepend=np.zeros((1, NR_SLOTS), np.int64)),
-            scalars=e.es.copy(),
+            scalars=x[: at.X_REQ].copy(),
             machine=self.machine,
         )
 
     def _grow(self, reason: int) -> None:
-        e = self.arrays
+        e, x = self.arrays, self.arrays.x
         if reason == at.MORE_BLOCKS:
-            self.arrays = e._replace(bl=at.longer(e.bl))
-        elif reason == at.MORE_REQUESTS:
-            self.arrays = e._replace(rq=at.longer(e.rq), rows=at.longer(e.rows))
+            self.arrays = e._replace(bl=np.concatenate([e.bl, np.zeros_like(e.bl)]))
+            x[at.X_BLOCK_ROOM] *= 2
+        elif reason == at.MORE_ROWS:
+            self.arrays = e._replace(rows=np.concatenate([e.rows, np.zeros_like(e.rows)]))
+            x[at.X_ROW_ROOM] *= 2
         else:
-            vt = at.longer(e.vt) if e.es[at.E_VECTORS] + 4 > e.vt.shape[0] else e.vt
-            vh = np.zeros(4 * vt.shape[0], np.int32)
-            rehash_vectors(vt, int(e.es[at.E_VECTORS]), vh)
-            ck, cv = _rehashed(e.ck, e.cv, int(e.es[at.E_KEYS]))
-            pk, pv = _rehashed(e.pk, e.pv, int(e.es[at.E_PAIRS]))
-            self.arrays = e._replace(vt=vt, vh=vh, ck=ck, cv=cv, pk=pk, pv=pv)
+            old = x.copy()
+            rooms = (
+                x[at.X_VECTOR_ROOM] << (x[at.X_VECTORS] + 4 > x[at.X_VECTOR_ROOM]),
+                x[at.X_KEY_ROOM] << (2 * x[at.X_KEYS] > x[at.X_KEY_ROOM]),
+                x[at.X_PAIR_ROOM] << (2 * x[at.X_PAIRS] > x[at.X_PAIR_ROOM]),
+            )
+            tables = at.new_tables(x, *map(int, rooms))
+            move_tables(e.t, old, tables, x)
+            self.arrays = e._replace(t=tables)
 
     def _misuse(self) -> StrategyError:
-        code = int(self.machine.cfg[CFG_ERROR])
-        frame = int(self.machine.cfg[CFG_ERROR_FRAME])
+        code = int(self.machine.w[CFG_ERROR])
+        frame = int(self.machine.w[CFG_ERROR_FRAME])
         what = {
             ERROR_BAD_FREE: f"freed frame {frame:#x}, which it does not hold with that order",
             ERROR_OUTSIDE: f"used frame {frame:#x}, which no zone has",
         }.get(code, "reported success with fewer pages than asked")
         return StrategyError(f"strategy {self.params.name!r} {what}", hint="this is a bug in the strategy's code")
-
-
-def _rehashed(keys: Any, values: Any, used: int) -> tuple[Any, Any]:
-    if 2 * used <= keys.shape[0]:
-        return keys, values
-    new_keys, new_values = np.zeros(2 * len(keys), keys.dtype), np.zeros(2 * len(values), values.dtype)
-    rehash_keys(keys, values, new_keys, new_values)
-    return new_keys, new_values

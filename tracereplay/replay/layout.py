@@ -1,4 +1,4 @@
-"""State of the replay loop: flat arrays, as the machine's (imports no Numba).
+"""State of the replay loop: five flat arrays, as the machine's (imports no Numba).
 
 Counters are charged to the row that is current: the background's, or that of the live request being served. A request
 served by one block keeps no row while it lives, only the number of its allocation's counter vector; one served by
@@ -12,7 +12,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from tracereplay.demand.stream import MAX_REQUEST_PAGES
 from tracereplay.machine.counters import NR_COUNTERS, NR_SLOTS
@@ -26,34 +25,13 @@ class Loop(NamedTuple):
     fm: I32
     """Frame map by key: 0 nothing live, v > 0 a background page at frame v - 1, v < 0 block number -v - 1."""
     bl: I32
-    """Live blocks, BL_*; free ones are chained."""
-    rq: I32
-    """Live requests that keep a row, RQ_*; free ones are chained."""
+    """Live blocks, BL_WORDS each; free ones are chained."""
     rows: I64
-    """Their counters, [request, NR_SLOTS]."""
-    vt: I64
-    """Distinct vectors, [vector, NR_COUNTERS]."""
-    vh: I32
-    """Hash table into ``vt``: vector + 1, 0 empty. A power of two long."""
-    ck: I64
-    """Hash table of (vector, bin) keys + 1, 0 empty."""
-    cv: I64
-    """Requests per key."""
-    pk: I64
-    """Hash table of pairs (allocation vector, release vector) + 1."""
-    pv: I32
-    """Their sum's vector."""
-    bins: I64
-    """Background counters at the end of each time bin (cumulative), [bin, NR_SLOTS]."""
-    targeted: I64
-    """Counters of ended targeted requests, [NR_SLOTS]."""
-    scratch: I64
-    """Row for a release of a one-block request."""
-    req: I64
-    out: I64
-    block: I64
-    es: I64
-    """Scalars, E_*."""
+    """Live requests that keep a row, ROW_WORDS each: their counters, then ROW_*; free ones are chained."""
+    t: I64
+    """Tables of vectors and their counts, one after another (X_VT and the following offsets)."""
+    x: I64
+    """Scalars X_*, then the areas X_REQ, X_BLOCK, X_SCRATCH, X_TARGETED, X_OUT, X_BINS."""
 
 
 # ---- bl: a live block
@@ -64,79 +42,102 @@ BLF_TARGETED, BLF_ROW = 1, 2
 """Belongs to a targeted request; BL_OWNER is a row (else a vector). Request flags lie above, from bit 8."""
 BLF_REQUEST_SHIFT = 8
 
-# ---- rq
-RQ_BLOCKS, RQ_BIN, RQ_NEXT, RQ_WORDS = range(4)
+# ---- rows
+ROW_BLOCKS, ROW_BIN, ROW_NEXT = range(NR_SLOTS, NR_SLOTS + 3)
+"""Blocks not yet released, time bin of the arrival, chain of free rows."""
+ROW_WORDS = NR_SLOTS + 3
 
-# ---- es
+# ---- x: scalars
 (
-    E_REASON,
-    E_BLOCK_FREE,  # head of the chain of free blocks, -1 none
-    E_BLOCK_TOP,  # blocks never used yet start here
-    E_BLOCK_LIVE,
-    E_REQ_FREE,
-    E_REQ_TOP,
-    E_VECTORS,
-    E_KEYS,
-    E_PAIRS,
-    E_START_NS,
-    E_BIN_NS,
-    E_BIN,  # time bin of the current operation
-    E_NEXT_BIN_NS,
-    E_WASTE,
-    E_WASTE_PEAK,
-    E_REQUESTS,
-    E_PAGES,
-    E_TARGETED,
-    E_TARGETED_PAGES,
-    E_FAILED,  # targeted requests that got nothing
-    E_BACKGROUND_FAILED,
-    E_ORPHANS,  # frees of pages that no block serves, because their request failed here
-    E_HELD_FREES,
-    E_HELD_ELSEWHERE,  # of those, served by another held block than the trace's
-    E_HELD_MISSING,  # of those, not served: nothing of that order was held
-    E_CENSORED,  # targeted requests still live at the end
-    E_UNSEEN_PAGES,
-    E_WORDS,
-) = range(28)
+    X_REASON,
+    X_BLOCK_FREE,  # head of the chain of free blocks, -1 none
+    X_BLOCK_TOP,  # blocks never used yet start here
+    X_BLOCK_LIVE,
+    X_BLOCK_ROOM,  # blocks that bl has room for
+    X_ROW_FREE,
+    X_ROW_TOP,
+    X_ROW_ROOM,
+    X_VECTORS,
+    X_VECTOR_ROOM,
+    X_KEYS,
+    X_KEY_ROOM,
+    X_PAIRS,
+    X_PAIR_ROOM,
+    X_VT,  # offset in t: vectors, [vector, NR_COUNTERS]
+    X_VH,  # hash table of 4 * X_VECTOR_ROOM: vector + 1
+    X_CK,  # hash table of X_KEY_ROOM: (vector << BIN_BITS | bin) + 1
+    X_CV,  # requests per key
+    X_PK,  # hash table of X_PAIR_ROOM: (allocation vector << 32 | release vector) + 1
+    X_PV,  # number of their sum's vector
+    X_START_NS,
+    X_BIN_NS,
+    X_NR_BINS,
+    X_BIN,  # time bin of the current operation
+    X_NEXT_BIN_NS,
+    X_WASTE,
+    X_WASTE_PEAK,
+    X_REQUESTS,
+    X_PAGES,
+    X_TARGETED_REQUESTS,
+    X_TARGETED_PAGES,
+    X_FAILED,  # targeted requests that got nothing
+    X_BACKGROUND_FAILED,
+    X_ORPHANS,  # frees of pages that no block serves, because their request failed here
+    X_HELD_FREES,
+    X_HELD_ELSEWHERE,  # of those, served by another held block than the trace's
+    X_HELD_MISSING,  # of those, not served: nothing of that order was held
+    X_CENSORED,  # targeted requests still live at the end
+    X_UNSEEN_PAGES,
+) = range(39)
+# ---- x: areas
+X_REQ = 64
+X_BLOCK = X_REQ + REQ_WORDS
+X_SCRATCH = X_BLOCK + BLOCK_WORDS
+X_TARGETED = X_SCRATCH + NR_SLOTS
+X_OUT = X_TARGETED + NR_SLOTS
+X_BINS = X_OUT + 2 * MAX_REQUEST_PAGES
+"""Background counters at the end of each time bin (cumulative), [bin, NR_SLOTS], to the end of the array."""
+BIN_BITS = 20
 
-# ---- es[E_REASON]
-RUNNING, MORE_BLOCKS, MORE_REQUESTS, MORE_VECTORS, MACHINE_ERROR = range(5)
+# ---- x[X_REASON]
+RUNNING, MORE_BLOCKS, MORE_ROWS, MORE_TABLES, MACHINE_ERROR = range(5)
 
 SPARE_BLOCKS = MAX_REQUEST_PAGES + 64
-"""Room for blocks that every operation may count on."""
+"""Room for blocks that every request may count on."""
 
 
 def new_loop(frames: int, start_ns: int, end_ns: int, bins: int) -> Loop:
     """Arrays for a replay of keys below ``frames`` between two times, with ``bins`` time bins."""
-    es = np.zeros(E_WORDS, np.int64)
-    es[E_BLOCK_FREE] = -1
-    es[E_REQ_FREE] = -1
-    es[E_START_NS] = start_ns
-    es[E_BIN_NS] = max(1, -(-(end_ns - start_ns + 1) // bins))
-    es[E_NEXT_BIN_NS] = start_ns + es[E_BIN_NS]
+    x = np.zeros(X_BINS + bins * NR_SLOTS, np.int64)
+    x[X_BLOCK_FREE] = -1
+    x[X_ROW_FREE] = -1
+    x[X_BLOCK_ROOM] = 2 * SPARE_BLOCKS
+    x[X_ROW_ROOM] = 256
+    x[X_START_NS] = start_ns
+    x[X_BIN_NS] = max(1, -(-(end_ns - start_ns + 1) // bins))
+    x[X_NR_BINS] = bins
+    x[X_NEXT_BIN_NS] = start_ns + x[X_BIN_NS]
     return Loop(
         fm=np.zeros(max(frames, 1), np.int32),
-        bl=np.zeros((2 * SPARE_BLOCKS, BL_WORDS), np.int32),
-        rq=np.zeros((256, RQ_WORDS), np.int32),
-        rows=np.zeros((256, NR_SLOTS), np.int64),
-        vt=np.zeros((1024, NR_COUNTERS), np.int64),
-        vh=np.zeros(4096, np.int32),
-        ck=np.zeros(4096, np.int64),
-        cv=np.zeros(4096, np.int64),
-        pk=np.zeros(4096, np.int64),
-        pv=np.zeros(4096, np.int32),
-        bins=np.zeros((bins, NR_SLOTS), np.int64),
-        targeted=np.zeros(NR_SLOTS, np.int64),
-        scratch=np.zeros(NR_SLOTS, np.int64),
-        req=np.zeros(REQ_WORDS, np.int64),
-        out=np.zeros(2 * MAX_REQUEST_PAGES, np.int64),
-        block=np.zeros(BLOCK_WORDS, np.int64),
-        es=es,
+        bl=np.zeros(2 * SPARE_BLOCKS * BL_WORDS, np.int32),
+        rows=np.zeros(256 * ROW_WORDS, np.int64),
+        t=new_tables(x, 1024, 4096, 4096),
+        x=x,
     )
 
 
-def longer(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
-    """The array with twice the rows, the new ones zero."""
-    grown = np.zeros((2 * array.shape[0], *array.shape[1:]), array.dtype)
-    grown[: array.shape[0]] = array
-    return grown
+def new_tables(x: I64, vectors: int, keys: int, pairs: int) -> I64:
+    """Empty tables with room for so many entries (powers of two); their offsets are put into ``x``."""
+    offset = 0
+    for place, words in (
+        (X_VT, vectors * NR_COUNTERS),
+        (X_VH, 4 * vectors),
+        (X_CK, keys),
+        (X_CV, keys),
+        (X_PK, pairs),
+        (X_PV, pairs),
+    ):
+        x[place] = offset
+        offset += words
+    x[X_VECTOR_ROOM], x[X_KEY_ROOM], x[X_PAIR_ROOM] = vectors, keys, pairs
+    return np.zeros(offset, np.int64)

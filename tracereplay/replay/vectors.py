@@ -4,12 +4,25 @@
 
 from __future__ import annotations
 
-from tracereplay.compiled import hot, kernel
+from tracereplay.compiled import hot, inner, kernel
 from tracereplay.machine.counters import NR_COUNTERS, NR_SLOTS
-from tracereplay.replay.layout import E_KEYS, E_PAIRS, E_VECTORS
+from tracereplay.replay.layout import (
+    BIN_BITS,
+    X_CK,
+    X_CV,
+    X_KEY_ROOM,
+    X_KEYS,
+    X_PAIR_ROOM,
+    X_PAIRS,
+    X_PK,
+    X_PV,
+    X_VECTOR_ROOM,
+    X_VECTORS,
+    X_VH,
+    X_VT,
+)
 
 _MULTIPLIER = 0x9E3779B97F4A7C1
-BIN_BITS = 20
 
 
 @hot
@@ -20,69 +33,74 @@ def mix(h):
     return h ^ (h >> 32)
 
 
-@kernel
-def intern_vector(e, row):
+@inner
+def intern_vector(t, x, row):
     """Number of a vector (the first NR_COUNTERS words of ``row``) in the table; entered when new."""
     h = 0
     for i in range(NR_COUNTERS):
         h = h * 31 + row[i]
-    mask = e.vh.shape[0] - 1
+    mask = 4 * x[X_VECTOR_ROOM] - 1
     slot = mix(h) & mask
-    while e.vh[slot] != 0:
-        v = e.vh[slot] - 1
+    while t[x[X_VH] + slot] != 0:
+        v = t[x[X_VH] + slot] - 1
+        at = x[X_VT] + v * NR_COUNTERS
         same = True
         for i in range(NR_COUNTERS):
-            if e.vt[v, i] != row[i]:
+            if t[at + i] != row[i]:
                 same = False
                 break
         if same:
             return v
         slot = (slot + 1) & mask
-    v = e.es[E_VECTORS]
-    e.es[E_VECTORS] += 1
+    v = x[X_VECTORS]
+    x[X_VECTORS] += 1
+    at = x[X_VT] + v * NR_COUNTERS
     for i in range(NR_COUNTERS):
-        e.vt[v, i] = row[i]
-    e.vh[slot] = v + 1
+        t[at + i] = row[i]
+    t[x[X_VH] + slot] = v + 1
     return v
 
 
-@kernel
-def sum_vector(e, a, b, row):
+@inner
+def find_key(t, first, room, key):
+    """Place of a key in the hash table at ``first``: where it is, or where it may be entered."""
+    slot = mix(key) & (room - 1)
+    while t[first + slot] != 0 and t[first + slot] != key:
+        slot = (slot + 1) & (room - 1)
+    return slot
+
+
+@inner
+def sum_vector(t, x, a, b, row):
     """Number of the sum of two vectors, remembered by pair. ``row`` is overwritten."""
     key = (a << 32 | b) + 1
-    mask = e.pk.shape[0] - 1
-    slot = mix(key) & mask
-    while e.pk[slot] != 0:
-        if e.pk[slot] == key:
-            return e.pv[slot]
-        slot = (slot + 1) & mask
+    slot = find_key(t, x[X_PK], x[X_PAIR_ROOM], key)
+    if t[x[X_PK] + slot] == key:
+        return t[x[X_PV] + slot]
     for i in range(NR_COUNTERS):
-        row[i] = e.vt[a, i] + e.vt[b, i]
-    v = intern_vector(e, row)
-    e.pk[slot] = key
-    e.pv[slot] = v
-    e.es[E_PAIRS] += 1
+        row[i] = t[x[X_VT] + a * NR_COUNTERS + i] + t[x[X_VT] + b * NR_COUNTERS + i]
+    v = intern_vector(t, x, row)
+    t[x[X_PK] + slot] = key
+    t[x[X_PV] + slot] = v
+    x[X_PAIRS] += 1
     return v
 
 
-@kernel
-def count_request(e, v, time_bin):
+@inner
+def count_request(t, x, v, time_bin):
     """Count one ended request of vector ``v`` that arrived in ``time_bin``."""
     key = (v << BIN_BITS | time_bin) + 1
-    mask = e.ck.shape[0] - 1
-    slot = mix(key) & mask
-    while e.ck[slot] != 0 and e.ck[slot] != key:
-        slot = (slot + 1) & mask
-    if e.ck[slot] == 0:
-        e.ck[slot] = key
-        e.es[E_KEYS] += 1
-    e.cv[slot] += 1
+    slot = find_key(t, x[X_CK], x[X_KEY_ROOM], key)
+    if t[x[X_CK] + slot] == 0:
+        t[x[X_CK] + slot] = key
+        x[X_KEYS] += 1
+    t[x[X_CV] + slot] += 1
 
 
 @hot
-def tables_full(e):
+def tables_full(x):
     """Whether a table is so full that the next operation may not fit."""
-    return e.es[E_VECTORS] + 4 > e.vt.shape[0] or 2 * e.es[E_KEYS] > e.ck.shape[0] or 2 * e.es[E_PAIRS] > e.pk.shape[0]
+    return x[X_VECTORS] + 4 > x[X_VECTOR_ROOM] or 2 * x[X_KEYS] > x[X_KEY_ROOM] or 2 * x[X_PAIRS] > x[X_PAIR_ROOM]
 
 
 @hot
@@ -100,27 +118,28 @@ def fold(total, row):
 
 
 @kernel
-def rehash_vectors(vt, vectors, vh):
-    """Enter all vectors into an empty hash table."""
-    mask = vh.shape[0] - 1
-    for v in range(vectors):
+def move_tables(old, old_x, t, x):
+    """Enter all of the old tables into larger empty ones. Numbers of vectors stay."""
+    for i in range(old_x[X_VECTORS] * NR_COUNTERS):
+        t[x[X_VT] + i] = old[old_x[X_VT] + i]
+    mask = 4 * x[X_VECTOR_ROOM] - 1
+    for v in range(old_x[X_VECTORS]):
         h = 0
         for i in range(NR_COUNTERS):
-            h = h * 31 + vt[v, i]
+            h = h * 31 + t[x[X_VT] + v * NR_COUNTERS + i]
         slot = mix(h) & mask
-        while vh[slot] != 0:
+        while t[x[X_VH] + slot] != 0:
             slot = (slot + 1) & mask
-        vh[slot] = v + 1
-
-
-@kernel
-def rehash_keys(old_keys, old_values, keys, values):
-    """Move a keyed table into an empty larger one."""
-    mask = keys.shape[0] - 1
-    for i in range(old_keys.shape[0]):
-        if old_keys[i] != 0:
-            slot = mix(old_keys[i]) & mask
-            while keys[slot] != 0:
-                slot = (slot + 1) & mask
-            keys[slot] = old_keys[i]
-            values[slot] = old_values[i]
+        t[x[X_VH] + slot] = v + 1
+    for i in range(old_x[X_KEY_ROOM]):
+        key = old[old_x[X_CK] + i]
+        if key != 0:
+            slot = find_key(t, x[X_CK], x[X_KEY_ROOM], key)
+            t[x[X_CK] + slot] = key
+            t[x[X_CV] + slot] = old[old_x[X_CV] + i]
+    for i in range(old_x[X_PAIR_ROOM]):
+        key = old[old_x[X_PK] + i]
+        if key != 0:
+            slot = find_key(t, x[X_PK], x[X_PAIR_ROOM], key)
+            t[x[X_PK] + slot] = key
+            t[x[X_PV] + slot] = old[old_x[X_PV] + i]

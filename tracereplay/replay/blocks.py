@@ -1,0 +1,325 @@
+"""Live blocks and rows of the replay loop: whatever does not call the strategy."""
+
+# mypy: disable-error-code="no-untyped-def"
+
+from __future__ import annotations
+
+import numpy as np
+
+from tracereplay.compiled import hot, inner, kernel
+from tracereplay.kernel.constants import NR_PAGE_ORDERS
+from tracereplay.machine.buddy import get_info, set_info
+from tracereplay.machine.counters import FAILURES, NR_SLOTS  # type: ignore[attr-defined]
+from tracereplay.machine.layout import CFG_CPUS, ERROR_TOO_FEW, HELD, INFO_ORDER, Machine
+from tracereplay.machine.page_alloc import alloc_pages, alloc_pages_bulk, free_held, free_pages, report_error
+from tracereplay.replay.layout import (
+    BL_BIN,
+    BL_EXTENT,
+    BL_FLAGS,
+    BL_FRAME,
+    BL_LEFT,
+    BL_ORDER,
+    BL_OWNER,
+    BL_WORDS,
+    BLF_ROW,
+    BLF_TARGETED,
+    MORE_BLOCKS,
+    MORE_ROWS,
+    MORE_TABLES,
+    ROW_BIN,
+    ROW_BLOCKS,
+    ROW_NEXT,
+    ROW_WORDS,
+    RUNNING,
+    SPARE_BLOCKS,
+    X_BACKGROUND_FAILED,
+    X_BIN,
+    X_BIN_NS,
+    X_BINS,
+    X_BLOCK_FREE,
+    X_BLOCK_LIVE,
+    X_BLOCK_ROOM,
+    X_BLOCK_TOP,
+    X_CENSORED,
+    X_HELD_ELSEWHERE,
+    X_HELD_FREES,
+    X_HELD_MISSING,
+    X_NEXT_BIN_NS,
+    X_NR_BINS,
+    X_OUT,
+    X_ROW_FREE,
+    X_ROW_ROOM,
+    X_ROW_TOP,
+    X_TARGETED,
+    X_UNSEEN_PAGES,
+    X_WASTE,
+    X_WASTE_PEAK,
+)
+from tracereplay.replay.vectors import clear, count_request, fold, intern_vector, tables_full
+
+NEVER = 1 << 62
+
+
+@hot
+def charged_to(m, row):
+    """The machine, charging its counters to ``row``."""
+    return Machine(m.pg, m.pb, m.w, row)
+
+
+@hot
+def block_word(e, h, word):
+    """A word of block ``h``."""
+    return np.int64(e.bl[h * BL_WORDS + word])
+
+
+@inner
+def new_block(e, frame, order, left, owner, flags, extent):
+    """Enter a live block; its number. There is room (SPARE_BLOCKS)."""
+    h = e.x[X_BLOCK_FREE]
+    if h >= 0:
+        e.x[X_BLOCK_FREE] = block_word(e, h, BL_FRAME)
+    else:
+        h = e.x[X_BLOCK_TOP]
+        e.x[X_BLOCK_TOP] += 1
+    e.x[X_BLOCK_LIVE] += 1
+    at = h * BL_WORDS
+    e.bl[at + BL_FRAME] = frame
+    e.bl[at + BL_ORDER] = order
+    e.bl[at + BL_LEFT] = left
+    e.bl[at + BL_OWNER] = owner
+    e.bl[at + BL_FLAGS] = flags
+    e.bl[at + BL_EXTENT] = extent
+    e.bl[at + BL_BIN] = e.x[X_BIN]
+    return h
+
+
+@hot
+def drop_block(e, h):
+    """Forget a block."""
+    e.bl[h * BL_WORDS + BL_FRAME] = e.x[X_BLOCK_FREE]
+    e.bl[h * BL_WORDS + BL_FLAGS] = 0
+    e.x[X_BLOCK_FREE] = h
+    e.x[X_BLOCK_LIVE] -= 1
+
+
+@hot
+def waste_add(e, pages):
+    """Pages held though nobody uses them."""
+    e.x[X_WASTE] += pages
+    e.x[X_WASTE_PEAK] = max(e.x[X_WASTE_PEAK], e.x[X_WASTE])
+
+
+@inner
+def map_blocks(m, e, ops, i, extents, blocks, flags, owner):
+    """Enter the ``blocks`` found at X_OUT as the pages of the ``extents`` operations from ``i`` on, in page order."""
+    x = 0
+    used = 0  # pages of the current extent that are mapped
+    for b in range(blocks):
+        frame, order = e.x[X_OUT + 2 * b], e.x[X_OUT + 2 * b + 1]
+        size = 1 << order
+        h = new_block(e, frame, order, size, owner, flags, -1)
+        if x < extents and used == 0 and ops[i + x].order == order:
+            e.fm[ops[i + x].pfn] = -h - 1
+            e.bl[h * BL_WORDS + BL_EXTENT] = order
+            x += 1
+            continue
+        mapped = 0
+        while mapped < size and x < extents:
+            e.fm[ops[i + x].pfn + used] = -h - 1
+            used += 1
+            mapped += 1
+            if used == 1 << ops[i + x].order:
+                used = 0
+                x += 1
+        e.bl[h * BL_WORDS + BL_LEFT] = mapped
+        waste_add(e, size - mapped)
+    if x < extents:
+        report_error(m, ERROR_TOO_FEW, e.x[X_OUT])
+
+
+@inner
+def new_row(e):
+    """A row for a live request; its number. There is room."""
+    r = e.x[X_ROW_FREE]
+    if r >= 0:
+        e.x[X_ROW_FREE] = e.rows[r * ROW_WORDS + ROW_NEXT]
+    else:
+        r = e.x[X_ROW_TOP]
+        e.x[X_ROW_TOP] += 1
+    e.rows[r * ROW_WORDS + ROW_BIN] = e.x[X_BIN]
+    e.rows[r * ROW_WORDS + ROW_BLOCKS] = 0
+    clear(e.rows[r * ROW_WORDS : r * ROW_WORDS + NR_SLOTS])
+    return r
+
+
+@inner
+def drop_row(e, r):
+    """Free a request's row."""
+    e.rows[r * ROW_WORDS + ROW_NEXT] = e.x[X_ROW_FREE]
+    e.rows[r * ROW_WORDS + ROW_BLOCKS] = 0
+    e.x[X_ROW_FREE] = r
+
+
+@hot
+def charge_targeted(e, row):
+    """Add a row to the targeted requests' total."""
+    fold(e.x[X_TARGETED : X_TARGETED + NR_SLOTS], row)
+
+
+@inner
+def end_request(e, r):
+    """Account a request that is over, and free its row."""
+    charge_targeted(e, e.rows[r * ROW_WORDS : r * ROW_WORDS + NR_SLOTS])
+    count_request(
+        e.t,
+        e.x,
+        intern_vector(e.t, e.x, e.rows[r * ROW_WORDS : r * ROW_WORDS + NR_SLOTS]),
+        e.rows[r * ROW_WORDS + ROW_BIN],
+    )
+    drop_row(e, r)
+
+
+@inner
+def serve_unseen(m, e, ops, i, extents):
+    """Pages that the bulk allocator handed out unseen: taken in bulk, charged to the background."""
+    pages = np.int64(ops[i].pages)
+    cpu = np.int64(ops[i].cpu) % m.w[CFG_CPUS]
+    slots = e.x[X_OUT : X_OUT + 2 * pages]
+    e.x[X_UNSEEN_PAGES] += pages
+    for p in range(pages):
+        slots[2 * p] = -1
+    have = 0
+    while have < pages:
+        got = alloc_pages_bulk(m, cpu, np.int64(ops[i].gfp), pages, slots)
+        if got == have:
+            break
+        have = got
+    p = 0
+    for x in range(extents):
+        for k in range(1 << np.int64(ops[i + x].order)):
+            if slots[2 * p] >= 0:
+                e.fm[ops[i + x].pfn + k] = slots[2 * p] + 1
+            else:
+                m.c[FAILURES] += 1
+                e.x[X_BACKGROUND_FAILED] += 1
+            p += 1
+
+
+@inner
+def serve_large(m, e, op, cpu):
+    """A background block of several pages, as recorded."""
+    order = np.int64(op.order)
+    frame = alloc_pages(m, cpu, order, np.int64(op.gfp))
+    if frame < 0:
+        m.c[FAILURES] += 1
+        e.x[X_BACKGROUND_FAILED] += 1
+        return
+    e.fm[op.pfn] = -new_block(e, frame, order, 1 << order, 0, 0, order) - 1
+
+
+@inner
+def containing_extent(e, key):
+    """Key of the extent's head that covers a page which has no entry of its own; -1 when none does."""
+    for o in range(1, NR_PAGE_ORDERS):
+        head = key & ~((1 << o) - 1)
+        if head != key and e.fm[head] < 0 and block_word(e, -np.int64(e.fm[head]) - 1, BL_EXTENT) >= o:
+            return head
+    return -1
+
+
+@inner
+def spread_extent(m, e, head):
+    """Give every page of an extent an entry of its own, since it comes back in pieces.
+
+    A background block is cut into single pages in the machine as well (``split_page``).
+    """
+    h = -np.int64(e.fm[head]) - 1
+    frame, order = block_word(e, h, BL_FRAME), block_word(e, h, BL_EXTENT)
+    if block_word(e, h, BL_FLAGS) & BLF_TARGETED:
+        e.bl[h * BL_WORDS + BL_EXTENT] = -1
+        for k in range(1 << order):
+            e.fm[head + k] = -h - 1
+        return
+    info = get_info(m, frame) & ~INFO_ORDER
+    for k in range(1 << order):
+        set_info(m, frame + k, info)
+        e.fm[head + k] = frame + k + 1
+    drop_block(e, h)
+
+
+@inner
+def free_run(m, e, key, order, cpu):
+    """Free pages of a split background block that go back together and lie together: as one block. True if so."""
+    frame = np.int64(e.fm[key]) - 1
+    if frame < 0 or frame & ((1 << order) - 1):
+        return False
+    for k in range(1 << order):
+        if e.fm[key + k] != frame + k + 1:
+            return False
+    info = get_info(m, frame)
+    for k in range(1 << order):
+        e.fm[key + k] = 0
+        set_info(m, frame + k, HELD)
+    set_info(m, frame, info | order)
+    free_pages(m, cpu, frame, order)
+    return True
+
+
+@inner
+def free_initial(m, e, op, cpu):
+    """A page that was in use before the trace began."""
+    e.x[X_HELD_FREES] += 1
+    frame = free_held(m, cpu, np.int64(op.pfn), np.int64(op.order))
+    if frame < 0:
+        e.x[X_HELD_MISSING] += 1
+    elif frame != op.pfn:
+        e.x[X_HELD_ELSEWHERE] += 1
+
+
+@inner
+def next_bin(m, e, ts_ns):
+    """Close time bins up to the one of ``ts_ns``: the background's counters so far are kept at each end."""
+    while ts_ns >= e.x[X_NEXT_BIN_NS] and e.x[X_BIN] + 1 < e.x[X_NR_BINS]:
+        at = X_BINS + e.x[X_BIN] * NR_SLOTS
+        fold(e.x[at : at + NR_SLOTS], m.c)
+        e.x[X_BIN] += 1
+        e.x[X_NEXT_BIN_NS] += e.x[X_BIN_NS]
+    if e.x[X_BIN] + 1 >= e.x[X_NR_BINS]:
+        e.x[X_NEXT_BIN_NS] = NEVER
+
+
+@hot
+def block_room(e):
+    """Whether any request's blocks fit."""
+    return e.x[X_BLOCK_LIVE] + SPARE_BLOCKS <= e.x[X_BLOCK_ROOM]
+
+
+@inner
+def lacking(e):
+    """What must grow before the next targeted or unseen request: a reason, or RUNNING."""
+    if not block_room(e):
+        return MORE_BLOCKS
+    if e.x[X_ROW_FREE] < 0 and e.x[X_ROW_TOP] >= e.x[X_ROW_ROOM]:
+        return MORE_ROWS
+    return MORE_TABLES if tables_full(e.x) else RUNNING
+
+
+@kernel
+def end_live(e, i):
+    """The end of the trace: requests still live count with what they cost so far.
+
+    Looks at live blocks and rows from ``i`` on; returns where it stopped because a table must grow, or -1.
+    """
+    blocks = e.x[X_BLOCK_TOP]
+    while i < blocks + e.x[X_ROW_TOP]:
+        if tables_full(e.x):
+            return i
+        if i < blocks:
+            if block_word(e, i, BL_FLAGS) & (BLF_TARGETED | BLF_ROW) == BLF_TARGETED:
+                e.x[X_CENSORED] += 1
+                count_request(e.t, e.x, block_word(e, i, BL_OWNER), block_word(e, i, BL_BIN))
+        elif e.rows[(i - blocks) * ROW_WORDS + ROW_BLOCKS] > 0:
+            e.x[X_CENSORED] += 1
+            end_request(e, i - blocks)
+        i += 1
+    return -1
