@@ -79,7 +79,7 @@ DONE, FULL, GROW = range(3)
 
 _HASH, _EQUALS, _GREATER, _COLON, _LESS, _OPEN_SQUARE = 35, 61, 62, 58, 60, 91
 _CPU_COLON, _CPU_BLANK, _CPUS, _VERSION = word("CPU:"), word("CPU "), word("cpus="), word("version ")
-_STACK_TR, _USER_STA = word("<stack tr"), word("<user sta")
+_STACK_TR, _USER_STA = word("<stack t"), word("<user st")
 
 
 @hot

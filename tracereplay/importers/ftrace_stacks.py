@@ -58,7 +58,7 @@ def frame(buf, i, stacks, symbols, scalars):
             if at == stop - 1 and at > start + 1 and fits:
                 address = value
                 has |= HAS_ADDRESS
-        elif symbol < 0 and start == skip_blanks(buf, start) and not has & HAS_ADDRESS:
+        elif symbol < 0 and not has & HAS_ADDRESS:
             value, bare = bare_address(buf, start, stop)
             if bare:
                 address = value

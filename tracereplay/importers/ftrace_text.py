@@ -15,7 +15,7 @@ from tracereplay.importers.base import ImportOptions, ImportSummary
 from tracereplay.importers.features import Features, nowarn_apart
 from tracereplay.importers.ftrace_blocks import FtraceBlocks
 from tracereplay.importers.ftrace_columns import GfpMasks, Rwbs, bio_batch, mm_batch, mm_fields, page_batch
-from tracereplay.importers.ftrace_vocabulary import LATE, REASONS, SYSTEMS, full_name
+from tracereplay.importers.ftrace_vocabulary import KERNEL_STACK, LATE, REASONS, SYSTEMS, full_name, known_events
 from tracereplay.importers.ordering import Columns, Reorder
 from tracereplay.importers.rejects import first_text
 from tracereplay.importers.source import DAMAGED
@@ -189,13 +189,13 @@ class FtraceConversion:
     # ------------------------------------------------------------ end
     def _summarise(self) -> None:
         blocks, summary = self._blocks, self.summary
-        known = {event for events in SYSTEMS.values() for event in events}
+        known = known_events()
         for name, n in blocks.counts().items():
-            bare = name.rpartition(":")[2]
-            if bare in known:
-                summary.events[full_name(bare)] = summary.events.get(full_name(bare), 0) + n
-            elif bare not in ("kernel_stack", "user_stack"):
+            if name not in known:
                 summary.other_events[name] = n
+            elif known[name] < KERNEL_STACK:
+                event = full_name(name.rpartition(":")[2])
+                summary.events[event] = summary.events.get(event, 0) + n
         summary.lines = blocks.scalar(st.LINE) - 1
         summary.rejected = blocks.rejects.count
         summary.samples = blocks.rejects.samples()

@@ -116,8 +116,8 @@ class Source:
                 yield stream
 
     def facts(self) -> dict[str, Any]:
-        """``path sha256 bytes compression`` for the metadata; the hash covers what was read, all of it at the end."""
-        facts: dict[str, Any] = {"path": STDIN if self.is_stdin else str(self.path.absolute())}
+        """``path`` as given, ``sha256 bytes compression``; the hash covers what was read, all of it at the end."""
+        facts: dict[str, Any] = {"path": str(self.path)}
         if self._stream is not None:
             facts |= {"sha256": self._stream.digest.hexdigest(), "bytes": self._stream.size}
         if self.compression:

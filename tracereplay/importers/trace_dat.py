@@ -28,6 +28,7 @@ VERSIONS = (b"6", b"7")
 _UNAME = re.compile(r"\[Option UNAME,[^\]]*\]\s*\n(\S+) (\S+) (\S+) (\S+)")
 _CLOCK = re.compile(r'\[buffer "[^"]*", "([^"]+)" clock|^\s*"([\w-]+)" \[clock\]', re.MULTILINE)
 _CLOCK_LIST = re.compile(r"^\s*(?:\[?[a-z][\w-]*\]? )*\[([a-z][\w-]*)\](?: [a-z][\w-]*)*\s*$", re.MULTILINE)
+_PAGE_SIZE = re.compile(r"^\s*(\d+)\s+\[Page size, bytes\]", re.MULTILINE)
 _CPUS = re.compile(r"\[Option CPUCOUNT,[^\]]*\]\s*\n(\d+)")
 MESSAGE_BYTES = 400
 
@@ -108,6 +109,8 @@ class Report:
             host = {"hostname": match[2], "release": match[3], "arch": match[4]}
         if match := _CPUS.search(text):
             host["cpus"] = int(match[1])
+        if match := _PAGE_SIZE.search(text):
+            host["page_size"] = int(match[1])
         clock = None
         if match := _CLOCK.search(text):
             clock = match[1] or match[2]
