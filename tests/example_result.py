@@ -56,7 +56,9 @@ def example_result() -> dict[str, Any]:
             "duration_ns": 10_000_000_000, "complete": True,
         },
         "machine": {
-            "memory_pages": 4_194_304, "nodes": 1, "cpus": 8, "generation": "6.1", "pcp": {"batch": 63, "high": None},
+            "source": "options", "memory_bytes": 17_179_869_184, "cpus": 8, "nodes": 1, "generation": "6.1",
+            "pcp": {"batch": 63, "high": None}, "occupancy": None,
+            "zones": [{"name": "Normal", "managed": 4_194_304, "free_blocks": [1, 2]}],
         },
         "demand": {
             "requests": 15, "pages": 4_000, "targeted_pages": PAGES, "unseen_pages": 12,

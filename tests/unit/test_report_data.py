@@ -36,7 +36,15 @@ def test_facts(result: dict[str, Any]) -> None:
     )
     assert data.demand[1] == Fact("targeted", "2,560", "pages, 64 %; --target batches")
     assert data.trace[0] == Fact("trace", "traces/example", "id 0123456789ab")
-    assert data.machine[4:] == (Fact("pcp.batch", "63"), Fact("pcp.high", "-"))
+    assert data.machine[1] == Fact("memory", "16 GiB")
+    assert data.machine[5:] == (
+        Fact("pcp.batch", "63"),
+        Fact("pcp.high", "-"),
+        Fact("occupancy", "-"),
+        Fact("zones.0.name", "Normal"),
+        Fact("zones.0.managed", "4,194,304"),
+        Fact("zones.0.free_blocks", "1, 2"),
+    )
 
 
 def test_costs(result: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from tracereplay.cost.price import price, ratio_interval95, unpriced
 from tracereplay.cost.profile import Profile
-from tracereplay.report.numbers import UNKNOWN, count, figure, in_intervals, seconds, share, span
+from tracereplay.report.numbers import UNKNOWN, count, figure, in_intervals, seconds, share, size, span
 
 PAGES_PER_MIB = 256
 
@@ -122,15 +122,21 @@ def build_comparison(result: Mapping[str, Any]) -> Comparison:
 
 
 def flatten(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Nested settings as ``a.b`` -> text, in their own order."""
+    """Nested settings as ``a.b`` -> text, in their own order; rows of a list go by their names."""
     rows: list[tuple[str, str]] = []
     for key, item in value.items():
+        label = prefix + key
         if isinstance(item, Mapping):
-            rows += flatten(item, f"{prefix}{key}.")
+            rows += flatten(item, f"{label}.")
+        elif isinstance(item, list | tuple) and item and all(isinstance(row, Mapping) for row in item):
+            for i, row in enumerate(item):
+                rows += flatten(row, f"{label}.{i}.")
         elif isinstance(item, list | tuple):
-            rows.append((prefix + key, ", ".join(map(_value, item)) or UNKNOWN))
+            rows.append((label, ", ".join(map(_value, item)) or UNKNOWN))
+        elif key.endswith("_bytes") and isinstance(item, int):
+            rows.append((label.removesuffix("_bytes"), size(item // 4096)))
         else:
-            rows.append((prefix + key, _value(item)))
+            rows.append((label, _value(item)))
     return rows
 
 

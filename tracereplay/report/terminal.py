@@ -55,7 +55,8 @@ def _facts(data: Comparison) -> str:
                    f"{facts['targeted'].note}"),
     ]  # fmt: skip
     if data.machine:
-        lines.append(("machine", ", ".join(f"{f.label} {f.value}" for f in data.machine if len(f.value) < 24)))
+        told = [f"{f.label} {f.value}" for f in data.machine if "." not in f.label and f.value not in (UNKNOWN, "")]
+        lines.append(("machine", ", ".join(told)))
     if data.profile is not None:
         prices = data.profile.coefficients
         assumed = sum(c.evidence == "assumption" for c in prices)
