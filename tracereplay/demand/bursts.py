@@ -10,7 +10,7 @@ where a boundary that they decided is counted.
 
 from __future__ import annotations
 
-from tracereplay.compiled import hot, kernel
+from tracereplay.compiled import hot
 from tracereplay.demand.state import (
     ACTION,
     BINS,
@@ -113,7 +113,7 @@ def histogram_of(caller):
     return caller if caller < HISTOGRAMS else HISTOGRAMS - 1
 
 
-@kernel
+@hot
 def cut_before(w, b, ti, t, order, pages):
     """Reason to end an open burst before an attempt of 2^order pages of the same caller; -1: it goes on.
 

@@ -166,7 +166,7 @@ def enter(w, ti, which, caller):
     return base + which
 
 
-@kernel
+@hot
 def on_alloc(w, t, cpu, ti, pfn, order, gfp, caller):
     """A successful allocation."""
     w.counts[s.C_ALLOCATIONS] += 1
@@ -184,10 +184,12 @@ def on_alloc(w, t, cpu, ti, pfn, order, gfp, caller):
     flags = w.caller_flags[caller]
     colour = 0
     if order > 0 and not flags & s.SINGLE_OK:
-        end_burst(w, index, s.C_CUT_ORDER)
+        if b.first >= 0:
+            end_burst(w, index, s.C_CUT_ORDER)
         put_request(w, t, pfn, order, REQUIRED, cpu, gfp, caller, 1 << order, -1, 1)
     elif flags & s.SINGLE:
-        end_burst(w, index, s.C_CUT_CLASS)
+        if b.first >= 0:
+            end_burst(w, index, s.C_CUT_CLASS)
         put_request(w, t, pfn, order, 0, cpu, gfp, caller, 1 << order, -1, 1)
     else:
         own = w.tasks[ti].own_ns
@@ -196,10 +198,12 @@ def on_alloc(w, t, cpu, ti, pfn, order, gfp, caller):
             if reason >= 0:
                 end_burst(w, index, reason)
         if b.first >= 0:
-            colour = colour_for(w, pfn, order, b.arrival_ns)
-            if colour < 0:
-                colour = 0
-                end_burst(w, index, s.C_CUT_KEY)
+            f = w.frames[pfn]
+            if order > 0 or f.ts >= b.arrival_ns or f.state & (s.COLOUR | s.FLIPPED):
+                colour = colour_for(w, pfn, order, b.arrival_ns)
+                if colour < 0:
+                    colour = 0
+                    end_burst(w, index, s.C_CUT_KEY)
         key = pfn + w.scalar[s.S_ALIAS] if colour else pfn
         if b.first < 0:
             seq = put_request(w, t, key, order, 0, cpu, gfp, caller, 0, index, 0)
