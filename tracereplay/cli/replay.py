@@ -2,9 +2,155 @@
 
 from __future__ import annotations
 
-from tracereplay.errors import TracereplayError
+import json
+import shlex
+import sys
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tracereplay.cli.console import Format, emit, emit_json, emit_rows, note, progress, warn
+from tracereplay.errors import OutputExistsError, ParameterError, UsageError
+
+if TYPE_CHECKING:
+    from tracereplay.machine.config import MachineConfig
+    from tracereplay.trace.reader import Trace
+
+STANDARD = ("per-page", "bulk", "compound", "unmapped-cache")
 
 
-def run() -> None:
-    """Not built yet."""
-    raise TracereplayError("not built yet")
+def run(
+    trace: Annotated[Path, typer.Argument(help="Trace to replay.", metavar="TRACE")],
+    strategy: Annotated[
+        list[str] | None,
+        typer.Option("-s", "--strategy", help="NAME, NAME:key=value,... or LABEL=NAME:...; repeat to compare."),
+    ] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="LABEL.parameter=value.")] = None,
+    target: Annotated[list[str] | None, typer.Option("--target", help="Requests the strategies serve.")] = None,
+    path: Annotated[
+        str | None, typer.Option("--path", help="dm-crypt: its reserve, quota and gfp passes apply.")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option("--device", help="MAJ,MIN of the device whose bios the path takes.")
+    ] = None,
+    max_write: Annotated[int | None, typer.Option("--max-write", help="Path: largest request, bytes.")] = None,
+    single_ok: Annotated[
+        list[str] | None, typer.Option("--single-ok", help="Callers content with single pages.")
+    ] = None,
+    machine: Annotated[list[str] | None, typer.Option("--machine", help="KEY=VALUE, or a TOML file of them.")] = None,
+    profile: Annotated[str | None, typer.Option("--profile", help="Cost profile: a name or a TOML file.")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of initial placement and intervals.")] = 0,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write the result (JSON) here.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the output.")] = False,
+    format: Annotated[Format, typer.Option("--format", help="table, json, csv or parquet.")] = Format.TABLE,
+) -> None:
+    """Replay a trace through allocation strategies and compare what each would cost.
+
+    Example:
+
+    tracereplay replay web.trace -s per-page -s bulk -s cap3=compound:max_order=3
+    """
+    if output is not None and output.exists() and not force:
+        raise OutputExistsError(output)
+    from tracereplay.strategies.registry import choose
+
+    choices = choose(strategy or list(STANDARD), set_ or [])
+    options = machine_settings(machine or [])
+
+    from tracereplay.cost.profile import DEFAULT_PROFILE, load_profile
+    from tracereplay.cost.result import result_of
+    from tracereplay.replay.run import replay
+    from tracereplay.trace.reader import Trace
+
+    prices = load_profile(profile or DEFAULT_PROFILE)
+    source = Trace.open(trace)
+    with progress("replay", source.rows("page_events")) as advance:
+        done = replay(
+            source,
+            choices,
+            lambda cpus: configured(source, cpus, options, seed),
+            path=path,
+            target=target or "batches",
+            device=device,
+            max_write=max_write,
+            single_ok=single_ok or (),
+            progress=advance,
+        )
+    result = result_of(source, done, prices, seed=seed, command=["tracereplay", *map(shlex.quote, sys.argv[1:])])
+    for text in result["warnings"]:
+        warn(text)
+    if output is not None:
+        part = output.with_name(output.name + ".tmp")
+        part.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
+        part.replace(output)
+        note(f"result: {output}")
+    _show(result, format)
+
+
+def configured(trace: Trace, cpus: int, options: dict[str, str], seed: int) -> MachineConfig:
+    """The machine of the trace with ``--machine`` applied."""
+    from dataclasses import replace as changed
+
+    from tracereplay.machine.config import machine_options
+    from tracereplay.machine.from_trace import machine_of
+
+    return machine_options(changed(machine_of(trace, cpus), seed=seed), options)
+
+
+def machine_settings(texts: list[str]) -> dict[str, str]:
+    """``--machine`` texts as key and value: ``KEY=VALUE``, or a TOML file holding them. Raises ParameterError."""
+    settings: dict[str, str] = {}
+    for text in texts:
+        key, sep, value = text.partition("=")
+        if sep:
+            settings[key.strip()] = value.strip()
+            continue
+        try:
+            settings |= _flat(tomllib.loads(Path(text).read_text()))
+        except FileNotFoundError:
+            raise ParameterError(f"--machine {text!r} is neither KEY=VALUE nor a file") from None
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise ParameterError(
+                f"machine file {text!r} cannot be read: {error}", hint="a TOML file of keys"
+            ) from error
+    return settings
+
+
+def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    found: dict[str, str] = {}
+    for key, value in table.items():
+        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: str(value)}
+    return found
+
+
+def _show(result: dict[str, Any], format: Format) -> None:
+    if format is Format.JSON:
+        emit_json(result)
+    elif format is Format.TABLE:
+        from tracereplay.report.terminal import comparison
+
+        emit(comparison(result))
+    else:
+        rows = []
+        for entry in result["results"]:
+            cost = entry["cost"]
+            rows.append(
+                {
+                    "label": entry["label"],
+                    "strategy": entry["strategy"],
+                    "unit": cost["unit"],
+                    "total": cost["total"],
+                    "low95": cost["interval95"][0],
+                    "high95": cost["interval95"][1],
+                    "per_page": cost["per_page"],
+                    "per_request_mean": cost["per_request"]["mean"],
+                    "per_request_p50": cost["per_request"]["p50"],
+                    "per_request_p99": cost["per_request"]["p99"],
+                }
+                | entry["counters"]
+            )
+        if not rows:
+            raise UsageError("no strategy to show")
+        emit_rows(list(rows[0]), [list(r.values()) for r in rows], format)

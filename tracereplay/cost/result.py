@@ -1,0 +1,60 @@
+"""The result of a replay with its prices and its accounting: the JSON of architecture.md section 5."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from tracereplay.cost.price import cost_block, unpriced
+from tracereplay.cost.profile import Profile
+from tracereplay.demand.report import as_json
+from tracereplay.replay import layout as at
+from tracereplay.replay.result import result_entry, warnings_of
+from tracereplay.replay.run import Replayed
+
+if TYPE_CHECKING:
+    from tracereplay.trace.reader import Trace
+
+RESULT_SCHEMA = 1
+
+
+def result_of(
+    trace: Trace, done: Replayed, profile: Profile, *, seed: int, command: Sequence[str] = ()
+) -> dict[str, Any]:
+    """One replay as plain values: trace, machine, demand, accounting, profile, and an entry per strategy."""
+    report = done.report
+    entries = []
+    for choice, outcome in done.outcomes:
+        entry = result_entry(choice, outcome, done.machine)
+        cost = cost_block(
+            entry["counters"],
+            outcome.vectors,
+            outcome.counts,
+            profile,
+            pages=int(outcome.scalars[at.X_TARGETED_PAGES]),
+            requests=int(outcome.scalars[at.X_TARGETED_REQUESTS]),
+            seed=seed,
+        )
+        entries.append(entry | {"cost": cost, "unpriced": unpriced(entry["counters"], profile)})
+    found = as_json(report)
+    return {
+        "schema": RESULT_SCHEMA,
+        "trace": trace.identity() | {"loss": trace.loss_summary()},
+        "machine": done.machine.describe(),
+        "path": None if done.path is None else asdict(done.path) | {"demand": found.get("path")},
+        "demand": {
+            "requests": report.requests,
+            "pages": report.pages,
+            "targeted_requests": report.targeted_requests,
+            "targeted_pages": report.targeted_pages,
+            "unseen_pages": report.accounting.unseen_pages,
+        }
+        | {k: v for k, v in found.items() if k not in ("schema", "requests", "pages", "accounting", "path")},
+        "accounting": found["accounting"],
+        "profile": profile.to_dict(),
+        "seed": seed,
+        "command": " ".join(command),
+        "warnings": warnings_of(done),
+        "results": entries,
+    }

@@ -1,0 +1,96 @@
+"""Counters of a replay as plain values: the entries of ``results`` (architecture.md section 5), prices apart."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tracereplay.kernel.constants import NR_PAGE_ORDERS
+from tracereplay.machine.config import MachineConfig
+from tracereplay.machine.counters import BY_ORDER, COUNTERS, NR_COUNTERS
+from tracereplay.machine.layout import CFG_RESERVE_PEAK, Z_LOCKS, Z_LONGEST, Z_WORDS, ZONE_NAMES
+from tracereplay.replay import layout as at
+from tracereplay.replay.engine import Outcome
+from tracereplay.replay.run import Replayed
+from tracereplay.strategies.registry import Choice
+
+
+def counters_of(outcome: Outcome) -> dict[str, Any]:
+    """Counters of the targeted requests, with the peaks and the by-order tables."""
+    plain = {name: int(outcome.totals[i]) for i, name in enumerate(COUNTERS)}
+    plain["reserve_pages_peak"] = int(outcome.machine.w[CFG_RESERVE_PEAK])
+    plain["waste_pages_peak"] = int(outcome.scalars[at.X_WASTE_PEAK])
+    return plain
+
+
+def by_order(row: np.ndarray[Any, Any]) -> dict[str, list[int]]:
+    """The by-order counters of a row."""
+    return {
+        name: row[NR_COUNTERS + i * NR_PAGE_ORDERS : NR_COUNTERS + (i + 1) * NR_PAGE_ORDERS].tolist()
+        for i, name in enumerate(BY_ORDER)
+    }
+
+
+def result_entry(choice: Choice, outcome: Outcome, config: MachineConfig) -> dict[str, Any]:
+    """One entry of ``results`` (architecture.md section 5), prices apart."""
+    x = outcome.scalars
+    zones = sorted(config.zones, key=lambda z: (z.node, ZONE_NAMES.index(z.name)))
+    w = outcome.machine.w
+    return {
+        "strategy": type(choice.params).name,
+        "label": choice.label,
+        "params": choice.params.values(),
+        "counters": counters_of(outcome),
+        "by_order": by_order(outcome.totals),
+        "background": {name: int(outcome.background[i]) for i, name in enumerate(COUNTERS)},
+        "requests": {
+            "served": int(x[at.X_TARGETED_REQUESTS] - x[at.X_FAILED]),
+            "failed": int(x[at.X_FAILED]),
+            "right_censored": int(x[at.X_CENSORED]),
+            "background_failed": int(x[at.X_BACKGROUND_FAILED]),
+        },
+        "initial_frees": {
+            "all": int(x[at.X_HELD_FREES]),
+            "elsewhere": int(x[at.X_HELD_ELSEWHERE]),
+            "missing": int(x[at.X_HELD_MISSING]),
+        },
+        "zone_locks": [
+            {
+                "zone": zone.name,
+                "node": zone.node,
+                "acquisitions": int(w[z * Z_WORDS + Z_LOCKS]),
+                "longest_hold_work": int(w[z * Z_WORDS + Z_LONGEST]),
+            }
+            for z, zone in enumerate(zones)
+        ],
+        "series": _series(outcome),
+    }
+
+
+SERIES = ("alloc_calls", "pages_allocated", "pages_freed", "zone_lock_acquisitions", "pcp_refills", "splits", "merges")
+
+
+def _series(outcome: Outcome) -> dict[str, Any]:
+    """Counters over time: by arrival for targeted requests, by occurrence for the background."""
+    return {
+        "start_ns": int(outcome.scalars[at.X_START_NS]),
+        "bin_ns": int(outcome.scalars[at.X_BIN_NS]),
+        "targeted": {n: outcome.series[:, COUNTERS.index(n)].tolist() for n in SERIES},
+        "background": {n: outcome.background_series[:, COUNTERS.index(n)].tolist() for n in SERIES},
+    }
+
+
+def warnings_of(done: Replayed) -> list[str]:
+    """What a reader of the result must know before believing it."""
+    notes = list(done.machine.notes)
+    if not done.report.targeted_requests:
+        notes.append("no request was targeted, so nothing is compared: see `tracereplay demand` and --target")
+    for choice, outcome in done.outcomes:
+        failed = int(outcome.scalars[at.X_FAILED])
+        if failed:
+            notes.append(f"{choice.label}: {failed} targeted requests failed; waiting for memory is not simulated")
+    lost = max((int(o.scalars[at.X_BACKGROUND_FAILED]) for _, o in done.outcomes), default=0)
+    if lost:
+        notes.append(f"up to {lost} background allocations failed: the simulated memory is too small or too full")
+    return notes

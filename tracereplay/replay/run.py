@@ -1,0 +1,135 @@
+"""Replay a trace through strategies: demand once, machines side by side, counters, prices.
+
+The demand stream is produced on a thread of its own, one batch ahead; each strategy has its own machine and takes
+every batch. All of them run compiled code without the GIL, so two cores are used. Memory does not grow with the trace.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tracereplay.demand.reconstruct import open_demand
+from tracereplay.machine.config import MachineConfig
+from tracereplay.replay.engine import Engine, Outcome, PathConfig
+
+if TYPE_CHECKING:
+    from tracereplay.strategies.registry import Choice
+    from tracereplay.trace.reader import Trace
+
+CRYPT_POOL_PAGES = 256
+CRYPT_MEMORY_PERCENT = 2
+CRYPT_MIN_PAGES = 4096
+"""dm-crypt's reserve, its share of memory and that share's floor (strategies.md section 1.1)."""
+BINS = 120
+AHEAD = 4
+"""Batches that demand may be ahead of the machines."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What a replay found, before prices."""
+
+    outcomes: list[tuple[Choice, Outcome]]
+    report: Any
+    machine: MachineConfig
+    path: PathConfig | None
+
+
+def path_config(name: str | None, machine: MachineConfig) -> PathConfig | None:
+    """Resources of a path on a machine."""
+    if name is None:
+        return None
+    pages = sum(z.pages for z in machine.zones)
+    return PathConfig(name, CRYPT_POOL_PAGES, max(pages * CRYPT_MEMORY_PERCENT // 100, CRYPT_MIN_PAGES))
+
+
+def replay(
+    trace: Trace,
+    choices: Sequence[Choice],
+    machine: Callable[[int], MachineConfig],
+    *,
+    path: str | None = None,
+    target: str | Sequence[str] = "batches",
+    device: str | None = None,
+    max_write: int | None = None,
+    single_ok: Sequence[str] = (),
+    progress: Callable[[int], None] = lambda _n: None,
+) -> Replayed:
+    """Feed a trace's demand to each strategy on a machine of its own.
+
+    ``machine`` makes the configuration from the number of CPUs that the demand names. ``progress`` is called with the
+    number of operations done. Raises TraceError, StrategyError, ParameterError.
+    """
+    limits = {} if max_write is None else {"max_write": max_write}
+    stream = open_demand(trace, path=path, target=target, device=device, single_ok=single_ok, **limits)
+    config = machine(stream.info.cpus)
+    resources = path_config(path, config)
+    info = stream.info
+    engines = [
+        Engine(
+            choice.params,
+            config,
+            frames=info.frames,
+            start_ns=info.start_ns,
+            end_ns=info.end_ns,
+            bins=BINS,
+            path=resources,
+        )
+        for choice in choices
+    ]
+    with ThreadPoolExecutor(min(len(engines), os.cpu_count() or 1)) as pool:
+        for ops in _ahead(stream):
+            list(pool.map(lambda engine, ops=ops: engine.feed(ops), engines))
+            progress(len(ops))
+    return Replayed(
+        outcomes=[(choice, engine.finish()) for choice, engine in zip(choices, engines, strict=True)],
+        report=stream.report,
+        machine=config,
+        path=resources,
+    )
+
+
+def _ahead(batches: Iterator[np.ndarray[Any, Any]] | Any) -> Iterator[np.ndarray[Any, Any]]:
+    """The batches, made on a thread that stays a few ahead. Its errors are raised here."""
+    ready: queue.Queue[Any] = queue.Queue(AHEAD)
+    stop = threading.Event()
+
+    def put(item: Any) -> bool:
+        while not stop.is_set():
+            try:
+                ready.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def produce() -> None:
+        try:
+            for batch in batches:
+                if not put((batch, None)):
+                    return
+            put((None, None))
+        except BaseException as error:
+            put((None, error))
+
+    thread = threading.Thread(target=produce, name="demand", daemon=True)
+    thread.start()
+    try:
+        while True:
+            batch, error = ready.get()
+            if error is not None:
+                raise error
+            if batch is None:
+                return
+            yield batch
+    finally:
+        stop.set()
+        thread.join()
