@@ -20,6 +20,7 @@ from tracereplay.importers.base import HEAD_BYTES, Head
 STDIN = "-"
 COMPRESSIONS = {"gzip": b"\x1f\x8b", "zstd": b"\x28\xb5\x2f\xfd", "xz": b"\xfd7zXZ\x00", "bzip2": b"BZh"}
 _RAW_HEAD = 4 * HEAD_BYTES
+_ZSTD_INPUT = 1 << 17
 
 
 class _Hashed(io.RawIOBase):
@@ -125,6 +126,47 @@ class Source:
         return facts
 
 
+class _ZstdFrames(io.RawIOBase):
+    """Decompressed zstd frames, one after another. Unlike the library's own reader it says when the last is cut short.
+
+    Raises EOFError for that, zstandard.ZstdError for damage.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._frame: Any = None
+        self._input = b""
+        self._output = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill part of a buffer; 0 at the end."""
+        view = memoryview(buffer).cast("B")
+        while not self._output:
+            self._input = self._input or self._stream.read(_ZSTD_INPUT)
+            if not self._input:
+                if self._frame is not None:
+                    raise EOFError("the zstd frame ends early")
+                return 0
+            self._decompress()
+        n = min(len(view), len(self._output))
+        view[:n] = self._output[:n]
+        self._output = self._output[n:]
+        return n
+
+    def _decompress(self) -> None:
+        import zstandard
+
+        if self._frame is None:
+            self._frame = zstandard.ZstdDecompressor().decompressobj()
+        self._output = memoryview(self._frame.decompress(self._input))
+        self._input = b""
+        if self._frame.eof:
+            self._input, self._frame = self._frame.unused_data, None
+
+
 def _read_up_to(raw: BinaryIO, n: int) -> bytes:
     parts = []
     while n > 0 and (part := raw.read(n)):
@@ -162,10 +204,7 @@ def decompressed(stream: Any, compression: str) -> Iterator[BinaryIO]:
         with gzip.GzipFile(fileobj=stream) as opened:
             yield cast(BinaryIO, opened)
     elif compression == "zstd":
-        import zstandard
-
-        with zstandard.ZstdDecompressor().stream_reader(stream, read_across_frames=True) as reader:
-            yield cast(BinaryIO, reader)
+        yield cast(BinaryIO, io.BufferedReader(_ZstdFrames(stream), 1 << 20))
     elif compression == "xz":
         with lzma.LZMAFile(stream) as file:
             yield cast(BinaryIO, file)
