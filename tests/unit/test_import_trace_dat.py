@@ -25,7 +25,7 @@ Linux guest 6.1.0-56-amd64 x86_64
 2
 """
 REPORT = """cpus=2
- fio-229 [000] 50.736923851: mm_page_alloc: page=0xffffffff8241b8fc pfn=0x61cc order=1 migratetype=0 gfp_flags=GFP_ATOMIC
+ fio-229 [000] 50.736923851: mm_page_alloc: page=0xffffffff8241b8f pfn=0x61cc order=1 migratetype=0 gfp_flags=GFP_ATOMIC
 CPU:1 [12 EVENTS DROPPED]
              fio-229   [001]    50.736928507: mm_page_free:         page=0xffffffff82432b51 pfn=0x1d421 order=0
 """
