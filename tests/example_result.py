@@ -43,7 +43,16 @@ def result_of(strategy: str) -> dict[str, Any]:
     totals = {name: REQUESTS * ONE_REQUEST[strategy].get(name, 0) for name in COUNTERS}
     peaks = {"reserve_pages_peak": 256 if strategy == "unmapped-cache" else 0, "waste_pages_peak": 0}
     cost = cost_block(totals, vector, np.array([REQUESTS]), load_profile(), pages=PAGES, requests=REQUESTS, seed=0)
-    return {"strategy": strategy, "label": strategy, "params": {}, "counters": totals | peaks, "cost": cost}
+    locks = [ONE_REQUEST[strategy].get("zone_lock_acquisitions", 0)] * REQUESTS
+    series = {"start_ns": 0, "bin_ns": 1_000_000_000, "targeted": {"zone_lock_acquisitions": locks}}
+    return {
+        "strategy": strategy,
+        "label": strategy,
+        "params": {},
+        "counters": totals | peaks,
+        "cost": cost,
+        "series": series,
+    }
 
 
 def example_result() -> dict[str, Any]:
@@ -62,6 +71,8 @@ def example_result() -> dict[str, Any]:
         },
         "demand": {
             "requests": 15, "pages": 4_000, "targeted_pages": PAGES, "unseen_pages": 12,
+            "targeted": {"selector": "batches", "requests": 10, "pages": PAGES, "share": 0.64},
+            "bios": {"writes": 12, "requests": 10, "matched": 9},
             "by_caller": [
                 {"caller": "kcryptd <alloc & co>", "requests": 10, "pages": 2_560, "sizes": {"256": 10}},
                 {"caller": "GFP_HIGHUSER_MOVABLE", "requests": 5, "pages": 1_440, "sizes": {"512": 2, "1": 1}},

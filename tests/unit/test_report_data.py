@@ -70,6 +70,16 @@ def test_costs(result: dict[str, Any]) -> None:
     assert per_page.p50 == pytest.approx(per_page.per_page * 256)
 
 
+def test_zone_locks_over_time(result: dict[str, Any]) -> None:
+    (chart,) = build_comparison(result).charts
+    assert {line.name: line.values[3] for line in chart.lines} == {
+        "per-page": 8.0,
+        "bulk": 8.0,
+        "compound": 2.0,
+        "unmapped-cache": 0.0,
+    }
+
+
 def test_callers_and_their_sizes(result: dict[str, Any]) -> None:
     callers = build_comparison(result).callers
     assert [(c.name, c.pages, dict(c.sizes)) for c in callers] == [
@@ -89,7 +99,7 @@ def test_cautions_name_what_speaks_against_the_numbers(result: dict[str, Any]) -
     said = " ".join(build_comparison(result).cautions)
     assert "7 events were lost" in said
     assert "compound 96" in said
-    assert "unmapped-cache: counted but without a price: 20 reclaim attempts" in said
+    assert "Counted, but without a price: reclaim attempts (unmapped-cache 20)." in said
     assert "256 pages at once were idle in reserves" in said
     assert "did not finish" not in said
 
@@ -111,7 +121,7 @@ def change(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
     ("edit", "expected"),
     [
         (change("trace.complete", False), "did not finish"),
-        (change("target", "all"), "an upper bound"),
+        (change("demand.targeted.selector", "all"), "an upper bound"),
         (change("warnings", ["machine assumed: 16 GiB"]), "machine assumed: 16 GiB"),
     ],
 )

@@ -150,6 +150,18 @@ def test_page_says_what_numbers_rest_on() -> None:
         assert part in text
 
 
+def test_many_callers_are_summed_up() -> None:
+    result = example_result()
+    result["demand"]["by_caller"] = [
+        {"caller": f"c{i}", "requests": 1, "pages": 100 - i, "sizes": {str(100 - i): 1}} for i in range(20)
+    ]
+    root = parse(page_of(result))
+    (table,) = [t for t in root.iter("table") if "by caller" in text_of(t.find("caption"))]  # type: ignore[arg-type]
+    last = [text_of(cell) for cell in list(table.iter("tr"))[-1]]
+    assert last[:3] == ["5 others", "5", str(sum(100 - i for i in range(15, 20)))]
+    assert len(list(table.iter("tr"))) == 1 + 15 + 1
+
+
 def test_results_without_strategies_or_profile() -> None:
     result = example_result() | {"results": [], "profile": {}}
     assert "No strategy was replayed" in text_of(parse(page_of(result)))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from tracereplay.cost.price import price, ratio_interval95, unpriced
@@ -62,6 +62,24 @@ class Caller:
 
 
 @dataclass(frozen=True, slots=True)
+class Line:
+    """Rate of one thing over time, per second in each bin."""
+
+    name: str
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """Lines over the same bins."""
+
+    title: str
+    unit: str
+    bin_s: float
+    lines: tuple[Line, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Comparison:
     """A replay's results, ready to be written down."""
 
@@ -74,20 +92,14 @@ class Comparison:
     strategies: tuple[StrategyCost, ...]
     baseline: str | None
     callers: tuple[Caller, ...]
+    charts: tuple[Chart, ...]
+    """Zone-lock acquisitions over time."""
     verdict: tuple[str, ...]
     cautions: tuple[str, ...]
     targeted_pages: int
     trace_path: str | None
     command: str | None
     seed: int
-    extra: Mapping[str, Any] = field(default_factory=dict)
-    """Parts of the result that this version does not know."""
-
-
-KNOWN_KEYS = {
-    "schema", "trace", "machine", "demand", "accounting", "profile", "results", "command", "seed", "series", "target",
-    "path", "warnings", "background", "generation",
-}  # fmt: skip
 
 
 def build_comparison(result: Mapping[str, Any]) -> Comparison:
@@ -111,13 +123,13 @@ def build_comparison(result: Mapping[str, Any]) -> Comparison:
         strategies=strategies,
         baseline=name,
         callers=tuple(_caller(row) for row in demand.get("by_caller") or ()),
+        charts=_charts(rows),
         verdict=_verdict(strategies, name, demand, pages, unit),
         cautions=_cautions(result, strategies),
         targeted_pages=pages,
         trace_path=result["trace"].get("path"),
         command=result.get("command"),
         seed=seed,
-        extra={key: value for key, value in result.items() if key not in KNOWN_KEYS},
     )
 
 
@@ -250,15 +262,37 @@ def _accounting_facts(a: Mapping[str, Any]) -> tuple[Fact, ...]:
 
 def _demand_facts(demand: Mapping[str, Any], result: Mapping[str, Any]) -> tuple[Fact, ...]:
     pages, targeted = demand.get("pages"), demand.get("targeted_pages")
-    target = result.get("target") or "batches"
+    target = _selector(demand)
+    bios = demand.get("bios") or {}
     facts = [
         Fact("requests", count(demand.get("requests")), f"{count(pages)} pages"),
         Fact("targeted", count(targeted), f"pages, {share(targeted, pages)}; --target {target}"),
         Fact("unseen", count(demand.get("unseen_pages")), "pages allocated without an event, inferred; never targeted"),
     ]
-    if result.get("path"):
-        facts.append(Fact("path", str(result["path"])))
+    if bios.get("requests"):
+        note = f"of {count(bios.get('writes'))} writes found again as requests of the same sizes"
+        facts.append(Fact("bios", count(bios.get("matched")), note))
+    if path := result.get("path"):
+        facts.append(Fact("path", str(path.get("name") if isinstance(path, Mapping) else path)))
     return tuple(facts)
+
+
+def _selector(demand: Mapping[str, Any]) -> str:
+    """What ``--target`` chose."""
+    targeted = demand.get("targeted")
+    return str(targeted.get("selector", UNKNOWN)) if isinstance(targeted, Mapping) else UNKNOWN
+
+
+def _charts(rows: Sequence[Mapping[str, Any]]) -> tuple[Chart, ...]:
+    lines = []
+    bin_s = 0.0
+    for row in rows:
+        series = row.get("series") or {}
+        values = series.get("targeted", {}).get("zone_lock_acquisitions")
+        if values and series.get("bin_ns"):
+            bin_s = series["bin_ns"] / 1e9
+            lines.append(Line(_label(row), tuple(n / bin_s for n in values)))
+    return (Chart("Zone-lock acquisitions of targeted requests", "per second", bin_s, tuple(lines)),) if lines else ()
 
 
 def _verdict(
@@ -292,19 +326,20 @@ def _cautions(result: Mapping[str, Any], strategies: tuple[StrategyCost, ...]) -
     if result["trace"].get("complete") is False:
         said.append("The capture did not finish; its last events are missing.")
     if a.get("lost"):
-        said.append(f"{count(a['lost'])} events were lost; requests and lifetimes around the gaps are unsure.")
+        lost = f"{count(a['lost'])} events were" if a["lost"] != 1 else "1 event was"
+        said.append(f"{lost} lost; requests and lifetimes around the gaps are unsure.")
     elif "lost" in a and a["lost"] is None:
         said.append("Events were lost and the source does not say how many.")
-    if result.get("target") == "all":
+    if _selector(result["demand"]) == "all":
         said.append("Every request is targeted, also those of callers that cannot use the strategy: an upper bound.")
     assumed = [f"{s.label} {share(s.assumed, 1)}" for s in strategies if s.assumed]
     if assumed:
         said.append(f"Share of the cost that rests on coefficients marked as assumptions: {', '.join(assumed)}.")
+    for name in dict.fromkeys(name for s in strategies for name in s.unpriced):
+        who = ", ".join(f"{s.label} {count(s.unpriced[name])}" for s in strategies if name in s.unpriced)
+        said.append(f"Counted, but without a price: {name.replace('_', ' ')} ({who}).")
     for s in strategies:
-        if s.unpriced:
-            work = ", ".join(f"{count(n)} {name.replace('_', ' ')}" for name, n in s.unpriced.items())
-            said.append(f"{s.label}: counted but without a price: {work}.")
-        if s.counters.get("failures"):
+        if s.counters.get("failures") and not result.get("warnings"):
             said.append(f"{s.label}: {count(s.counters['failures'])} requests got no memory.")
         for peak, what in (
             ("waste_pages_peak", "given back by the caller but still held"),

@@ -13,6 +13,7 @@ from tracereplay.report.pictures import cost_bars, line_chart, share_bar
 from tracereplay.report.tracedata import TraceData, size_text
 
 SIZES_SHOWN = 4
+CALLERS_SHOWN = 15
 
 
 def render(comparison: Comparison | None, trace: TraceData | None, *, title: str, made: str, made_by: str) -> str:
@@ -192,6 +193,7 @@ def _operations(data: Comparison) -> Markup:
     return _section(
         "Operations",
         _table("Per 1,000 targeted pages; peaks are pages", ("operation", *(s.label for s in data.strategies)), rows),
+        *(line_chart(chart) for chart in data.charts),
     )
 
 
@@ -199,6 +201,8 @@ def _callers(data: Comparison) -> Markup:
     if not data.callers:
         return Markup("")
     whole = sum(c.pages for c in data.callers)
+    ranked = sorted(data.callers, key=lambda c: -c.pages)
+    rest = ranked[CALLERS_SHOWN:]
     rows = [
         (
             c.name,
@@ -210,8 +214,13 @@ def _callers(data: Comparison) -> Markup:
                 for pages, n in sorted(c.sizes.items(), key=lambda item: -item[0] * item[1])[:SIZES_SHOWN]
             ),
         )
-        for c in sorted(data.callers, key=lambda c: -c.pages)
+        for c in ranked[:CALLERS_SHOWN]
     ]
+    if rest:
+        pages = sum(c.pages for c in rest)
+        rows.append(
+            (f"{len(rest)} others", count(sum(c.requests for c in rest)), count(pages), *_share(pages, whole), "")
+        )
     table = _table(
         "Requests by caller, with the sizes that carry most pages",
         ("caller", "requests", "pages", "share", "", "sizes"),

@@ -5,10 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tracereplay.report.data import Comparison, StrategyCost
+from tracereplay.report.data import Chart, Comparison, StrategyCost
 from tracereplay.report.markup import Markup, join, tag
 from tracereplay.report.numbers import figure, seconds, span
-from tracereplay.report.tracedata import Chart
 
 WIDTH = 1000.0
 PLOT_HEIGHT = 180.0

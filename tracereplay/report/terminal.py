@@ -13,7 +13,8 @@ WIDTH = 80
 LABEL = 14
 
 ROWS = (
-    ("allocator calls", ("alloc_calls", "bulk_calls")),
+    ("alloc calls", ("alloc_calls",)),
+    ("bulk calls", ("bulk_calls",)),
     ("free calls", ("free_calls",)),
     ("pcp lock", ("pcp_lock_acquisitions",)),
     ("pcp refills", ("pcp_refills",)),

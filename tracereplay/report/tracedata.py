@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from tracereplay.report.data import Fact
+from tracereplay.report.data import Chart, Fact, Line
 from tracereplay.report.numbers import UNKNOWN, count, figure, in_intervals, seconds, share, size
 from tracereplay.trace.reader import Trace
 from tracereplay.trace.summary import TraceSummary, summarize
@@ -21,24 +21,6 @@ RATES = {
     "requests completed": ("bio_events", "complete"),
 }
 """Lines of the charts: name -> table and kind. Page lines count pages, the others events."""
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """Rate of one thing over time, per second in each bin."""
-
-    name: str
-    values: tuple[float, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Chart:
-    """Lines over the same bins."""
-
-    title: str
-    unit: str
-    bin_s: float
-    lines: tuple[Line, ...]
 
 
 @dataclass(frozen=True, slots=True)

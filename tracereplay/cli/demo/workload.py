@@ -29,12 +29,16 @@ SOURCE = "\n".join(
 
 
 def write_sizes(path: Path, flags: int, done: Counter[str], name: str, ends: Callable[[], bool]) -> None:
-    """Write a file in each size, in place; without O_DIRECT, force it to disk after each size."""
+    """Write a file in each size. Without O_DIRECT it is cut first, so that the page cache must take new pages, and
+    forced to disk after each size.
+    """
     buffer = mmap.mmap(-1, SIZES[-1])  # page-aligned, as O_DIRECT needs
     buffer.write(os.urandom(4096) * (SIZES[-1] // 4096))
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | flags, 0o600)
     try:
         for size in SIZES:
+            if not flags:
+                os.ftruncate(fd, 0)
             view = memoryview(buffer)[:size]
             for offset in range(0, BYTES_PER_SIZE, size):
                 os.pwrite(fd, view, offset)
