@@ -19,8 +19,9 @@ from collectors import hostfacts, programs
 from collectors.errors import CollectorError
 from collectors.kernel import BCC_HINT, BPF_MAP_TYPE_RINGBUF, compile_programs, ensure_tracefs, import_bcc
 from collectors.layout import PAGE
+from collectors.pagegeometry import EVENT, find_page_geometry
 from collectors.rings import MappedRing, memory_barrier
-from collectors.tracepoints import PROBES, Probe, chosen, find_formats
+from collectors.tracepoints import PROBES, Probe, UnusableProbeError, chosen, find_formats, read_format
 
 _TINY = """\
 BPF_ARRAY(hits, u64, 1);
@@ -156,15 +157,29 @@ def check_programs() -> Item:
         formats, _ = find_formats(root, list(PROBES))
         usable = [p for p in PROBES if p.event in formats]
         bcc = import_bcc()
-        loaded = compile_programs(programs.source(usable, formats))
-        for probe in usable:
-            loaded.load_func(probe.function.encode(), bcc.BPF.TRACEPOINT)
+        lanes = programs.lanes_of(usable, raw=True)
+        loaded = compile_programs(programs.source(lanes, formats))
+        for lane in lanes:
+            raw = lane.role != programs.TRACEPOINT
+            loaded.load_func(lane.function.encode(), bcc.BPF.RAW_TRACEPOINT if raw else bcc.BPF.TRACEPOINT)
         loaded.cleanup()
     except CollectorError as error:
         return _item("programs", error.message, needed, False, "capture refused", error.hint, blocks=True)
     except Exception as error:
         return _item("programs", str(error), needed, False, "capture refused", "report this as a bug", blocks=True)
-    return _item("programs", f"{len(usable)} programs pass", needed, True)
+    return _item("programs", f"{len(lanes)} programs pass", needed, True)
+
+
+def check_raw_tap() -> Item:
+    """Whether page events can be tapped raw, which also records what interrupts the programs."""
+    effect = "frees inside interrupts are missed now and then, and counted as lost (class recursion)"
+    try:
+        root, _ = ensure_tracefs()
+        geometry, reason = find_page_geometry(read_format(root, EVENT))
+    except (CollectorError, UnusableProbeError) as error:
+        geometry, reason = None, str(error)
+    found = f"works, {1 << geometry.shift} bytes a page structure" if geometry else reason
+    return _item("raw tap", found, "optional", geometry is not None, effect, "none needed")
 
 
 def check_extras() -> list[Item]:
@@ -217,7 +232,7 @@ def findings(groups: list[str]) -> dict[str, Any]:
             result = attempt()
             items += result if isinstance(result, list) else [result]
         if not any(i["blocks"] for i in items):
-            items.append(check_programs())
+            items += [check_programs(), check_raw_tap()]
     items += check_extras()
     blocking = [i for i in items if i["blocks"]]
     reason = "; ".join(f"{i['name']}: {i['found']}" for i in blocking)

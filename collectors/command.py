@@ -30,6 +30,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--ring-mib", type=float, default=16.0, help="page ring per CPU in MiB; bio rings get a quarter")
     made.add_argument("--drain-ms", type=float, default=10.0, help="interval between drains")
     made.add_argument("--raw", metavar="FILE", help="write frames to FILE (must not exist) instead of standard output")
+    made.add_argument("--no-raw-tap", action="store_true", help="page events through perf tracepoints only")
     made.add_argument("--attended", action="store_true", help="stop when stdin ends and when the parent dies")
     made.add_argument("--check", action="store_true", help="try what a capture needs, print the findings as JSON, end")
     return made
@@ -44,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
         return print_findings(args.events)
     from collectors.session import Options, run_session
 
-    options = Options(args.events, args.duration, args.ring_mib, args.drain_ms, args.attended)
+    options = Options(args.events, args.duration, args.ring_mib, args.drain_ms, args.attended, not args.no_raw_tap)
     if args.raw:
         try:
             fd = os.open(args.raw, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

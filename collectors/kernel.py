@@ -8,13 +8,15 @@ import contextlib
 import ctypes
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from collectors import bpfsys, hostfacts, programs
 from collectors.errors import BccUnavailableError, CollectorError, PrivilegeError, ProbeUnavailableError
-from collectors.layout import RINGS, Ring
+from collectors.layout import RINGS, TASK
+from collectors.pagegeometry import PageGeometry
+from collectors.programs import NESTED, TRACEPOINT, Lane
 from collectors.rings import MappedRing, memory_barrier, ring_bytes
 from collectors.stubtree import stub_tree
 from collectors.tracepoints import Format, Probe, tracefs_root
@@ -96,19 +98,29 @@ def compile_programs(text: str) -> Any:
 class LoadedProbes:
     """Programs attached to their tracepoints, recording once the gate is open."""
 
-    def __init__(self, probes: Sequence[Probe], formats: dict[str, Format], ring_mib: float) -> None:
-        self.probes = list(probes)
+    def __init__(
+        self,
+        lanes: Sequence[Lane],
+        formats: Mapping[str, Format],
+        ring_mib: float,
+        geometry: PageGeometry | None,
+    ) -> None:
+        self.lanes = list(lanes)
         self.missing: dict[str, str] = {}
         """Events that could not be attached, with the reason."""
         self.ring_sizes = {ring.index: ring_bytes(ring_mib, ring.share) for ring in RINGS}
         self.rings: dict[tuple[int, int], MappedRing] = {}
         """(ring, CPU) -> reader."""
         self.refused_cpus: dict[int, str] = {}
-        self._formats = formats
+        self._geometry = geometry
         self._barrier = memory_barrier()
-        self._bpf = compile_programs(programs.source(self.probes, formats))
+        self._bpf = compile_programs(programs.source(self.lanes, formats))
         self._lib = __import__("bcc.libbcc", fromlist=["lib"]).lib
-        self._program_fds: dict[str, int] = {}
+        self._program_fds: dict[int, int] = {}
+        self._links: list[int] = []
+        """Raw taps: closing the descriptor detaches."""
+        self._misses: dict[int, int] = {}
+        """Recursion misses of each program when the gate opened."""
 
     def add_cpu(self, cpu: int) -> None:
         """Rings for a CPU; its events count as lost until it has them."""
@@ -142,55 +154,99 @@ class LoadedProbes:
 
     def attach(self) -> None:
         """Attach all programs. Raises ProbeUnavailableError when a group is left without any."""
-        bcc = import_bcc()
         attached: list[Probe] = []
-        for probe in self.probes:
+        for index, lane in enumerate(self.lanes):
+            event = lane.probe.event
+            if lane.role == NESTED and event in self.missing:
+                continue
             said: list[str] = []
             try:
                 with _quiet_stderr() as said:
-                    function = self._bpf.load_func(probe.function.encode(), bcc.BPF.TRACEPOINT)
-                    self._bpf.attach_tracepoint(tp=probe.event.encode(), fn_name=probe.function.encode())
-            except Exception as error:
+                    self._program_fds[index] = self._attach_lane(lane)
+            except Exception as error:  # bcc raises bare Exception
                 words = "".join(said).strip().splitlines()
-                self.missing[probe.event] = f"attach failed: {words[-1] if words else error}"
+                self.missing[event] = f"{event}: attach failed: {words[-1] if words else error}"
                 continue
-            self._program_fds[probe.event] = function.fd
-            attached.append(probe)
-        for group in {p.group for p in self.probes} - {p.group for p in attached} - {"task"}:
-            reasons = "; ".join(r for e, r in self.missing.items())
+            attached.append(lane.probe)
+        wanted = {lane.probe.group for lane in self.lanes} - {"task"}
+        for group in wanted - {p.group for p in attached}:
+            reasons = "; ".join(self.missing.values())
             raise ProbeUnavailableError(f"no tracepoint of group {group!r} could be attached: {reasons}")
+
+    def _attach_lane(self, lane: Lane) -> int:
+        """The program's file descriptor."""
+        bcc = import_bcc()
+        if lane.role == TRACEPOINT:
+            function = self._bpf.load_func(lane.function.encode(), bcc.BPF.TRACEPOINT)
+            self._bpf.attach_tracepoint(tp=lane.probe.event.encode(), fn_name=lane.function.encode())
+            return int(function.fd)
+        function = self._bpf.load_func(lane.function.encode(), bcc.BPF.RAW_TRACEPOINT)
+        link = self._lib.bpf_attach_raw_tracepoint(function.fd, lane.probe.event.split(":")[1].encode())
+        if link < 0:
+            raise OSError("the kernel refuses the raw tracepoint")
+        self._links.append(link)
+        return int(function.fd)
 
     def set_gate(self, is_open: bool) -> None:
         """Start or stop all programs at one instant."""
-        self._bpf[b"gate"][ctypes.c_int(0)] = ctypes.c_uint(int(is_open))
+        table = self._bpf[b"gate"]
+        base, shift = (self._geometry.base, self._geometry.shift) if self._geometry else (0, 0)
+        if is_open:
+            self._misses = self._recursion_misses()
+        table[ctypes.c_int(0)] = table.Leaf(base, shift, int(is_open))
 
-    def counters(self) -> dict[str, dict[str, dict[str, int]]]:
-        """ring name -> CPU -> {seq, full, lock, no_ring}: what the kernel counted; CPUs without any event
-        left out."""
+    def counters(self) -> dict[str, dict[str, dict[str, dict[str, int]]]]:
+        """ring name -> CPU -> lane -> {seq, full, lock, no_ring}: what the kernel counted; where there was
+        nothing to count, left out."""
         per_cpu = self._bpf[b"state"][ctypes.c_int(0)]
-        found: dict[str, dict[str, dict[str, int]]] = {ring.name: {} for ring in RINGS}
+        found: dict[str, dict[str, dict[str, dict[str, int]]]] = {ring.name: {} for ring in RINGS}
         for index, cpu in enumerate(hostfacts.cpus("possible")):
             state = per_cpu[index]
-            for ring in RINGS:
-                counted = state.ring[ring.index]
-                if counted.seq:
-                    values = {"seq": int(counted.seq)}
-                    values.update({name: int(getattr(counted, name)) for name in LOSS_COUNTERS})
-                    found[ring.name][str(cpu)] = values
+            for number, lane in enumerate(self.lanes):
+                for ring, counted in ((lane.probe.ring, state.lane[number]), (TASK, state.note[number])):
+                    if counted.seq:
+                        values = {"seq": int(counted.seq)}
+                        values.update({name: int(getattr(counted, name)) for name in LOSS_COUNTERS})
+                        found[ring.name].setdefault(str(cpu), {})[str(number)] = values
         return found
 
+    def _recursion_misses(self) -> dict[int, int]:
+        return {i: bpfsys.program_info(fd)["recursion_misses"] or 0 for i, fd in self._program_fds.items()}
+
     def program_facts(self) -> dict[str, dict[str, Any]]:
-        """event -> run count and recursion misses, as far as the kernel tells."""
+        """event -> how it is tapped, and how many of its events no program saw since the gate opened.
+
+        ``recursion_misses``: the kernel skipped the program because one was running on that CPU. ``nested``:
+        those of them that the second program recorded. ``lost``: the difference.
+        """
+        now = self._recursion_misses()
+        nested: dict[str, int] = {}
+        for per_lane in self.counters()["page"].values():
+            for number, counted in per_lane.items():
+                lane = self.lanes[int(number)]
+                if lane.role == NESTED:
+                    nested[lane.probe.event] = nested.get(lane.probe.event, 0) + counted["seq"]
         facts: dict[str, dict[str, Any]] = {}
-        for event, fd in self._program_fds.items():
-            try:
-                facts[event] = bpfsys.program_info(fd)
-            except OSError as error:
-                facts[event] = {"error": error.strerror or str(error)}
+        for number in self._program_fds:
+            lane = self.lanes[number]
+            if lane.role == NESTED:
+                continue
+            event = lane.probe.event
+            missed = now[number] - self._misses.get(number, 0)
+            taken = nested.get(event, 0)
+            facts[event] = {
+                "tap": lane.role,
+                "recursion_misses": missed,
+                "nested": taken,
+                "lost": max(0, missed - taken),
+            }
         return facts
 
     def detach(self) -> None:
         """Detach every program; the rings stay for the last drain."""
+        for link in self._links:
+            os.close(link)
+        self._links.clear()
         for event in list(self._bpf.tracepoint_fds):
             self._bpf.detach_tracepoint(event)
 
@@ -202,20 +258,22 @@ class LoadedProbes:
         self._bpf.cleanup()
 
 
-def describe_probes(
-    probes: Sequence[Probe], formats: dict[str, Format], missing: dict[str, str]
+def describe_lanes(
+    lanes: Sequence[Lane], formats: Mapping[str, Format], missing: Mapping[str, str]
 ) -> list[dict[str, Any]]:
-    """Hello's list, in order of ``kind`` codes: event, kind, group, ring, format text, and why not attached
-    if so."""
+    """Hello's ``probes``, in order of the ``kind`` codes of records: event, kind, group, ring, tap, the
+    event's format text, and why it is not attached if so."""
     listing = []
-    for probe in probes:
+    for lane in lanes:
+        probe = lane.probe
         entry: dict[str, Any] = {
             "event": probe.event,
             "kind": probe.kind,
             "group": probe.group,
             "ring": probe.ring.index,
+            "tap": lane.role,
             "attached": probe.event not in missing,
-            "format": formats[probe.event].text,
+            "format": formats[probe.event].text if lane.role != NESTED else "",
         }
         if probe.event in missing:
             entry["reason"] = missing[probe.event]
@@ -226,14 +284,3 @@ def describe_probes(
 def describe_rings(sizes: dict[int, int]) -> list[dict[str, Any]]:
     """Hello's record layouts."""
     return [dict(ring.describe(), bytes_per_cpu=sizes[ring.index]) for ring in RINGS]
-
-
-__all__ = [
-    "LoadedProbes",
-    "Ring",
-    "compile_programs",
-    "describe_probes",
-    "describe_rings",
-    "ensure_tracefs",
-    "import_bcc",
-]

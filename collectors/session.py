@@ -8,15 +8,17 @@ import os
 import select
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from collectors import bpfsys, hostfacts
 from collectors.errors import CollectorError, ProbeUnavailableError, ReaderGoneError
-from collectors.kernel import LoadedProbes, describe_probes, describe_rings, ensure_tracefs, import_bcc
+from collectors.kernel import LoadedProbes, describe_lanes, describe_rings, ensure_tracefs, import_bcc
 from collectors.layout import RINGS
 from collectors.output import Output
+from collectors.pagegeometry import EVENT, PageGeometry, find_page_geometry
+from collectors.programs import lanes_of
 from collectors.protocol import FRAME_HEADER, VERSION, FrameType, frame_header, json_frame, stream_header
 from collectors.snapshots import take_snapshot
 from collectors.tracepoints import chosen, find_formats
@@ -36,6 +38,8 @@ class Options:
     drain_ms: float = 10.0
     attended: bool = False
     """Stop when standard input ends and when the parent process dies."""
+    raw_tap: bool = True
+    """Tap page events raw where the kernel allows it (see programs.py)."""
 
 
 class StopRequest:
@@ -68,6 +72,9 @@ class Session:
         self.stopped_ns = 0
         self._watermark = 0
         self._limits: dict[Any, int] = {}
+        self._no_raw = ""
+        """Why page events are not tapped raw; empty: they are."""
+        self._programs: dict[str, dict[str, Any]] = {}
 
     # ------------------------------------------------------------ life
     def run(self) -> None:
@@ -86,17 +93,20 @@ class Session:
                 raise ProbeUnavailableError(
                     f"no usable tracepoint in group {group!r}: {reasons}", "see `tracereplay doctor`"
                 )
-        loaded = self.loaded = LoadedProbes(usable, formats, self._ring_mib())
+        geometry, self._no_raw = self._page_geometry(formats)
+        lanes = lanes_of(usable, raw=geometry is not None)
+        loaded = self.loaded = LoadedProbes(lanes, formats, self._ring_mib(), geometry)
         try:
             loaded.add_online_cpus()
             loaded.attach()
             missing.update(loaded.missing)
-            self.output.send([stream_header(), self._hello(bcc, tracefs, how, usable, formats, missing)])
+            self.output.send([stream_header(), self._hello(bcc, tracefs, how, formats, missing)])
             self._snapshot("start")
             self._record()
         finally:
             loaded.set_gate(False)
             self.stopped_ns = time.monotonic_ns()
+            self._programs = loaded.program_facts()
             loaded.detach()
         self._finish()
         loaded.close()
@@ -153,7 +163,7 @@ class Session:
                 "counters": self.loaded.counters(),
                 "drained": self.drained,
                 "refused_cpus": {str(k): v for k, v in self.loaded.refused_cpus.items()},
-                "programs": self.loaded.program_facts(),
+                "programs": self._programs,
                 "cost": self._cost(),
             },
         )
@@ -224,6 +234,16 @@ class Session:
         )
         return cost
 
+    def _page_geometry(self, formats: Mapping[str, Any]) -> tuple[PageGeometry | None, str]:
+        """What the raw tap of page events needs, and if it is not there, why."""
+        if "page" not in self.options.groups:
+            return None, "no page events wanted"
+        if not self.options.raw_tap:
+            return None, "switched off"
+        if EVENT not in formats:
+            return None, f"no {EVENT}"
+        return find_page_geometry(formats[EVENT])
+
     def _ring_mib(self) -> float:
         """At most 1/32 of the memory for all rings together."""
         per_cpu_share = sum(1.0 / ring.share for ring in RINGS)
@@ -235,7 +255,6 @@ class Session:
         bcc: Any,
         tracefs: Any,
         how: str,
-        usable: Sequence[Any],
         formats: dict[str, Any],
         missing: dict[str, str],
     ) -> bytes:
@@ -255,8 +274,9 @@ class Session:
             "groups": self.options.groups,
             "drain_ms": self.options.drain_ms,
             "rings": describe_rings(self.loaded.ring_sizes),
-            "probes": describe_probes(usable, formats, missing),
+            "probes": describe_lanes(self.loaded.lanes, formats, missing),
             "missing": missing,
+            "no_raw_tap": self._no_raw,
         }
         return json_frame(FrameType.HELLO, hello, mono_ns=time.monotonic_ns())
 

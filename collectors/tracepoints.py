@@ -83,6 +83,9 @@ class Probe:
     extra: tuple[tuple[str, str], ...] = ()
     """Further (event field, C statement) pairs; the statement is used when the field exists, with ``{v}``
     its value."""
+    raw: tuple[str, ...] = ()
+    """Record fields in the order of the tracepoint's arguments (TP_PROTO), for a raw tap; ``page`` is a
+    struct page pointer. Empty: no raw tap."""
 
     @property
     def function(self) -> str:
@@ -96,8 +99,12 @@ class Probe:
             raise UnusableProbeError(f"{self.event} has no field {', '.join(missing)} on this kernel")
 
 
-def _page(event: str, kind: str, group: str, copy: dict[str, str], extra: tuple[tuple[str, str], ...] = ()) -> Probe:
-    return Probe("kmem:" + event, kind, group, PAGE, copy, extra)
+def _page(event: str, kind: str, copy: dict[str, str], *raw: str) -> Probe:
+    return Probe("kmem:" + event, kind, "page", PAGE, copy, raw=raw)
+
+
+def _buddy(event: str, kind: str, copy: dict[str, str], extra: tuple[tuple[str, str], ...] = ()) -> Probe:
+    return Probe("kmem:" + event, kind, "buddy", PAGE, copy, extra)
 
 
 _BIO_COMMON = {"dev": "dev", "sector": "sector", "rwbs": "rwbs"}
@@ -109,20 +116,23 @@ def _bio(event: str, kind: str, **copy: str) -> Probe:
 
 _PFN_ORDER = {"pfn": "pfn", "order": "order"}
 PROBES: tuple[Probe, ...] = (
-    _page("mm_page_alloc", "alloc", "page", {**_PFN_ORDER, "gfp": "gfp_flags", "migratetype": "migratetype"}),
-    _page("mm_page_free", "free", "page", _PFN_ORDER),
     _page(
+        "mm_page_alloc",
+        "alloc",
+        {**_PFN_ORDER, "gfp": "gfp_flags", "migratetype": "migratetype"},
+        *("page", "order", "gfp", "migratetype"),
+    ),
+    _page("mm_page_free", "free", _PFN_ORDER, "page", "order"),
+    _buddy(
         "mm_page_alloc_zone_locked",
         "zone_locked",
-        "buddy",
         {**_PFN_ORDER, "migratetype": "migratetype"},
         (("percpu_refill", f"e->flags |= {{v}} ? {FLAG_REFILL} : 0;"),),
     ),
-    _page("mm_page_pcpu_drain", "drain", "buddy", {**_PFN_ORDER, "migratetype": "migratetype"}),
-    _page(
+    _buddy("mm_page_pcpu_drain", "drain", {**_PFN_ORDER, "migratetype": "migratetype"}),
+    _buddy(
         "mm_page_alloc_extfrag",
         "extfrag",
-        "buddy",
         {"pfn": "pfn", "order": "alloc_order", "migratetype": "alloc_migratetype"},
         (
             # No gfp in this event: its word carries the three values that only this event has.

@@ -7,13 +7,16 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from collectors.kernel import describe_probes, describe_rings
+from collectors.kernel import describe_lanes, describe_rings
 from collectors.layout import BIO, PAGE, RINGS, TASK, Ring
+from collectors.programs import lanes_of
 from collectors.protocol import FrameType, frame_header, json_frame, stream_header
 from collectors.tracepoints import PROBES, parse_format
 from tests.kernel_formats import formats
 
-KIND = {probe.kind: index for index, probe in enumerate(PROBES)}
+LANES = lanes_of(PROBES, raw=True)
+KIND = {lane.probe.kind + ("_nested" if lane.role == "nested" else ""): i for i, lane in enumerate(LANES)}
+"""Kind of event -> number of its program; ``alloc_nested``, ``free_nested`` for the second taps."""
 _CODES = {"u8": "B", "u16": "H", "u32": "I", "s32": "i", "u64": "Q"}
 
 
@@ -43,33 +46,35 @@ def hello(**changes: Any) -> dict[str, Any]:
         "groups": ["page", "bio", "buddy"],
         "drain_ms": 10.0,
         "rings": describe_rings({ring.index: 1 << 20 for ring in RINGS}),
-        "probes": describe_probes(PROBES, parsed, {}),
+        "probes": describe_lanes(LANES, parsed, {}),
         "missing": {},
+        "no_raw_tap": "",
     }
     return {**value, **changes}
 
 
 class Stream:
-    """Collects frames; positions and sequence numbers are kept per ring and CPU."""
+    """Collects frames; positions are kept per ring and CPU, sequence numbers per program as well."""
 
     def __init__(self, greeting: dict[str, Any] | None = None) -> None:
         self.data = stream_header() + json_frame(FrameType.HELLO, greeting or hello(), mono_ns=100)
         self._position: dict[tuple[int, int], int] = {}
-        self._seq: dict[tuple[int, int], int] = {}
-        self.counted: dict[tuple[str, int], dict[str, int]] = {}
+        self._seq: dict[tuple[Ring, int, int], int] = {}
+        self._lost: dict[tuple[Ring, int, int], dict[str, int]] = {}
 
-    def skip(self, ring: Ring, cpu: int, n: int, why: str = "full") -> None:
-        """Let the kernel lose ``n`` records."""
-        self._seq[ring.index, cpu] = self._seq.get((ring.index, cpu), 0) + n
-        of = self.counted.setdefault((ring.name, cpu), {})
+    def skip(self, ring: Ring, cpu: int, n: int, *, kind: str = "alloc", why: str = "full") -> None:
+        """Let the kernel lose ``n`` records of a program."""
+        key = (ring, cpu, KIND[kind])
+        self._seq[key] = self._seq.get(key, 0) + n
+        of = self._lost.setdefault(key, {})
         of[why] = of.get(why, 0) + n
 
-    def one(self, ring: Ring, cpu: int, **values: Any) -> bytes:
-        """The next record of a ring."""
-        key = (ring.index, cpu)
+    def one(self, ring: Ring, cpu: int, kind: str = "alloc", **values: Any) -> bytes:
+        """The next record of a program."""
+        key = (ring, cpu, KIND[kind])
         seq = self._seq.get(key, 0)
         self._seq[key] = seq + 1
-        return record(ring, seq=seq & 0xFFFFFFFF, **values)
+        return record(ring, seq=seq & 0xFFFFFFFF, kind=KIND[kind], **values)
 
     def batch(self, ring: Ring, cpu: int, *records: bytes) -> Stream:
         """Send records of one CPU."""
@@ -94,12 +99,13 @@ class Stream:
         """The gate opens."""
         return self.json(FrameType.STATUS, {"event": "started", "started_ns": at_ns, "cost": {"cpu_seconds": 0.1}})
 
-    def counters(self) -> dict[str, dict[str, dict[str, int]]]:
+    def counters(self) -> dict[str, dict[str, dict[str, dict[str, int]]]]:
         """What the kernel counted, as the closing frame gives it."""
-        found: dict[str, dict[str, dict[str, int]]] = {ring.name: {} for ring in RINGS}
-        for (index, cpu), seq in self._seq.items():
-            lost = self.counted.get((RINGS[index].name, cpu), {})
-            found[RINGS[index].name][str(cpu)] = {"seq": seq, "full": 0, "lock": 0, "no_ring": 0, **lost}
+        found: dict[str, dict[str, dict[str, dict[str, int]]]] = {ring.name: {} for ring in RINGS}
+        for (ring, cpu, number), seq in self._seq.items():
+            lost = self._lost.get((ring, cpu, number), {})
+            counted = {"seq": seq, "full": 0, "lock": 0, "no_ring": 0, **lost}
+            found[ring.name].setdefault(str(cpu), {})[str(number)] = counted
         return found
 
     def close(self, stopped_ns: int = 9000, **changes: Any) -> Stream:

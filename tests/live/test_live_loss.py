@@ -15,10 +15,10 @@ import pytest
 
 from collectors.layout import PAGE
 from tracereplay.trace import frames
-from tracereplay.trace.capture import Recording
 from tracereplay.trace.collector_process import CollectorProcess, collectors_directory
 from tracereplay.trace.metadata import TraceMetadata
 from tracereplay.trace.reader import Trace
+from tracereplay.trace.recording import Recording
 from tracereplay.trace.validate import validate_trace
 from tracereplay.trace.writer import TraceWriter
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -67,7 +68,7 @@ def test_enough_bytes_or_enough_time_hands_batches_on(tmp_path: Path) -> None:
 def test_a_stream_cut_anywhere_is_named(tmp_path: Path) -> None:
     whole = small_stream().data
     for cut in range(0, len(whole), 7):
-        with pytest.raises(CollectorError, match="ended|not a collector"):
+        with pytest.raises(CollectorError, match=r"ended|not a collector"):
             packets(whole[:cut], tmp_path)
 
 
@@ -77,10 +78,9 @@ def test_batches_before_the_cut_are_not_lost(tmp_path: Path) -> None:
     path = tmp_path / "stream.raw"
     path.write_bytes(whole.data[: closing + 40])
     fd = os.open(path, os.O_RDONLY)
-    got = []
+    got: list[frames.Packet] = []
     with pytest.raises(CollectorError, match="inside a frame of type 6"):
-        for packet in frames.read_ahead(frames.read_packets(fd)):
-            got.append(packet)
+        got.extend(frames.read_ahead(frames.read_packets(fd)))
     os.close(fd)
     assert isinstance(got[-1], frames.Batches)
     assert sum(len(d) for d in got[-1].slabs.values()) == 120
@@ -91,6 +91,10 @@ def test_unknown_frame_types_are_skipped(tmp_path: Path) -> None:
     stream.data += frame_header(99, 5) + b"\xff\xfe\x00ab"
     got = packets(stream.close().data, tmp_path)
     assert [p.type for p in got if isinstance(p, frames.Message)] == [frames.HELLO, frames.CLOSING]
+
+
+def greeting(value: dict[str, Any]) -> bytes:
+    return stream_header() + json_frame(FrameType.HELLO, value)
 
 
 def damaged() -> dict[str, tuple[bytes, str]]:
@@ -115,12 +119,9 @@ def damaged() -> dict[str, tuple[bytes, str]]:
             + bytes(40),
             "skips from 40 to 80",
         ),
-        "other byte order": (stream_header() + json_frame(FrameType.HELLO, hello(byteorder="big")), "big-endian host"),
-        "hello without rings": (stream_header() + json_frame(FrameType.HELLO, {"byteorder": "little"}), "hello is damaged"),
-        "silly stride": (
-            stream_header() + json_frame(FrameType.HELLO, {"byteorder": "little", "rings": [{"stride": 3}]}),
-            "hello is damaged",
-        ),
+        "other byte order": (greeting(hello(byteorder="big")), "big-endian host"),
+        "hello without rings": (greeting({"byteorder": "little"}), "hello is damaged"),
+        "silly stride": (greeting({"byteorder": "little", "rings": [{"stride": 3}]}), "hello is damaged"),
     }  # fmt: skip
 
 

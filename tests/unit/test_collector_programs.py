@@ -8,13 +8,14 @@ import pytest
 
 from collectors import programs, protocol, stubtree
 from collectors.layout import RINGS
+from collectors.pagegeometry import PageGeometry, solve
 from collectors.tracepoints import PROBES, UnusableProbeError, chosen, find_formats, parse_format
 from tests.kernel_formats import KERNELS, format_text, formats
 
 
-def source(kernel: str) -> str:
+def source(kernel: str, *, raw: bool = False) -> str:
     parsed = {event: parse_format(text) for event, text in formats(kernel).items()}
-    return programs.source(list(PROBES), parsed)
+    return programs.source(programs.lanes_of(PROBES, raw=raw), parsed)
 
 
 def part(text: str, start: str) -> str:
@@ -62,10 +63,12 @@ def test_rwbs_is_copied_from_its_place_in_aligned_pieces(kernel: str, offset: in
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_every_byte_of_a_record_is_written(kernel: str) -> None:
-    text = source(kernel)
-    for probe in PROBES:
-        program = part(text, f"int {probe.function}(")
+@pytest.mark.parametrize("raw", [False, True])
+def test_every_byte_of_a_record_is_written(kernel: str, raw: bool) -> None:
+    text = source(kernel, raw=raw)
+    for lane in programs.lanes_of(PROBES, raw=raw):
+        probe = lane.probe
+        program = part(text, f"int {lane.function}(")
         for field in probe.ring.fields:
             if field.name in ("ts", "seq", "flags"):
                 continue  # by reserve_*
@@ -92,6 +95,52 @@ def test_groups_choose_probes_and_tasks_always_come_along() -> None:
     assert {p.group for p in chosen(["bio"])} == {"bio", "task"}
     assert [p.event for p in chosen(["page"])] == ["kmem:mm_page_alloc", "kmem:mm_page_free", "task:task_rename"]
     assert issubclass(UnusableProbeError, Exception)
+
+
+def test_a_raw_tap_has_two_programs_and_the_nested_ones_come_last() -> None:
+    """The nested program relies on running after the raw one, which relies on being attached after it."""
+    lanes = programs.lanes_of(chosen(["page", "buddy"]), raw=True)
+    roles = [(lane.probe.kind, lane.role) for lane in lanes]
+    assert roles[:3] == [("alloc", "raw"), ("free", "raw"), ("zone_locked", "tracepoint")]
+    assert roles[-2:] == [("alloc", "nested"), ("free", "nested")]
+    assert {lane.role for lane in programs.lanes_of(PROBES, raw=False)} == {"tracepoint"}
+
+
+def test_every_program_counts_in_a_lane_of_its_own() -> None:
+    text = source("6.18", raw=True)
+    lanes = programs.lanes_of(PROBES, raw=True)
+    for index, lane in enumerate(lanes):
+        program = part(text, f"int {lane.function}(")
+        assert f"&s->lane[{index}]" in program
+        assert f"e->kind = {index};" in program
+    assert f"struct lane_state lane[{len(lanes)}];" in text
+
+
+def line(base: int, size: int, frames: list[int]) -> list[tuple[int, int]]:
+    return [(base + size * pfn, pfn) for pfn in frames]
+
+
+def test_page_geometry_is_found_from_pointers_and_frames() -> None:
+    base = 0xFFFF_EA00_0000_0000
+    frames = [5 * n * n + 17 for n in range(60)]
+    assert solve(line(base, 64, frames)) == PageGeometry(base, 6)
+    mixed = line(base, 64, frames)
+    mixed[7] = (mixed[7][0], mixed[30][1])  # an interrupt swapped a pair
+    assert solve(mixed) == PageGeometry(base, 6)
+
+
+@pytest.mark.parametrize(
+    "pairs",
+    [
+        [],
+        line(1 << 40, 64, list(range(20))),  # too few
+        line(1 << 40, 56, list(range(100))),  # no power of two
+        line(1 << 40, 64, list(range(50))) + line(1 << 41, 64, list(range(1000, 1050))),  # sections
+        [(1 << 40, 3)] * 100,
+    ],
+)
+def test_page_geometry_is_refused_where_it_does_not_hold(pairs: list[tuple[int, int]]) -> None:
+    assert solve(pairs) is None
 
 
 def test_records_are_packed_and_page_records_stay_small() -> None:

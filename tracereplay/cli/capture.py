@@ -13,7 +13,7 @@ from tracereplay.cli.console import note, warn
 from tracereplay.errors import UsageError
 
 if TYPE_CHECKING:
-    from tracereplay.trace.capture import CaptureSummary, Progress
+    from tracereplay.trace.recording import CaptureSummary, Progress
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)?")

@@ -8,25 +8,20 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import resource
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import tracereplay.errors as errors
-from tracereplay.errors import CaptureError, CollectorError, ImportFormatError, TracereplayError, UsageError
+from tracereplay.errors import CollectorError, UsageError
 from tracereplay.trace import frames
 from tracereplay.trace.collector_process import CollectorProcess
-from tracereplay.trace.decode import COUNTER_CLASSES, Loss, RingDecoder, RingLayout
-from tracereplay.trace.event_batches import BioBatches, PageBatches, TaskTable, loss_batch
 from tracereplay.trace.metadata import TraceMetadata
-from tracereplay.trace.printfmt import gfp_names, migratetype_names
-from tracereplay.trace.snapshots import snapshot_batch, snapshot_rows
+from tracereplay.trace.recording import CaptureSummary, Progress, Recording
 from tracereplay.trace.writer import TraceWriter
 
 EVENT_GROUPS = ("page", "bio", "buddy")
@@ -64,33 +59,6 @@ class CaptureOptions:
             raise UsageError(f"rings of {self.ring_mib} MiB are out of range", hint="--ring-mib takes 0.0625 to 1024")
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """State of a running capture, about once a second."""
-
-    elapsed_s: float
-    events: int
-    lost: int
-
-
-@dataclass(slots=True)
-class CaptureSummary:
-    """What a capture brought home."""
-
-    path: Path
-    duration_s: float = 0.0
-    events: dict[str, int] = field(default_factory=dict)
-    """Rows by event table."""
-    lost: int = 0
-    bytes_on_disk: int = 0
-    reason: str = ""
-    """Why it ended: duration, asked, a signal's name."""
-    missing: dict[str, str] = field(default_factory=dict)
-    """Tracepoints that were wanted and could not be used, with the reason."""
-    self_cost: dict[str, Any] = field(default_factory=dict)
-    command_status: int | None = None
-
-
 def capture(
     path: str | Path, options: CaptureOptions, *, on_progress: Callable[[Progress], None] | None = None
 ) -> CaptureSummary:
@@ -123,224 +91,6 @@ def capture(
                 recording.give_up()
     summary.command_status = command.wait()
     return summary
-
-
-class Recording:
-    """Turns the packets of one stream, live or from a file, into a finished trace."""
-
-    def __init__(
-        self,
-        writer: TraceWriter,
-        *,
-        on_progress: Callable[[Progress], None] | None = None,
-        on_started: Callable[[], None] | None = None,
-    ) -> None:
-        self._writer = writer
-        self._on_progress = on_progress
-        self._on_started = on_started
-        self._decoders: list[RingDecoder] = []
-        self._builders: dict[str, PageBatches | BioBatches] = {}
-        self._tasks = TaskTable()
-        self._rows: dict[str, int] = {"page_events": 0, "bio_events": 0}
-        self._lost: dict[str, int] = {}
-        self._missing: dict[str, str] = {}
-        self._started_ns = 0
-        self._cpu_at_start = _cpu_seconds()
-        self._collector_startup_s = 0.0
-
-    def run(self, packets: Iterator[frames.Packet]) -> CaptureSummary:
-        """Consume the stream to its end, finish the trace, say what came.
-
-        Raises the error that an ERROR frame names, and CollectorError for a stream that makes no sense.
-        """
-        for packet in packets:
-            if isinstance(packet, frames.Batches):
-                self._flush(packet.slabs, packet.watermark_ns)
-            elif packet.type == frames.HELLO:
-                self._hello(packet.value)
-            elif packet.type == frames.SNAPSHOT:
-                self._snapshot(packet)
-            elif packet.type == frames.STATUS:
-                self._status(packet)
-            elif packet.type == frames.ERROR:
-                raise named_error(packet.value)
-            else:
-                return self._close(packet.value)
-        raise CollectorError("the collector's stream ended without its closing frame")
-
-    def give_up(self) -> None:
-        """Keep what was written, mark the trace incomplete; a trace without any event is removed."""
-        if not any(self._rows.values()):
-            self._writer.discard()
-            return
-        with contextlib.suppress(TracereplayError):
-            self._flush({}, None)
-            self._writer.write("tasks", self._tasks.batch())
-        self._writer.abort()
-
-    # ------------------------------------------------------------ frames
-    def _hello(self, hello: Mapping[str, Any]) -> None:
-        try:
-            probes: list[dict[str, Any]] = list(hello["probes"])
-            layouts = [RingLayout.from_hello(ring) for ring in hello["rings"]]
-            by_name = {layout.name: layout for layout in layouts}
-            self._builders = {
-                "page": PageBatches(by_name["page"], probes),
-                "bio": BioBatches(by_name["bio"], probes),
-            }
-            self._missing = dict(hello.get("missing", {}))
-            metadata = self._writer.metadata
-            metadata.host = dict(hello["host"])
-            clock = hello["clock"]
-            metadata.clock = {
-                "name": clock["name"],
-                "resolution_ns": clock["resolution_ns"],
-                "triples": [clock["triple"]],
-            }
-            metadata.events = [p["event"] for p in probes if p["attached"] and p["group"] != "task"]
-            formats = {p["event"]: p["format"] for p in probes}
-            metadata.gfp_flags = gfp_names(formats.get("kmem:mm_page_alloc", ""))
-            metadata.source.update(
-                collector={k: hello[k] for k in ("protocol", "bcc", "python", "tracefs", "drain_ms", "groups")},
-                rings={r["name"]: r["bytes_per_cpu"] for r in hello["rings"]},
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise CollectorError(f"the collector's hello is damaged: {error!r}") from None
-        metadata.notes += [f"not recorded: {reason}" for reason in self._missing.values()]
-        self._decoders = [RingDecoder(layout) for layout in layouts]
-
-    def _snapshot(self, message: frames.Message) -> None:
-        files = message.value.get("files", {})
-        phase = str(message.value.get("phase"))
-        metadata = self._writer.metadata
-        for name, reason in message.value.get("errors", {}).items():
-            metadata.notes.append(f"snapshot {phase}: {name} not read: {reason}")
-        if not metadata.migratetypes:
-            metadata.migratetypes = migratetype_names(files.get("pagetypeinfo", ""))
-        try:
-            rows = snapshot_rows(files)
-        except ImportFormatError as error:
-            metadata.notes.append(f"snapshot {phase}: {error.message}")
-            return
-        self._writer.write("snapshots", snapshot_batch(rows, message.mono_ns, phase))
-
-    def _status(self, message: frames.Message) -> None:
-        event = message.value.get("event")
-        if event == "started":
-            self._started_ns = int(message.value["started_ns"])
-            self._cpu_at_start = _cpu_seconds()
-            self._collector_startup_s = float(message.value["cost"]["cpu_seconds"])
-            if self._on_started is not None:
-                self._on_started()
-        if self._on_progress is not None and event != "stopped":
-            totals = [d.totals() for d in self._decoders if d.layout.table != "tasks"]
-            elapsed = (message.mono_ns - self._started_ns) / 1e9
-            self._on_progress(Progress(elapsed, sum(t["seen"] for t in totals), sum(t["lost"] for t in totals)))
-
-    def _flush(self, slabs: Mapping[frames.SlabKey, frames.Bytes], watermark_ns: int | None) -> None:
-        if slabs and not self._decoders:
-            raise CollectorError("the collector's stream has records before its hello")
-        for index, decoder in enumerate(self._decoders):
-            mine = {cpu: data for (ring, cpu), data in slabs.items() if ring == index}
-            records = decoder.flush(mine, watermark_ns)
-            if records is not None:
-                builder = self._builders.get(decoder.layout.name)
-                if builder is not None:
-                    self._writer.write(decoder.layout.table, builder.batch(records))
-                    self._rows[decoder.layout.table] += len(records)
-                elif decoder.layout.table == "tasks":
-                    self._tasks.add(records)
-            if decoder.losses:
-                self._write_losses(decoder.losses)
-                decoder.losses.clear()
-
-    def _write_losses(self, losses: Sequence[Loss]) -> None:
-        for loss in losses:
-            self._lost[loss.cls] = self._lost.get(loss.cls, 0) + loss.n
-        self._writer.write("loss", loss_batch(losses))
-
-    # ------------------------------------------------------------ end
-    def _close(self, closing: Mapping[str, Any]) -> CaptureSummary:
-        self._flush({}, None)
-        try:
-            started, stopped = int(closing["started_ns"]), int(closing["stopped_ns"])
-            for decoder in self._decoders:
-                decoder.close(closing["counters"].get(decoder.layout.name, {}), stopped)
-                if decoder.losses:
-                    self._write_losses(decoder.losses)
-            recursion = self._recursion(closing["programs"], started, stopped)
-            if recursion:
-                self._write_losses(recursion)
-            metadata = self._writer.metadata
-            metadata.clock["triples"].append(closing["clock"])
-            metadata.loss = {"by_class": kernel_losses(closing["counters"], recursion)}
-            metadata.self_cost = self._cost(closing, stopped - started)
-        except (KeyError, TypeError, ValueError) as error:
-            raise CollectorError(f"the collector's closing frame is damaged: {error!r}") from None
-        for cpu, reason in closing.get("refused_cpus", {}).items():
-            metadata.notes.append(f"CPU {cpu} came online and got no ring, its events are lost: {reason}")
-        if any(d.late for d in self._decoders):
-            metadata.notes.append(f"{sum(d.late for d in self._decoders)} records came late and were moved in time")
-        self._writer.write("tasks", self._tasks.batch())
-        path = self._writer.finish()
-        return CaptureSummary(
-            path=path,
-            duration_s=(stopped - started) / 1e9,
-            events=dict(self._rows),
-            lost=sum(self._lost.values()),
-            bytes_on_disk=sum(f.stat().st_size for f in path.rglob("*.parquet")),
-            reason=str(closing.get("reason")),
-            missing=self._missing,
-            self_cost=metadata.self_cost,
-        )
-
-    def _recursion(self, programs: Mapping[str, Mapping[str, Any]], started: int, stopped: int) -> list[Loss]:
-        """Events that a program missed because another one ran on its CPU: counted by the kernel, no place
-        in time."""
-        tables = {"kmem": "page_events", "block": "bio_events", "task": "tasks"}
-        return [
-            Loss(tables[event.split(":")[0]], None, started, stopped, int(facts["recursion_misses"]), "recursion")
-            for event, facts in programs.items()
-            if facts.get("recursion_misses")
-        ]
-
-    def _cost(self, closing: Mapping[str, Any], duration_ns: int) -> dict[str, Any]:
-        """What recording cost; compiling and attaching the programs apart, since that does not grow with the events."""
-        used = resource.getrusage(resource.RUSAGE_SELF)
-        writer_s = _cpu_seconds() - self._cpu_at_start
-        collector = dict(closing["cost"])
-        collector["startup_cpu_seconds"] = self._collector_startup_s
-        recording_s = float(collector["cpu_seconds"]) - self._collector_startup_s + writer_s
-        events = sum(self._rows.values())
-        return {
-            "duration_ns": duration_ns,
-            "events": events,
-            "collector": collector,
-            "writer": {"cpu_seconds": writer_s, "max_rss_bytes": used.ru_maxrss * 1024},
-            "cpu_ns_per_event": recording_s * 1e9 / events if events else None,
-            "programs": dict(closing["programs"]),
-        }
-
-
-def kernel_losses(counters: Mapping[str, Any], recursion: Sequence[Loss]) -> dict[str, int]:
-    """Loss by class as the kernel counted it, for comparison with the ``loss`` table."""
-    by_class: dict[str, int] = {}
-    for per_cpu in counters.values():
-        for counted in per_cpu.values():
-            for counter, cls in COUNTER_CLASSES.items():
-                if counted.get(counter):
-                    by_class[cls] = by_class.get(cls, 0) + int(counted[counter])
-    if recursion:
-        by_class["recursion"] = sum(x.n for x in recursion)
-    return by_class
-
-
-def named_error(value: Mapping[str, Any]) -> CaptureError:
-    """The error that an ERROR frame names; CollectorError for a name that is none of capture's."""
-    kind = getattr(errors, str(value.get("error")), CollectorError)
-    if not (isinstance(kind, type) and issubclass(kind, CaptureError)):
-        kind = CollectorError
-    return kind(str(value.get("message", "the collector failed")), hint=value.get("hint") or None)
 
 
 class _Command:
@@ -393,11 +143,6 @@ def _orderly_signals(stop: Callable[[], None]) -> Iterator[None]:
     finally:
         for number, old in before.items():
             signal.signal(number, old)
-
-
-def _cpu_seconds() -> float:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
 
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3

@@ -1,6 +1,7 @@
 """From raw ring records to columns: merge of the CPUs by time, gaps by sequence number. No loop over events.
 
-A ring of one CPU is in time order by itself. A flush takes, from every CPU, what is older than the watermark
+A ring of one CPU is in time order by itself, but for records that an interrupt made while another program was
+about to take its time. A flush takes, from every CPU, what is older than the watermark
 (nothing older can come any more), sorts it by (time, CPU), and keeps the rest for the next one.
 """
 
@@ -78,16 +79,23 @@ class RingLayout:
 
 
 @dataclass(slots=True)
-class _Stream:
-    """What is known of one CPU's ring."""
+class _Lane:
+    """What is known of one program on one CPU: it numbers its records."""
 
-    waiting: list[Array] = field(default_factory=list)
-    """Records that wait for the watermark, in ring order."""
     next_seq: int = 0
     """Records counted by the kernel up to the last one seen: seen and lost."""
     seen: int = 0
     last_ns: int | None = None
     lost_by_class: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Stream:
+    """What is known of one CPU's ring."""
+
+    waiting: list[Array] = field(default_factory=list)
+    """Records that wait for the watermark, in ring order."""
+    lanes: dict[int, _Lane] = field(default_factory=dict)
 
 
 class Records:
@@ -166,14 +174,13 @@ class RingDecoder:
             stream = self._streams[cpu]
             waiting, stream.waiting = stream.waiting, []
             for records in waiting:
-                end = len(records)
-                if not end:
+                if not len(records):
                     continue
-                if watermark_ns is not None and int(records["ts"][-1]) >= watermark_ns:
-                    end = int(np.searchsorted(records["ts"], watermark_ns))
-                    stream.waiting.append(records[end:].copy())
-                if end:
-                    parts.append((cpu, records[:end]))
+                due, rest = _split(records, watermark_ns)
+                if len(rest):
+                    stream.waiting.append(rest.copy())
+                if len(due):
+                    parts.append((cpu, due))
         return parts
 
     def _records(self, cpu: int, raw: Bytes) -> Array:
@@ -189,67 +196,104 @@ class RingDecoder:
         return records
 
     def _count(self, cpu: int, stream: _Stream, records: Array) -> None:
-        """Advance the sequence number; every jump becomes a loss row."""
-        if not len(records):
-            return
-        seq = records["seq"]
-        count = len(records)
-        expected = stream.next_seq & 0xFFFFFFFF
-        if int(seq[0]) != expected or (int(seq[-1]) - int(seq[0]) + 1) & 0xFFFFFFFF != count:
-            self._gaps(cpu, stream, records, expected)
-            jump = (int(seq[-1]) + 1 - expected) & 0xFFFFFFFF
-        else:
-            jump = count
-        stream.next_seq += jump
-        stream.seen += count
-        stream.last_ns = int(records["ts"][-1])
+        """Advance the sequence numbers, lane by lane; every jump becomes a loss row."""
+        kinds = np.ascontiguousarray(records["kind"])
+        left = len(records)
+        number = 0
+        while left and number < 256:
+            count = int(np.count_nonzero(kinds == number))
+            if count:
+                left -= count
+                self._count_lane(cpu, stream.lanes.setdefault(number, _Lane()), records, kinds, (number, count))
+            number += 1
 
-    def _gaps(self, cpu: int, stream: _Stream, records: Array, expected: int) -> None:
+    def _count_lane(self, cpu: int, lane: _Lane, records: Array, kinds: Array, which: tuple[int, int]) -> None:
+        number, count = which
+        last = records[_last(kinds, number)]
+        expected = lane.next_seq & 0xFFFFFFFF
+        jump = (int(last["seq"]) + 1 - expected) & 0xFFFFFFFF
+        lost = 0 if jump == count else self._gaps(cpu, lane, records[kinds == number], expected)
+        lane.next_seq += count + lost
+        lane.seen += count
+        lane.last_ns = int(last["ts"])
+
+    def _gaps(self, cpu: int, lane: _Lane, records: Array, expected: int) -> int:
+        """Book the gaps before and between a lane's records; how many are missing."""
         seq = np.ascontiguousarray(records["seq"])
         before = np.empty_like(seq)
         before[0] = (expected - 1) & 0xFFFFFFFF
         before[1:] = seq[:-1]
         missing = seq - before - np.uint32(1)
         for row in np.flatnonzero(missing):
-            t0 = int(records["ts"][row - 1]) if row else stream.last_ns
+            t0 = int(records["ts"][row - 1]) if row else lane.last_ns
             cls = FLAG_LOST.get(int(records["flags"][row]) & _LOST_MASK, "unknown")
-            self._book(stream, Loss(self.layout.table, cpu, t0, int(records["ts"][row]), int(missing[row]), cls))
+            self._book(lane, Loss(self.layout.table, cpu, t0, int(records["ts"][row]), int(missing[row]), cls))
+        return int(missing.sum(dtype=np.uint64))
 
-    def _book(self, stream: _Stream, loss: Loss) -> None:
-        stream.lost_by_class[loss.cls] = stream.lost_by_class.get(loss.cls, 0) + loss.n
+    def _book(self, lane: _Lane, loss: Loss) -> None:
+        lane.lost_by_class[loss.cls] = lane.lost_by_class.get(loss.cls, 0) + loss.n
         self.losses.append(loss)
 
-    def close(self, counters: Mapping[str, Mapping[str, int]], stopped_ns: int) -> None:
-        """Compare with what the kernel counted ({cpu: {seq, full, lock, no_ring}}) and book the loss at the
-        tail.
+    def close(self, counters: Mapping[str, Mapping[str, Mapping[str, int]]], stopped_ns: int) -> None:
+        """Compare with what the kernel counted ({cpu: {lane: {seq, full, lock, no_ring}}}) and book the loss
+        at the tail.
 
         Raises CollectorError when more records arrived than the kernel counted.
         """
-        for text, counted in counters.items():
-            cpu = int(text)
-            stream = self._streams.setdefault(cpu, _Stream())
-            tail = int(counted["seq"]) - stream.next_seq
-            if tail < 0:
-                raise CollectorError(
-                    f"ring {self.layout.name} of CPU {cpu}: {stream.next_seq} records numbered, the kernel counted "
-                    f"{counted['seq']}"
-                )
-            for counter, cls in COUNTER_CLASSES.items():
-                n = min(tail, max(0, int(counted.get(counter, 0)) - stream.lost_by_class.get(cls, 0)))
-                if n:
-                    self._book(stream, Loss(self.layout.table, cpu, stream.last_ns, stopped_ns, n, cls))
-                    tail -= n
-            if tail:
-                # Counted and reserved, yet never arrived: the stream lost them on the way.
-                self._book(stream, Loss(self.layout.table, cpu, stream.last_ns, stopped_ns, tail, "reader"))
-            stream.next_seq = int(counted["seq"])
+        for text, of_cpu in counters.items():
+            stream = self._streams.setdefault(int(text), _Stream())
+            for number, counted in of_cpu.items():
+                self._close_lane(int(text), stream.lanes.setdefault(int(number), _Lane()), counted, stopped_ns)
+
+    def _close_lane(self, cpu: int, lane: _Lane, counted: Mapping[str, int], stopped_ns: int) -> None:
+        tail = int(counted["seq"]) - lane.next_seq
+        if tail < 0:
+            raise CollectorError(
+                f"ring {self.layout.name} of CPU {cpu}: record {lane.next_seq - 1} came, the kernel counted "
+                f"{counted['seq']}"
+            )
+        for counter, cls in COUNTER_CLASSES.items():
+            n = min(tail, max(0, int(counted.get(counter, 0)) - lane.lost_by_class.get(cls, 0)))
+            if n:
+                self._book(lane, Loss(self.layout.table, cpu, lane.last_ns, stopped_ns, n, cls))
+                tail -= n
+        if tail:
+            # Counted and reserved, yet never arrived: the stream lost them on the way.
+            self._book(lane, Loss(self.layout.table, cpu, lane.last_ns, stopped_ns, tail, "reader"))
+        lane.next_seq = int(counted["seq"])
 
     def totals(self) -> dict[str, int]:
         """``seen`` and ``lost`` over all CPUs so far."""
+        lanes = [lane for s in self._streams.values() for lane in s.lanes.values()]
         return {
-            "seen": sum(s.seen for s in self._streams.values()),
-            "lost": sum(sum(s.lost_by_class.values()) for s in self._streams.values()),
+            "seen": sum(lane.seen for lane in lanes),
+            "lost": sum(sum(lane.lost_by_class.values()) for lane in lanes),
         }
+
+
+def _last(kinds: Array, number: int) -> int:
+    """Row of the last record of a lane; it has one."""
+    window = 4096
+    while True:
+        tail = kinds[-window:]
+        found = np.flatnonzero(tail == number)
+        if len(found):
+            return len(kinds) - len(tail) + int(found[-1])
+        window *= 16
+
+
+def _split(records: Array, watermark_ns: int | None) -> tuple[Array, Array]:
+    """Records before the watermark, and the others."""
+    if watermark_ns is None:
+        return records, records[:0]
+    ts = records["ts"]
+    end = int(np.searchsorted(ts, watermark_ns))
+    # Times may be out of order around the cut by what one interrupt recorded.
+    near = slice(max(0, end - 64), end + 64)
+    if (ts[near][: end - near.start] < watermark_ns).all() and (ts[near][end - near.start :] >= watermark_ns).all():
+        return records[:end], records[end:]
+    late = ts >= watermark_ns
+    return records[~late], records[late]
 
 
 def merge_order(parts: Sequence[I64]) -> tuple[I64, I64 | None]:

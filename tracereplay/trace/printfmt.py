@@ -84,6 +84,9 @@ def _unary(tokens: list[str], at: int) -> tuple[int, int]:
     if token == "~":
         value, at = _unary(tokens, at + 1)
         return ~value, at
+    if token == "-":
+        value, at = _unary(tokens, at + 1)
+        return -value, at
     if token == "(":
         if at + 2 < len(tokens) and _TYPES.match(tokens[at + 1]) and tokens[at + 2] == ")":
             return _unary(tokens, at + 3)
