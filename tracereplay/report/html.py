@@ -7,7 +7,7 @@ from importlib import resources
 
 from tracereplay.cost.profile import Profile
 from tracereplay.report.data import PAGES_PER_MIB, Comparison, Fact, StrategyCost, flatten
-from tracereplay.report.markup import Child, Markup, tag
+from tracereplay.report.markup import Child, Markup, join, tag
 from tracereplay.report.numbers import UNKNOWN, count, figure, share, size, span
 from tracereplay.report.pictures import cost_bars, line_chart, share_bar
 from tracereplay.report.tracedata import TraceData, size_text
@@ -197,6 +197,12 @@ def _operations(data: Comparison) -> Markup:
     )
 
 
+def _breakable(flags: str) -> Markup:
+    """A list of flags that may break after each bar."""
+    parts = flags.split("|")
+    return join(*(piece for part in parts[:-1] for piece in (f"{part}|", tag("wbr"))), parts[-1])
+
+
 def _callers(data: Comparison) -> Markup:
     if not data.callers:
         return Markup("")
@@ -205,7 +211,7 @@ def _callers(data: Comparison) -> Markup:
     rest = ranked[CALLERS_SHOWN:]
     rows = [
         (
-            c.name,
+            _breakable(c.name),
             count(c.requests),
             count(c.pages),
             *_share(c.pages, whole),
@@ -219,7 +225,7 @@ def _callers(data: Comparison) -> Markup:
     if rest:
         pages = sum(c.pages for c in rest)
         rows.append(
-            (f"{len(rest)} others", count(sum(c.requests for c in rest)), count(pages), *_share(pages, whole), "")
+            (join(f"{len(rest)} others"), count(sum(c.requests for c in rest)), count(pages), *_share(pages, whole), "")
         )
     table = _table(
         "Requests by caller, with the sizes that carry most pages",
