@@ -229,7 +229,8 @@ def _keep_out_of_line() -> None:
     """
     from numba.core.base import BaseContext
 
-    declare = BaseContext.declare_function
+    context: Any = BaseContext
+    declare = context.declare_function
 
     def declare_function(self: Any, module: Any, fndesc: Any) -> Any:
         function = declare(self, module, fndesc)
@@ -237,7 +238,7 @@ def _keep_out_of_line() -> None:
             function.attributes.add("noinline")
         return function
 
-    BaseContext.declare_function = declare_function
+    context.declare_function = declare_function
 
 
 _keep_out_of_line()
