@@ -22,6 +22,7 @@ SHIPPED = Path(__file__).parents[2] / "traces"
 SOURCES = {
     "crypt-6.12.txt.gz": 1,
     "failed-6.12.txt.gz": 1,
+    "lost-6.18.txt.gz": 1000,
     "mix-6.18.ftrace.txt.zst": 1000,
     "overwritten-6.1.trace.gz": 1000,
     "stacks-6.1.txt.gz": 1,
@@ -111,6 +112,26 @@ def test_overwritten_events_are_a_loss_before_all_cpus_had_events(tmp_path: Path
     firsts = trace.page_events.group_by("cpu").agg(pl.col("ts_ns").min()).collect()["ts_ns"]
     assert loss["t1_ns"] == firsts.max() == 33_857_914_000
     assert (result.summary.lost, result.summary.loss_intervals) == (4743, 1)
+
+
+def test_lost_lines_of_a_pipe_are_intervals_of_their_cpu(tmp_path: Path) -> None:
+    result, trace = imported("lost-6.18.txt.gz", tmp_path)
+    lines = text_of("lost-6.18.txt.gz").decode().splitlines()
+    expected = []
+    for i, line in enumerate(lines):
+        if match := re.fullmatch(r"CPU:(\d+) \[LOST (\d+) EVENTS\]", line):
+            event = re.compile(rf".*\[0*{match[1]}\] \S+ +(\d+)\.(\d+): (?!<stack)")
+            before = next(m for text in reversed(lines[:i]) if (m := event.match(text)))
+            after = next(m for text in lines[i:] if (m := event.match(text)))
+            expected.append(
+                (int(match[1]), int(before[1] + before[2] + "000"), int(after[1] + after[2] + "000"), int(match[2]))
+            )
+    columns = ("cpu", "t0_ns", "t1_ns", "n")
+    assert [tuple(row[c] for c in columns) for row in trace.loss.collect().to_dicts()] == expected
+    assert len(expected) == result.summary.loss_intervals == 2
+    assert set(trace.loss.collect()["class"]) == {"reported"}
+    tasks = trace.tasks.collect()
+    assert tasks["tgid"].null_count() == 0
 
 
 def test_snapshots_beside_the_source_are_taken_and_named(tmp_path: Path) -> None:

@@ -173,9 +173,9 @@ class FtraceConversion:
             return
         summary = self.summary
         if not self._blocks.scalar(st.EVENTS) and not summary.other_events:
+            refused = f" ({summary.rejected} refused; {first_text(summary.samples)})" if summary.rejected else ""
             raise ImportFormatError(
-                f"no line of {self._source.name} is an ftrace event ({summary.rejected} refused; "
-                f"{first_text(summary.samples)})",
+                f"no line of {self._source.name} is an ftrace event{refused}",
                 hint="pass the text of tracefs trace, trace_pipe or trace-cmd report",
             )
         most = sorted(summary.other_events.items(), key=lambda item: -item[1])[:5]

@@ -44,8 +44,6 @@ class Rejects:
 
 
 def first_text(samples: Sequence[dict[str, Any]]) -> str:
-    """The first sample, for an error message."""
-    if not samples:
-        return "no line at all"
+    """The first of some samples, for an error message."""
     entry = samples[0]
     return f"line {entry['line']}: {entry['reason']}: {entry['text'][:60]!r}"
