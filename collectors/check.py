@@ -28,12 +28,10 @@ BPF_ARRAY(hits, u64, 1);
 int tr_check(void *ctx) { int zero = 0; u64 *n = hits.lookup(&zero); if (n) (*n)++; return 0; }
 """
 
-Item = dict  # of str to Any
-
 
 def _item(
     name: str, found: str, needed: str, ok: bool, effect: str = "", remedy: str = "", blocks: bool = False
-) -> Item:
+) -> dict[str, Any]:
     return {
         "name": name,
         "found": found,
@@ -65,7 +63,7 @@ def _capabilities() -> list[str]:
     return []
 
 
-def check_rights() -> Item:
+def check_rights() -> dict[str, Any]:
     """Root, or the capabilities that bpf() and perf_event_open() ask for."""
     have = _capabilities()
     enough = os.geteuid() == 0 or "CAP_SYS_ADMIN" in have or {"CAP_BPF", "CAP_PERFMON"} <= set(have)
@@ -74,7 +72,7 @@ def check_rights() -> Item:
     return _item("rights", who, "root or CAP_BPF + CAP_PERFMON", enough, "capture refused", remedy, blocks=True)
 
 
-def check_kernel() -> Item:
+def check_kernel() -> dict[str, Any]:
     """Ring buffers came with Linux 5.8."""
     release = platform.release()
     numbers = [int("".join(c for c in p if c.isdigit()) or 0) for p in release.split("-")[0].split(".")[:2]]
@@ -83,7 +81,7 @@ def check_kernel() -> Item:
     )
 
 
-def check_bcc() -> Item:
+def check_bcc() -> dict[str, Any]:
     """The bcc module of this Python."""
     needed = "python3-bpfcc (Debian), python3-bcc (Fedora)"
     try:
@@ -93,7 +91,7 @@ def check_bcc() -> Item:
     return _item("bcc", f"{getattr(bcc, '__version__', '?')} for {sys.executable}", needed, True)
 
 
-def check_bpf() -> Item:
+def check_bpf() -> dict[str, Any]:
     """Really compile and load a tiny tracepoint program."""
     try:
         bcc = import_bcc()
@@ -115,7 +113,7 @@ def check_bpf() -> Item:
     return _item("bpf", "a program was compiled without headers and loaded", "bpf() loads a program", True)
 
 
-def check_ring_buffer() -> Item:
+def check_ring_buffer() -> dict[str, Any]:
     """Really create and map a ring."""
     try:
         import_bcc()
@@ -129,7 +127,7 @@ def check_ring_buffer() -> Item:
     return _item("ring buffer", "created and mapped", "BPF ring buffer maps", True)
 
 
-def check_tracepoints() -> list[Item]:
+def check_tracepoints() -> list[dict[str, Any]]:
     """tracefs, then every tracepoint that can be recorded."""
     try:
         root, how = ensure_tracefs()
@@ -143,13 +141,13 @@ def check_tracepoints() -> list[Item]:
     return items
 
 
-def _probe_item(probe: Probe, essential: bool, reason: str) -> Item:
+def _probe_item(probe: Probe, essential: bool, reason: str) -> dict[str, Any]:
     remedy = "the kernel needs CONFIG_TRACEPOINTS" + (" and CONFIG_BLOCK" if probe.group == "bio" else "")
     found, effect = reason or "present", f"no {probe.kind} events"
     return _item(probe.event, found, f"group {probe.group}", not reason, effect, remedy, blocks=essential)
 
 
-def check_programs() -> Item:
+def check_programs() -> dict[str, Any]:
     """Compile all programs and pass them through the verifier."""
     needed = "all programs pass the verifier"
     try:
@@ -170,7 +168,7 @@ def check_programs() -> Item:
     return _item("programs", f"{len(lanes)} programs pass", needed, True)
 
 
-def check_raw_tap() -> Item:
+def check_raw_tap() -> dict[str, Any]:
     """Whether page events can be tapped raw, which also records what interrupts the programs."""
     effect = "frees inside interrupts are missed now and then, and counted as lost (class recursion)"
     try:
@@ -182,7 +180,7 @@ def check_raw_tap() -> Item:
     return _item("raw tap", found, "optional", geometry is not None, effect, "none needed")
 
 
-def check_extras() -> list[Item]:
+def check_extras() -> list[dict[str, Any]]:
     """What a capture can do without, and what it then lacks."""
     config = Path("/sys/kernel/security/lockdown")
     lockdown = config.read_text().strip() if config.exists() and not _readable(str(config)) else "none"
@@ -211,13 +209,13 @@ def check_extras() -> list[Item]:
     return items
 
 
-def _hook(name: str, present: bool, symbol: str) -> Item:
+def _hook(name: str, present: bool, symbol: str) -> dict[str, Any]:
     effect = "pages of the bulk allocator are inferred, not recorded"
     found = "present" if present else "absent"
     return _item(name, found, "optional", present, effect, f"a kernel with {symbol}")
 
 
-def _optional(name: str, path: str, effect: str) -> Item:
+def _optional(name: str, path: str, effect: str) -> dict[str, Any]:
     reason = _readable(path)
     found = "readable" if not reason else f"{path}: {reason}"
     return _item(name, found, "optional", not reason, effect, "run as root; else the kernel was built without it")
@@ -225,7 +223,7 @@ def _optional(name: str, path: str, effect: str) -> Item:
 
 def findings(groups: list[str]) -> dict[str, Any]:
     """All items and the conclusion. Later tries are left out when an earlier one decides."""
-    items: list[Item] = [check_rights(), check_kernel(), check_bcc()]
+    items: list[dict[str, Any]] = [check_rights(), check_kernel(), check_bcc()]
     tries: list[Callable[[], Any]] = [check_bpf, check_ring_buffer, check_tracepoints]
     if not any(i["blocks"] for i in items):
         for attempt in tries:

@@ -34,7 +34,7 @@ BCC_HINT = (
 def import_bcc() -> Any:
     """The bcc module. Raises BccUnavailableError when absent, or when it is PyPI's namesake."""
     try:
-        import bcc
+        import bcc  # type: ignore[import-not-found]
     except ImportError as error:
         raise BccUnavailableError(f"{sys.executable} has no module bcc ({error})", BCC_HINT) from None
     if not hasattr(bcc, "BPF"):
@@ -211,7 +211,14 @@ class LoadedProbes:
         return found
 
     def _recursion_misses(self) -> dict[int, int]:
-        return {i: bpfsys.program_info(fd)["recursion_misses"] or 0 for i, fd in self._program_fds.items()}
+        """Of each program; left out where the kernel does not count them (before 5.12)."""
+        found = {}
+        for index, fd in self._program_fds.items():
+            with contextlib.suppress(OSError):
+                misses = bpfsys.program_info(fd)["recursion_misses"]
+                if misses is not None:
+                    found[index] = misses
+        return found
 
     def program_facts(self) -> dict[str, dict[str, Any]]:
         """event -> how it is tapped, and how many of its events no program saw since the gate opened.
@@ -222,8 +229,8 @@ class LoadedProbes:
         now = self._recursion_misses()
         nested: dict[str, int] = {}
         for per_lane in self.counters()["page"].values():
-            for number, counted in per_lane.items():
-                lane = self.lanes[int(number)]
+            for text, counted in per_lane.items():
+                lane = self.lanes[int(text)]
                 if lane.role == NESTED:
                     nested[lane.probe.event] = nested.get(lane.probe.event, 0) + counted["seq"]
         facts: dict[str, dict[str, Any]] = {}
@@ -232,14 +239,10 @@ class LoadedProbes:
             if lane.role == NESTED:
                 continue
             event = lane.probe.event
-            missed = now[number] - self._misses.get(number, 0)
+            missed = now[number] - self._misses.get(number, 0) if number in now else None
             taken = nested.get(event, 0)
-            facts[event] = {
-                "tap": lane.role,
-                "recursion_misses": missed,
-                "nested": taken,
-                "lost": max(0, missed - taken),
-            }
+            lost = None if missed is None else max(0, missed - taken)
+            facts[event] = {"tap": lane.role, "recursion_misses": missed, "nested": taken, "lost": lost}
         return facts
 
     def detach(self) -> None:

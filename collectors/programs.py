@@ -231,10 +231,10 @@ def _copy_text(target: str, width: int, field: FormatField) -> list[str]:
 def _assignments(probe: Probe, fmt: Format) -> list[str]:
     """Statements that fill the record: every byte is written, since reserved memory holds old data."""
     given: dict[str, FormatField] = {}
-    for target, source in probe.copy.items():
-        field = fmt.fields.get(source.rstrip("?"))
+    for name, event_field in probe.copy.items():
+        field = fmt.fields.get(event_field.rstrip("?"))
         if field is not None:
-            given[target] = field
+            given[name] = field
     lines: list[str] = []
     for target in probe.ring.fields:
         if target.name in ("ts", "seq", "kind", "flags"):

@@ -106,8 +106,10 @@ class Session:
         finally:
             loaded.set_gate(False)
             self.stopped_ns = time.monotonic_ns()
-            self._programs = loaded.program_facts()
-            loaded.detach()
+            try:
+                self._programs = loaded.program_facts()
+            finally:
+                loaded.detach()
         self._finish()
         loaded.close()
 

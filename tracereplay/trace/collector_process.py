@@ -99,7 +99,7 @@ class CollectorProcess:
                 stdin.close()
 
     def end(self) -> int:
-        """Wait for the end; the exit code. Safe to call again. One that hangs is killed, and the kernel detaches its programs."""
+        """Wait for the end; the exit code. Safe to call again. One that hangs is killed (the kernel detaches)."""
         if self._code is not None:
             return self._code
         self.ask_to_stop()
