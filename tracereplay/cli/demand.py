@@ -2,9 +2,179 @@
 
 from __future__ import annotations
 
-from tracereplay.errors import TracereplayError
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tracereplay.cli.console import Format, describe, emit, emit_json, emit_rows, note, progress, text_table
+from tracereplay.errors import OutputExistsError, UsageError
+
+if TYPE_CHECKING:
+    from tracereplay.demand.stream import DemandReport
+    from tracereplay.trace.reader import Trace
+
+_TOP = 12
+_LABEL = 40
 
 
-def run() -> None:
-    """Not built yet."""
-    raise TracereplayError("not built yet")
+def run(
+    trace: Annotated[Path, typer.Argument(help="Trace to read.", metavar="TRACE")],
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--target",
+            metavar="SELECTOR",
+            help="Requests the strategy would serve: batches (default), all, none, caller:GLOB, comm:GLOB, gfp:NAME,"
+            " pages>=N, origin:bio. Commas: all must hold; repeated: any.",
+        ),
+    ] = None,
+    path: Annotated[
+        str | None, typer.Option("--path", metavar="NAME", help="dm-crypt: WRITE bios become requests.")
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option("--device", metavar="MAJ,MIN", help="Device of the path; the lowest when left out."),
+    ] = None,
+    max_write: Annotated[
+        int, typer.Option("--max-write", help="Largest dm-crypt request in bytes (131072 on newer kernels).")
+    ] = 1 << 20,
+    single_ok: Annotated[
+        list[str] | None,
+        typer.Option("--single-ok", metavar="CALLER", help="Callers (glob) whose blocks may be single pages."),
+    ] = None,
+    lifetimes: Annotated[
+        Path | None, typer.Option("--lifetimes", metavar="FILE", help="Also write page lifetimes (Parquet).")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the --lifetimes file.")] = False,
+    fmt: Annotated[Format, typer.Option("--format", help="Output format.")] = Format.TABLE,
+) -> None:
+    """What callers asked for: requests by caller and size, and where every event went.
+
+    Allocations of one caller in one go are one request (a 1 MiB dm-crypt write is one of 256 pages), whatever
+    blocks the kernel gave. csv and parquet give the table of callers and sizes.
+
+    Example:
+
+    tracereplay demand host.trace
+
+    tracereplay demand host.trace --path dm-crypt --target origin:bio --format json
+    """
+    if lifetimes is not None and lifetimes.exists() and not force:
+        raise OutputExistsError(lifetimes)
+    from tracereplay.demand.reconstruct import open_demand
+    from tracereplay.demand.report import as_json
+    from tracereplay.trace.reader import Trace
+
+    opened = Trace.open(trace)
+    stream = open_demand(
+        opened,
+        path=path,
+        target=target or "batches",
+        single_ok=single_ok or (),
+        device=device,
+        max_write=max_write,
+    )
+    with progress("reading demand", opened.rows("page_events")) as advance:
+        for batch in stream:
+            advance(len(batch))
+    report = stream.report
+    if lifetimes is not None:
+        _write_lifetimes(opened, lifetimes)
+    if fmt is Format.JSON:
+        emit_json({**as_json(report), "trace": opened.identity()})
+    elif fmt is Format.TABLE:
+        emit(render(report))
+    else:
+        rows = [
+            (c["caller"], int(pages), n, int(pages) * n) for c in report.by_caller for pages, n in c["sizes"].items()
+        ]
+        emit_rows(["caller", "request_pages", "requests", "pages"], rows, fmt)
+
+
+def _write_lifetimes(trace: Trace, path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    from tracereplay.demand.lifetimes import LIFETIMES, lifetimes
+
+    if not path.parent.is_dir():
+        raise UsageError(f"no directory {path.parent}", hint="create it first")
+    part = path.with_name(path.name + ".tmp")
+    rows = 0
+    try:
+        with pq.ParquetWriter(part, LIFETIMES, compression="zstd") as writer:
+            for batch in lifetimes(trace):
+                writer.write_batch(batch)
+                rows += batch.num_rows
+        part.rename(path)
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}", hint="check the path and the disk") from error
+    finally:
+        part.unlink(missing_ok=True)
+    note(f"wrote {path}: {rows:,} lifetimes")
+
+
+def render(report: DemandReport) -> str:
+    """The report for humans, within 80 columns."""
+    share = report.targeted_pages / report.pages if report.pages else 0.0
+    parts = [
+        describe(
+            {
+                "requests": report.requests,
+                "pages": report.pages,
+                "targeted": f"{report.targeted_pages:,} pages in {report.targeted_requests:,} requests "
+                f"({share:.1%}; {report.target})",
+            }
+        )
+    ]
+    shown = report.by_caller[:_TOP]
+    rows = [(_cut(c["caller"], _LABEL), c["requests"], c["pages"], _sizes(c["sizes"])) for c in shown]
+    parts.append(text_table(["caller", "requests", "pages", "sizes"], rows))
+    if len(report.by_caller) > _TOP:
+        parts[-1] += f"\n... and {len(report.by_caller) - _TOP} more callers (--format csv has all)"
+    if report.path is not None:
+        parts.append("path\n" + describe({k: v for k, v in report.path.items() if v is not None}))
+    parts.append("accounting\n" + describe(_accounting(report)))
+    if report.thresholds:
+        top = report.thresholds["by_caller"][:3]
+        lines = {_cut(t["caller"], _LABEL): f"{t['threshold_ns']:,} ns" for t in top}
+        parts.append(
+            f"gap that ends a burst (unit {report.thresholds['unit_ns']:,} ns)\n"
+            + (describe(lines) if lines else "no gaps seen")
+        )
+    return "\n\n".join(parts)
+
+
+def _accounting(report: DemandReport) -> dict[str, Any]:
+    a = report.accounting
+    lines: dict[str, Any] = {
+        "events": a.events,
+        "allocations": f"{a.allocations:,} ({a.failed:,} failed besides)",
+        "frees": f"{a.frees:,} = {a.matched:,} matched + {a.unmatched_frees:,} unmatched",
+        "left-censored frees": a.left_censored,
+        "unseen": f"{a.unseen_pages:,} pages in {a.unseen_frees:,} frees",
+        "live at the end": f"{a.right_censored:,} blocks, {a.right_censored_pages:,} pages",
+        "reused without a free": a.reused,
+        "lost": f"{'unknown' if a.lost is None else f'{a.lost:,}'} events in {a.loss_intervals:,} intervals",
+        "ignored": ", ".join(f"{k} {v:,}" for k, v in a.ignored.items() if v) or "none",
+    }
+    if a.snapshots is not None:
+        s = a.snapshots
+        lines["vmstat pgalloc"] = f"{s['pgalloc_delta']:,}, not explained {s['difference']:,}"
+    b = report.bios
+    if b.get("writes"):
+        where = f" on {', '.join(b['devices'])}" if b.get("devices") else ""
+        lines["WRITE bios"] = f"{b['writes']:,}{where}, matched {b['matched']:,}"
+        decided = b["boundaries_cut_by_bio"] + b["boundaries_joined_by_bio"]
+        lines["boundaries by bio"] = decided
+    return lines
+
+
+def _sizes(sizes: dict[str, int]) -> str:
+    common = sorted(sizes.items(), key=lambda e: (-int(e[0]) * e[1], -int(e[0])))[:2]
+    text = " ".join(f"{p}x{n}" for p, n in common)
+    return text + (" ..." if len(sizes) > 2 else "")
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 3] + "..."

@@ -64,9 +64,9 @@ def charge(tasks, cpus, ti, cpu, t, kind):
     interrupted = c.interrupt != 0 and previous == ti
     if kind == K_COMPLETION:
         c.interrupt = 1
-    elif kind == K_ALLOC or kind == K_FAILED or kind == K_ACTION or previous != ti:
+    elif kind in (K_ALLOC, K_FAILED, K_ACTION) or previous != ti:
         c.interrupt = 0
-    caused = interrupted and (kind == K_FREE or kind == K_COMPLETION)
+    caused = interrupted and kind in (K_FREE, K_COMPLETION)
     quiet = caused or (kind >= K_FREE_BATCHED and kind < K_BULK)
     if not quiet:
         dt = t - c.ts
@@ -162,10 +162,10 @@ def outstanding(w, pages):
 
 @hot
 def _larger_part(w, pages):
-    for n in range(pages + 1, CRYPT_PAGES + 1):
-        if outstanding(w, n) > 0:
-            return True
-    return False
+    n = CRYPT_PAGES
+    while n > pages and outstanding(w, n) <= 0:
+        n -= 1
+    return n > pages
 
 
 __all__ = ["ACTION", "COMPLETION"]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from tracereplay.compiled import hot, kernel
+from tracereplay.demand.ring import put
 from tracereplay.demand.state import (
     BROKEN,
     C_LIVE_BLOCKS,
@@ -30,7 +31,6 @@ from tracereplay.demand.state import (
     STATE_MASK,
     TAIL,
 )
-from tracereplay.demand.ring import put
 from tracereplay.demand.stream import FREE
 from tracereplay.kernel.constants import MAX_PAGE_ORDER
 
@@ -97,7 +97,7 @@ def refilled(w, pfn, order, t, cpu):
     for p in range(pfn, end):
         f = w.frames[p]
         st = f.state & STATE_MASK
-        if st == HEAD or st == TAIL:
+        if st in (HEAD, TAIL):
             continue
         if st == NEVER:
             f.ts = w.scalar[S_START_NS]
@@ -129,10 +129,9 @@ def colour_for(w, pfn, order, arrival):
             continue
         last_taken = f.ts >= arrival
         other_taken = False
-        if st & FLIPPED:
-            other_taken = (
-                last_taken if st & REFILLED else f.ts - (np.int64(f.span) << 10) >= arrival or f.span == _SPAN_MAX
-            )
+        if st & FLIPPED:  # the other key was released before the last owner came, span or a little less ago
+            taken_until = f.ts if st & REFILLED else f.ts - ((np.int64(f.span) - 1) << 10)
+            other_taken = taken_until >= arrival
         if st & COLOUR:
             ok1 = ok1 and not last_taken
             ok0 = ok0 and not other_taken

@@ -28,6 +28,8 @@ from tracereplay.demand.state import (
     S_OUT_N,
     S_TAIL_SEQ,
     SIZES,
+    Array,
+    Work,
 )
 from tracereplay.demand.stream import ALLOC, BATCH, FIRST, FREE, FREE_INITIAL, ON_PATH
 
@@ -113,7 +115,7 @@ def _consume_part(w, pages):
 
 
 @kernel
-def flush(w, out64, out, final):
+def flush(w: Work, out64: Array, out: Array, final: bool) -> bool:
     """Move what is ready to ``out``. False when it is full: nothing was lost, call again with an empty one."""
     head = w.scalar[S_HEAD_SEQ]
     tail = w.scalar[S_TAIL_SEQ]
@@ -123,7 +125,7 @@ def flush(w, out64, out, final):
     while head < tail:
         s = head & _MASK
         kind = w.ring[s].kind
-        if kind == FREE or kind == FREE_INITIAL:
+        if kind in (FREE, FREE_INITIAL):
             if n >= room:
                 fits = False
                 break
@@ -133,9 +135,7 @@ def flush(w, out64, out, final):
         elif kind == ALLOC:
             owner = w.links[s].owner
             if owner >= 0:
-                if final:
-                    end_burst(w, owner, C_CUT_AGE)
-                elif w.scalar[S_NOW] - w.bursts[owner].seen_ns > w.scalar[S_AGE_NS]:
+                if final or w.scalar[S_NOW] - w.bursts[owner].seen_ns > w.scalar[S_AGE_NS]:
                     end_burst(w, owner, C_CUT_AGE)
                 elif tail - head > RING - 2 * RING_MARGIN:
                     end_burst(w, owner, C_CUT_FORCED)

@@ -31,7 +31,6 @@ from tracereplay.demand.frames import (
     colour_for,
     forget,
     free_block,
-    key_of,
     known_since,
     life,
     place,
@@ -309,12 +308,10 @@ def on_free_slow(w, t, cpu, ti, pfn, order):
             fit = order if p == pfn else 0
             if st == s.TAIL or p + (1 << f.order) > end:
                 partial = True
-                if not carve(w, p, fit):
-                    if fit == 0 or not carve(w, p, 0):
-                        # a page whose block is not found: cannot be; count it and go on
-                        w.counts[s.C_MALFORMED] += 1
-                        p += 1
-                        continue
+                if not carve(w, p, fit) and (fit == 0 or not carve(w, p, 0)):
+                    w.counts[s.C_INCONSISTENT] += 1  # a page whose block is not found: a bug
+                    p += 1
+                    continue
             pages = 1 << w.frames[p].order
             free_block(w, p, t, cpu, s.COMPLETE)
             matched += pages
@@ -367,6 +364,9 @@ def on_free_slow(w, t, cpu, ti, pfn, order):
         w.counts[s.C_LEFT_CENSORED] += 1
     else:
         w.counts[s.C_MATCHED] += 1
+        index = ti * s.BURSTS_PER_TASK + s.INFERRED
+        if w.bursts[index].first >= 0:
+            end_burst(w, index, s.C_CUT_ACTION)
 
 
 @hot
@@ -461,7 +461,21 @@ def path_extents(w, seq, pages, key):
 
 
 @kernel
-def scan(w, ts, cpus, kinds, pfns, orders, gfps, pids, stacks, side, side_until, out64, out):
+def scan(
+    w: s.Work,
+    ts: s.Array,
+    cpus: s.Array,
+    kinds: s.Array,
+    pfns: s.Array,
+    orders: s.Array,
+    gfps: s.Array,
+    pids: s.Array,
+    stacks: s.Array,
+    side: s.Array,
+    side_until: int,
+    out64: s.Array,
+    out: s.Array,
+) -> int:
     """Work through the batch from ``S_PAGE_I`` on; a status: MORE_INPUT, or what is needed to go on."""
     n = ts.shape[0]
     i = w.scalar[s.S_PAGE_I]
@@ -502,7 +516,7 @@ def scan(w, ts, cpus, kinds, pfns, orders, gfps, pids, stacks, side, side_until,
             pass_losses(w, t)
         order = np.int64(orders[i])
         pfn = pfns[i]
-        if kind == K_ALLOC or kind == K_FAILED:
+        if kind in (K_ALLOC, K_FAILED):
             gfp = np.int64(gfps[i])
             stack = np.int64(stacks[i]) if stacks.shape[0] > 0 else s.NO_STACK
             caller = caller_of(w, w.tasks[ti], gfp, stack)
@@ -553,7 +567,20 @@ FLUSH_AT = 1 << 12
 
 
 @kernel
-def learn(w, ts, cpus, kinds, orders, gfps, pids, stacks, side, tasks, clocks, last):
+def learn(
+    w: s.Work,
+    ts: s.Array,
+    cpus: s.Array,
+    kinds: s.Array,
+    orders: s.Array,
+    gfps: s.Array,
+    pids: s.Array,
+    stacks: s.Array,
+    side: s.Array,
+    tasks: s.Array,
+    clocks: s.Array,
+    last: s.Array,
+) -> int:
     """Histogram the gaps within and between bursts of a batch, before it is cut into bursts.
 
     ``tasks`` and ``clocks`` are copies that this pass advances; ``last`` holds for each task: own time and caller
@@ -612,7 +639,7 @@ def learn(w, ts, cpus, kinds, orders, gfps, pids, stacks, side, tasks, clocks, l
                 own = task.own_ns
                 flags = w.caller_flags[caller]
                 # gaps before dm-crypt's blocks are left out: its order rules tell those requests apart
-                usual = order == 0 or (flags & s.SINGLE_OK and not flags & s.CRYPT)
+                usual = (order == 0 and not flags & s.SINGLE) or (flags & s.SINGLE_OK and not flags & s.CRYPT)
                 if last[ti, 1] == caller and usual:
                     w.gaps[histogram_of(caller), bin_of(per_page(own - last[ti, 0], order))] += 1
                 last[ti, 0] = own

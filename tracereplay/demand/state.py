@@ -221,6 +221,7 @@ COUNTERS = (
     "second_keys",
     "bio_live",
     "crypt_requests",
+    "inconsistent",
 )
 """Names of ``Work.counts``, in the order of the indices below."""
 (
@@ -266,7 +267,8 @@ COUNTERS = (
     C_SECOND_KEYS,
     C_BIO_LIVE,
     C_CRYPT_REQUESTS,
-) = range(42)
+    C_INCONSISTENT,
+) = range(43)
 
 # ---------------------------------------------------------------- status of the passes
 MORE_INPUT = 0

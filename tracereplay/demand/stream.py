@@ -11,9 +11,9 @@ in all extents. A request never straddles two batches and has at most MAX_REQUES
 pages ascending) to the block that the strategy gave. Bios and synthetic requests use keys at and above the recorded
 frames, see ``DemandInfo.frames``.
 
-*Releases.* ``FREE`` gives back ``2^order`` pages by key; every one of them is live at that point of the stream. Pages of a
-request may come back in any number of pieces. ``FREE_INITIAL`` gives back a page that was in use before the trace began
-(left-censored): the machine's initial state holds it at that very frame.
+*Releases.* ``FREE`` gives back ``2^order`` pages by key; every one of them is live at that point of the stream.
+Pages of a request may come back in any number of pieces. ``FREE_INITIAL`` gives back a page that was in use before
+the trace began (left-censored): the machine's initial state holds it at that very frame.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ pages, the others blocks of order 1 to 9; once half of the zone is live, frees k
 tasks are a function of the seed alone.
 """
 
-# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, assignment"
 
 from __future__ import annotations
 
@@ -113,14 +113,14 @@ def _generate(events, cpus, free, free_n, lists, live, live_order, target, seed,
             clock[3 * cpus + c] = np.uint64(_random(seed) & 7)
         freeing = clock[2 * cpus + c] != 0 and n_live > 0
         task = np.int64(clock[3 * cpus + c])
-        k = 0
+        k = np.int64(0)
         p = np.int64(-1)
         if not freeing:
             r = _random(seed)
             if r % 10 == 0:
                 k = 1 + (r >> 8) % (_ORDERS - 1)
                 if free_n[k] == 0:
-                    k = 0
+                    k = np.int64(0)
             if k:
                 free_n[k] -= 1
                 p = np.int64(free[k, free_n[k]])

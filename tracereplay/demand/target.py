@@ -148,7 +148,7 @@ SUM_REQUESTS, SUM_PAGES, SUM_TARGETED, SUM_TARGETED_PAGES, SUM_SIZES = range(5)
 
 
 @kernel
-def select(out, masks, limits, size_keys, size_counts, sums):
+def select(out: Array, masks: Array, limits: Array, size_keys: Array, size_counts: Array, sums: Array) -> bool:
     """Set TARGETED on a batch and count its requests by caller and size. False when the size table is half full.
 
     ``size_keys`` holds (caller << 16 | pages) + 1 by open addressing.
@@ -189,4 +189,4 @@ def select(out, masks, limits, size_keys, size_counts, sums):
             size_counts[h] += 1
         if taken:
             op.flags |= TARGETED
-    return sums[SUM_SIZES] * 2 < size_keys.shape[0]
+    return bool(sums[SUM_SIZES] * 2 < size_keys.shape[0])
