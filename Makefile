@@ -26,8 +26,9 @@ lint: env
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-test: lint
-	@$(BIN)/python -m pytest
+# the tests run, and come last, whatever lint says; either of them fails the whole
+test: env
+	@$(MAKE) --no-print-directory lint; lint=$$?; $(BIN)/python -m pytest && exit $$lint
 
 bench: env
 	@$(BIN)/python -m pytest -m bench -s tests/bench
