@@ -4,7 +4,7 @@ Mimics ``expand``, ``__rmqueue_smallest`` and ``__free_one_page`` of mm/page_all
 ``zone_lock`` counts it, and every block moved, split or merged under it is one work unit of the hold.
 """
 
-# mypy: disable-error-code="no-untyped-def"
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
 from __future__ import annotations
 
@@ -13,20 +13,18 @@ import numpy as np
 from tracereplay.compiled import hot, inner
 from tracereplay.kernel.constants import MAX_PAGE_ORDER, MIGRATE_PCPTYPES, NR_PAGE_ORDERS, PAGEBLOCK_ORDER
 from tracereplay.machine.counters import (
-    MERGES,  # type: ignore[attr-defined]
-    MERGES_BY_ORDER,  # type: ignore[attr-defined]
-    SPLITS,  # type: ignore[attr-defined]
-    SPLITS_BY_ORDER,  # type: ignore[attr-defined]
-    ZONE_LOCK_ACQUISITIONS,  # type: ignore[attr-defined]
+    MERGES,
+    MERGES_BY_ORDER,
+    SPLITS,
+    SPLITS_BY_ORDER,
+    ZONE_LOCK_ACQUISITIONS,
 )
 from tracereplay.machine.layout import (
-    B_WORDS,
-    CFG_BLOCKS,
-    NF,
-    Z_WORDS,
     B_TYPE,
+    B_WORDS,
     B_ZONE,
     BUDDY,
+    CFG_BLOCKS,
     CFG_KEEPS_TYPE,
     CFG_NODES,
     HELD,
@@ -35,6 +33,7 @@ from tracereplay.machine.layout import (
     INFO_STATE,
     INFO_TYPE,
     INFO_TYPE_SHIFT,
+    NF,
     NODE_WORDS,
     NR_TYPES,
     Z_END,
@@ -42,6 +41,7 @@ from tracereplay.machine.layout import (
     Z_LOCKS,
     Z_LONGEST,
     Z_START,
+    Z_WORDS,
     Z_WORK,
 )
 from tracereplay.machine.lists import add_head, add_tail, first, remove
@@ -77,6 +77,21 @@ def get_info(m, pfn):
 def set_info(m, pfn, info):
     """Replace the info word of a frame."""
     m.pg[NODE_WORDS * (m.w[CFG_NODES] + pfn) + INFO] = info
+
+
+@hot
+def set_owner(m, pfn, owner, tag):
+    """Leave two words with a page in use: its links are idle until it is freed."""
+    at = NODE_WORDS * (m.w[CFG_NODES] + pfn)
+    m.pg[at] = owner
+    m.pg[at + 1] = tag
+
+
+@hot
+def owner_of(m, pfn):
+    """The two words that ``set_owner`` left."""
+    at = NODE_WORDS * (m.w[CFG_NODES] + pfn)
+    return np.int64(m.pg[at]), np.int64(m.pg[at + 1])
 
 
 @hot

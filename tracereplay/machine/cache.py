@@ -4,7 +4,7 @@ A block is taken from the machine with ``alloc_pages`` and stays in use there; w
 head is marked CACHED with an order of the strategy's choosing, so that buddies can be found and merged.
 """
 
-# mypy: disable-error-code="no-untyped-def"
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
 from __future__ import annotations
 

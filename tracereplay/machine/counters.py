@@ -1,28 +1,77 @@
 """Names and places of the integer counters (architecture.md section 4: add, do not rename). Imports no Numba.
 
-``COUNTERS[i]`` is the name of slot i of the machine's counter array; the module also exposes each slot as an upper-case
-constant (``ALLOC_CALLS``), which is what compiled code uses. Some counters are also kept by order, in
-``BY_ORDER`` blocks of NR_PAGE_ORDERS slots each behind the plain ones.
+Each counter is a constant, its slot in the machine's counter array, and ``COUNTERS[slot]`` is its name. Some are also
+kept by order, in ``BY_ORDER`` blocks of NR_PAGE_ORDERS slots each behind the plain ones. What a free touches comes first,
+in one cache line: the rows of long-lived requests are cold by then.
 """
 
 from __future__ import annotations
 
 from tracereplay.kernel.constants import NR_PAGE_ORDERS
 
+(
+    FREE_CALLS,
+    PAGES_FREED,
+    PCP_LOCK_ACQUISITIONS,
+    FREES_PCP,
+    REMOTE_FREES,
+    TAIL_PAGES_CHECKED,
+    FREES_BUDDY,
+    MEMPOOL_PUTS,
+    ALLOC_CALLS,
+    BULK_CALLS,
+    PAGES_ALLOCATED,
+    PCP_HITS,
+    PCP_REFILLS,
+    PCP_REFILL_PAGES,
+    PCP_DRAINS,
+    PCP_DRAIN_PAGES,
+    ZONE_LOCK_ACQUISITIONS,
+    SPLITS,
+    MERGES,
+    FALLBACKS,
+    FALLBACK_BLOCK_MOVES,
+    WATERMARK_CHECKS,
+    FAILED_ATTEMPTS,
+    COMPACTION_ATTEMPTS,
+    RECLAIM_ATTEMPTS,
+    COMPOUND_PREPS,
+    TAIL_PAGES_PREPARED,
+    ZEROED_PAGES,
+    MEMCG_CHARGES,
+    CALLBACKS,
+    MEMPOOL_TAKES,
+    MEMPOOL_WAITS,
+    MUTEX_ACQUISITIONS,
+    RESTARTS,
+    QUOTA_REFUSALS,
+    PERCPU_COUNTER_OPS,
+    DIRECT_MAP_SPLITS,
+    TLB_FLUSHES,
+    CACHE_REFILLS,
+    CACHE_HITS,
+    WORKER_WAKEUPS,
+    WORKER_RUNS,
+    FAILURES,
+) = range(43)
+
 COUNTERS: tuple[str, ...] = (
-    "alloc_calls",
-    "bulk_calls",
     "free_calls",
-    "pages_allocated",
     "pages_freed",
     "pcp_lock_acquisitions",
+    "frees_pcp",
+    "remote_frees",
+    "tail_pages_checked",
+    "frees_buddy",
+    "mempool_puts",
+    "alloc_calls",
+    "bulk_calls",
+    "pages_allocated",
     "pcp_hits",
     "pcp_refills",
     "pcp_refill_pages",
     "pcp_drains",
     "pcp_drain_pages",
-    "frees_pcp",
-    "frees_buddy",
     "zone_lock_acquisitions",
     "splits",
     "merges",
@@ -34,12 +83,10 @@ COUNTERS: tuple[str, ...] = (
     "reclaim_attempts",
     "compound_preps",
     "tail_pages_prepared",
-    "tail_pages_checked",
     "zeroed_pages",
     "memcg_charges",
     "callbacks",
     "mempool_takes",
-    "mempool_puts",
     "mempool_waits",
     "mutex_acquisitions",
     "restarts",
@@ -51,7 +98,6 @@ COUNTERS: tuple[str, ...] = (
     "cache_hits",
     "worker_wakeups",
     "worker_runs",
-    "remote_frees",
     "failures",
 )
 PEAKS: tuple[str, ...] = ("reserve_pages_peak", "waste_pages_peak")
@@ -62,21 +108,16 @@ NR_COUNTERS = len(COUNTERS)
 NR_SLOTS = NR_COUNTERS + len(BY_ORDER) * NR_PAGE_ORDERS
 
 
+(
+    PAGES_ALLOCATED_BY_ORDER,
+    SPLITS_BY_ORDER,
+    MERGES_BY_ORDER,
+    FAILED_ATTEMPTS_BY_ORDER,
+) = range(NR_COUNTERS, NR_SLOTS, NR_PAGE_ORDERS)
+"""First slot of each by-order counter: blocks split or merged count under their order before it, pages under that of
+the block they came in."""
+
+
 def slot(name: str) -> int:
     """Slot of a plain counter."""
     return COUNTERS.index(name)
-
-
-def order_slot(name: str, order: int) -> int:
-    """Slot of a by-order counter."""
-    return NR_COUNTERS + BY_ORDER.index(name) * NR_PAGE_ORDERS + order
-
-
-def _define() -> None:
-    for i, name in enumerate(COUNTERS):
-        globals()[name.upper()] = i
-    for i, name in enumerate(BY_ORDER):
-        globals()[f"{name.upper()}_BY_ORDER"] = NR_COUNTERS + i * NR_PAGE_ORDERS
-
-
-_define()

@@ -4,17 +4,17 @@ Unmapping one 4 KiB page of a 2 MiB entry splits it; under a 1 GiB entry two spl
 again. A range is flushed once.
 """
 
-# mypy: disable-error-code="no-untyped-def"
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
 from __future__ import annotations
 
 from tracereplay.compiled import inner
 from tracereplay.kernel.constants import PAGEBLOCK_ORDER
 from tracereplay.machine.counters import (
-    DIRECT_MAP_SPLITS,  # type: ignore[attr-defined]
-    TLB_FLUSHES,  # type: ignore[attr-defined]
+    DIRECT_MAP_SPLITS,
+    TLB_FLUSHES,
 )
-from tracereplay.machine.layout import B_WORDS, B_MAPPED_4K, CFG_GIB_PAGES, CFG_SPLIT_GIB
+from tracereplay.machine.layout import B_MAPPED_4K, B_WORDS, CFG_GIB_PAGES, CFG_SPLIT_GIB
 
 BLOCKS_PER_GIB = 512
 IN_GIB_SPLIT = 2

@@ -6,7 +6,7 @@ hold of the zone lock. Movable pages in use are known only by what was asked for
 Watermark boost, CMA and HIGHATOMIC blocks are not modelled.
 """
 
-# mypy: disable-error-code="no-untyped-def"
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
 from __future__ import annotations
 
@@ -30,25 +30,25 @@ from tracereplay.machine.buddy import (
     take_free,
 )
 from tracereplay.machine.counters import (
-    FALLBACK_BLOCK_MOVES,  # type: ignore[attr-defined]
-    FALLBACKS,  # type: ignore[attr-defined]
+    FALLBACK_BLOCK_MOVES,
+    FALLBACKS,
 )
 from tracereplay.machine.layout import (
-    B_WORDS,
-    NF,
-    NR_TYPES,
-    Z_WORDS,
     B_MOVABLE,
     B_TYPE,
+    B_WORDS,
     BUDDY,
     CFG_CLAIM_STEAL,
     CFG_KEEPS_TYPE,
     CFG_NODES,
     INFO_ORDER,
     INFO_STATE,
+    NF,
+    NR_TYPES,
     Z_END,
     Z_FREE,
     Z_START,
+    Z_WORDS,
     Z_WORK,
 )
 from tracereplay.machine.lists import first

@@ -6,22 +6,29 @@ goes back to the page allocator. The percpu counter is exact here (its folding e
 allocation that finds the reserve empty fails instead of waiting: waits are not simulated yet.
 """
 
-# mypy: disable-error-code="no-untyped-def"
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
 from __future__ import annotations
 
 from tracereplay.compiled import hot, inner, kernel
 from tracereplay.kernel.gfp import GFP_DIRECT_RECLAIM, GFP_IO, GFP_NOMEMALLOC, GFP_NORETRY, GFP_NOWARN
 from tracereplay.machine.counters import (
-    MEMPOOL_PUTS,  # type: ignore[attr-defined]
-    MEMPOOL_TAKES,  # type: ignore[attr-defined]
-    MEMPOOL_WAITS,  # type: ignore[attr-defined]
-    PERCPU_COUNTER_OPS,  # type: ignore[attr-defined]
-    QUOTA_REFUSALS,  # type: ignore[attr-defined]
+    MEMPOOL_PUTS,
+    MEMPOOL_TAKES,
+    MEMPOOL_WAITS,
+    PERCPU_COUNTER_OPS,
+    QUOTA_REFUSALS,
 )
-from tracereplay.machine.layout import CFG_RESERVE, CFG_RESERVE_PEAK
+from tracereplay.machine.layout import (
+    CFG_RESERVE,
+    CFG_RESERVE_PEAK,
+    POOL_ALLOCATED,
+    POOL_CURRENT,
+    POOL_ELEMENTS,
+    POOL_MIN,
+    POOL_QUOTA,
+)
 from tracereplay.machine.page_alloc import alloc_pages, free_pages
-from tracereplay.machine.layout import POOL_ALLOCATED, POOL_CURRENT, POOL_ELEMENTS, POOL_MIN, POOL_QUOTA
 
 
 @hot

@@ -5,7 +5,7 @@ mm/page_alloc.c. Stated model of the slow path: reclaim and compaction are attem
 they freed on the recorded host is in the trace as frees); memory that is not there is a failure.
 """
 
-# mypy: disable-error-code="no-untyped-def"
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
 from __future__ import annotations
 
@@ -35,35 +35,29 @@ from tracereplay.machine.buddy import (
     zone_unlock,
 )
 from tracereplay.machine.counters import (
-    ALLOC_CALLS,  # type: ignore[attr-defined]
-    BULK_CALLS,  # type: ignore[attr-defined]
-    COMPACTION_ATTEMPTS,  # type: ignore[attr-defined]
-    COMPOUND_PREPS,  # type: ignore[attr-defined]
-    FAILED_ATTEMPTS,  # type: ignore[attr-defined]
-    FAILED_ATTEMPTS_BY_ORDER,  # type: ignore[attr-defined]
-    FREE_CALLS,  # type: ignore[attr-defined]
-    FREES_BUDDY,  # type: ignore[attr-defined]
-    MEMCG_CHARGES,  # type: ignore[attr-defined]
-    PAGES_ALLOCATED,  # type: ignore[attr-defined]
-    PAGES_ALLOCATED_BY_ORDER,  # type: ignore[attr-defined]
-    PAGES_FREED,  # type: ignore[attr-defined]
-    RECLAIM_ATTEMPTS,  # type: ignore[attr-defined]
-    REMOTE_FREES,  # type: ignore[attr-defined]
-    TAIL_PAGES_CHECKED,  # type: ignore[attr-defined]
-    TAIL_PAGES_PREPARED,  # type: ignore[attr-defined]
-    WATERMARK_CHECKS,  # type: ignore[attr-defined]
-    ZEROED_PAGES,  # type: ignore[attr-defined]
+    ALLOC_CALLS,
+    BULK_CALLS,
+    COMPACTION_ATTEMPTS,
+    COMPOUND_PREPS,
+    FAILED_ATTEMPTS,
+    FAILED_ATTEMPTS_BY_ORDER,
+    FREE_CALLS,
+    FREES_BUDDY,
+    MEMCG_CHARGES,
+    PAGES_ALLOCATED,
+    PAGES_ALLOCATED_BY_ORDER,
+    PAGES_FREED,
+    RECLAIM_ATTEMPTS,
+    REMOTE_FREES,
+    TAIL_PAGES_CHECKED,
+    TAIL_PAGES_PREPARED,
+    WATERMARK_CHECKS,
+    ZEROED_PAGES,
 )
 from tracereplay.machine.fallback import MODE_NORMAL, rmqueue
 from tracereplay.machine.layout import (
-    B_WORDS,
-    CN,
-    NF,
-    NR_TYPES,
-    ZL,
-    ZL_WORDS,
-    Z_WORDS,
     B_MOVABLE,
+    B_WORDS,
     CFG_ERROR,
     CFG_ERROR_FRAME,
     CFG_FRAMES,
@@ -71,6 +65,7 @@ from tracereplay.machine.layout import (
     CFG_INIT_ON_ALLOC,
     CFG_PCP_RULE,
     CFG_ZONES,
+    CN,
     ERROR_BAD_FREE,
     ERROR_NONE,
     ERROR_OUTSIDE,
@@ -79,6 +74,8 @@ from tracereplay.machine.layout import (
     INFO_ORDER,
     INFO_STATE,
     INFO_TYPE_SHIFT,
+    NF,
+    NR_TYPES,
     NR_ZONE_TYPES,
     USED,
     Z_BELOW_HIGH,
@@ -91,6 +88,9 @@ from tracereplay.machine.layout import (
     Z_NOFRAGMENT,
     Z_RESERVE,
     Z_START,
+    Z_WORDS,
+    ZL,
+    ZL_WORDS,
     ZONE_DMA,
     ZONE_DMA32,
     ZONE_MOVABLE,

@@ -5,7 +5,7 @@ Mimics ``rmqueue_pcplist``, ``nr_pcp_alloc``, ``rmqueue_bulk``, ``free_unref_pag
 The periodic decay of the vmstat worker and zones under reclaim are not modelled.
 """
 
-# mypy: disable-error-code="no-untyped-def"
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
 from __future__ import annotations
 
@@ -21,18 +21,16 @@ from tracereplay.machine.buddy import (
     zone_unlock,
 )
 from tracereplay.machine.counters import (
-    FREES_PCP,  # type: ignore[attr-defined]
-    PCP_DRAIN_PAGES,  # type: ignore[attr-defined]
-    PCP_DRAINS,  # type: ignore[attr-defined]
-    PCP_HITS,  # type: ignore[attr-defined]
-    PCP_LOCK_ACQUISITIONS,  # type: ignore[attr-defined]
-    PCP_REFILL_PAGES,  # type: ignore[attr-defined]
-    PCP_REFILLS,  # type: ignore[attr-defined]
+    FREES_PCP,
+    PCP_DRAIN_PAGES,
+    PCP_DRAINS,
+    PCP_HITS,
+    PCP_LOCK_ACQUISITIONS,
+    PCP_REFILL_PAGES,
+    PCP_REFILLS,
 )
 from tracereplay.machine.fallback import MODE_NORMAL, rmqueue
 from tracereplay.machine.layout import (
-    P_WORDS,
-    Z_WORDS,
     CFG_CHUNKED,
     CFG_CPUS,
     CFG_FREE_HIGH_ADD,
@@ -59,11 +57,13 @@ from tracereplay.machine.layout import (
     P_LOCKS,
     P_LONGEST,
     P_PREV_HIGH_ORDER,
+    P_WORDS,
     PCP,
     PCP_LISTS,
     Z_BELOW_HIGH,
     Z_FREE,
     Z_HIGH,
+    Z_WORDS,
 )
 from tracereplay.machine.lists import add_head, add_tail, first, last, remove
 
@@ -314,10 +314,7 @@ def drain_pages_tuned(m, z, p, order):
 @inner
 def after_free(m, z, p, order, index):
     """What a free into the pcp may trigger: a drain, and with it the end of BELOW_HIGH."""
-    if m.w[CFG_PCP_RULE] < 2:
-        pages = drain_pages_fixed(m, p, order)
-    else:
-        pages = drain_pages_tuned(m, z, p, order)
+    pages = drain_pages_fixed(m, p, order) if m.w[CFG_PCP_RULE] < 2 else drain_pages_tuned(m, z, p, order)
     if pages > 0:
         before = m.w[z * Z_WORDS + Z_FREE]
         drain(m, z, p, pages, index)

@@ -1,13 +1,13 @@
 """Place a given number of free blocks per migratetype and order into a zone (initial state)."""
 
-# mypy: disable-error-code="no-untyped-def"
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
 from __future__ import annotations
 
 from tracereplay.compiled import inner, kernel
 from tracereplay.kernel.constants import MAX_PAGE_ORDER, MIGRATE_MOVABLE, NR_PAGE_ORDERS, PAGEBLOCK_ORDER
 from tracereplay.machine.buddy import put_free
-from tracereplay.machine.layout import B_WORDS, Z_WORDS, B_MOVABLE, B_TYPE, Z_FREE
+from tracereplay.machine.layout import B_MOVABLE, B_TYPE, B_WORDS, Z_FREE, Z_WORDS
 
 
 @kernel

@@ -1,6 +1,6 @@
 """Live blocks and rows of the replay loop: whatever does not call the strategy."""
 
-# mypy: disable-error-code="no-untyped-def"
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
 from __future__ import annotations
 
@@ -8,30 +8,35 @@ import numpy as np
 
 from tracereplay.compiled import hot, inner, kernel
 from tracereplay.kernel.constants import NR_PAGE_ORDERS
-from tracereplay.machine.buddy import get_info, set_info
-from tracereplay.machine.counters import FAILURES, NR_SLOTS  # type: ignore[attr-defined]
+from tracereplay.machine.buddy import get_info, owner_of, set_info, set_owner
+from tracereplay.machine.counters import FAILURES, NR_SLOTS
 from tracereplay.machine.layout import CFG_CPUS, ERROR_TOO_FEW, HELD, INFO_ORDER, Machine
 from tracereplay.machine.page_alloc import alloc_pages, alloc_pages_bulk, free_held, free_pages, report_error
 from tracereplay.replay.layout import (
-    BL_BIN,
     BL_EXTENT,
-    BL_FLAGS,
     BL_FRAME,
     BL_LEFT,
     BL_ORDER,
     BL_OWNER,
+    BL_TAG,
     BL_WORDS,
-    BLF_ROW,
-    BLF_TARGETED,
+    FM_FRAME,
+    FM_TARGETED,
     MORE_BLOCKS,
     MORE_ROWS,
     MORE_TABLES,
     ROW_BIN,
     ROW_BLOCKS,
+    ROW_COUNTERS,
     ROW_NEXT,
     ROW_WORDS,
     RUNNING,
     SPARE_BLOCKS,
+    TAG_BIN_SHIFT,
+    TAG_FLAGS,
+    TAG_FLAGS_SHIFT,
+    TAG_ROW,
+    TAG_TARGETED,
     X_BACKGROUND_FAILED,
     X_BIN,
     X_BIN_NS,
@@ -73,7 +78,7 @@ def block_word(e, h, word):
 
 
 @inner
-def new_block(e, frame, order, left, owner, flags, extent):
+def new_block(e, frame, order, left, owner, tag, extent):
     """Enter a live block; its number. There is room (SPARE_BLOCKS)."""
     h = e.x[X_BLOCK_FREE]
     if h >= 0:
@@ -87,9 +92,8 @@ def new_block(e, frame, order, left, owner, flags, extent):
     e.bl[at + BL_ORDER] = order
     e.bl[at + BL_LEFT] = left
     e.bl[at + BL_OWNER] = owner
-    e.bl[at + BL_FLAGS] = flags
+    e.bl[at + BL_TAG] = tag
     e.bl[at + BL_EXTENT] = extent
-    e.bl[at + BL_BIN] = e.x[X_BIN]
     return h
 
 
@@ -97,7 +101,7 @@ def new_block(e, frame, order, left, owner, flags, extent):
 def drop_block(e, h):
     """Forget a block."""
     e.bl[h * BL_WORDS + BL_FRAME] = e.x[X_BLOCK_FREE]
-    e.bl[h * BL_WORDS + BL_FLAGS] = 0
+    e.bl[h * BL_WORDS + BL_TAG] = 0
     e.x[X_BLOCK_FREE] = h
     e.x[X_BLOCK_LIVE] -= 1
 
@@ -109,30 +113,48 @@ def waste_add(e, pages):
     e.x[X_WASTE_PEAK] = max(e.x[X_WASTE_PEAK], e.x[X_WASTE])
 
 
+@hot
+def tag_of(kind, flags, time_bin):
+    """Tag of a targeted page or block."""
+    return TAG_TARGETED | kind | (flags & TAG_FLAGS) << TAG_FLAGS_SHIFT | time_bin << TAG_BIN_SHIFT
+
+
+@hot
+def next_page(ops, i, extents, x, key, left, pages):
+    """Move on by ``pages`` of extent ``x``: (extent, key of its next page, its pages that are left)."""
+    if left > pages:
+        return x, key + pages, left - pages
+    x += 1
+    if x == extents:
+        return x, key, left
+    return x, np.int64(ops[i + x].pfn), 1 << np.int64(ops[i + x].order)
+
+
 @inner
-def map_blocks(m, e, ops, i, extents, blocks, flags, owner):
+def map_blocks(m, e, ops, i, extents, blocks, owner, tag):
     """Enter the ``blocks`` found at X_OUT as the pages of the ``extents`` operations from ``i`` on, in page order."""
-    x = 0
-    used = 0  # pages of the current extent that are mapped
+    x = np.int64(0)
+    key = np.int64(ops[i].pfn)
+    left = 1 << np.int64(ops[i].order)
     for b in range(blocks):
         frame, order = e.x[X_OUT + 2 * b], e.x[X_OUT + 2 * b + 1]
         size = 1 << order
-        h = new_block(e, frame, order, size, owner, flags, -1)
-        if x < extents and used == 0 and ops[i + x].order == order:
-            e.fm[ops[i + x].pfn] = -h - 1
-            e.bl[h * BL_WORDS + BL_EXTENT] = order
-            x += 1
-            continue
-        mapped = 0
-        while mapped < size and x < extents:
-            e.fm[ops[i + x].pfn + used] = -h - 1
-            used += 1
-            mapped += 1
-            if used == 1 << ops[i + x].order:
-                used = 0
-                x += 1
-        e.bl[h * BL_WORDS + BL_LEFT] = mapped
-        waste_add(e, size - mapped)
+        if order == 0 and x < extents:
+            set_owner(m, frame, owner, tag)
+            e.fm[key] = (frame + 1) | FM_TARGETED
+            x, key, left = next_page(ops, i, extents, x, key, left, 1)
+        elif left == size and x < extents and ops[i + x].order == order:
+            e.fm[key] = -new_block(e, frame, order, size, owner, tag, order) - 1
+            x, key, left = next_page(ops, i, extents, x, key, left, size)
+        else:
+            h = new_block(e, frame, order, 0, owner, tag, -1)
+            mapped = 0
+            while mapped < size and x < extents:
+                e.fm[key] = -h - 1
+                mapped += 1
+                x, key, left = next_page(ops, i, extents, x, key, left, 1)
+            e.bl[h * BL_WORDS + BL_LEFT] = mapped
+            waste_add(e, size - mapped)
     if x < extents:
         report_error(m, ERROR_TOO_FEW, e.x[X_OUT])
 
@@ -148,7 +170,7 @@ def new_row(e):
         e.x[X_ROW_TOP] += 1
     e.rows[r * ROW_WORDS + ROW_BIN] = e.x[X_BIN]
     e.rows[r * ROW_WORDS + ROW_BLOCKS] = 0
-    clear(e.rows[r * ROW_WORDS : r * ROW_WORDS + NR_SLOTS])
+    clear(e.rows[r * ROW_WORDS + ROW_COUNTERS : (r + 1) * ROW_WORDS])
     return r
 
 
@@ -169,11 +191,11 @@ def charge_targeted(e, row):
 @inner
 def end_request(e, r):
     """Account a request that is over, and free its row."""
-    charge_targeted(e, e.rows[r * ROW_WORDS : r * ROW_WORDS + NR_SLOTS])
+    charge_targeted(e, e.rows[r * ROW_WORDS + ROW_COUNTERS : (r + 1) * ROW_WORDS])
     count_request(
         e.t,
         e.x,
-        intern_vector(e.t, e.x, e.rows[r * ROW_WORDS : r * ROW_WORDS + NR_SLOTS]),
+        intern_vector(e.t, e.x, e.rows[r * ROW_WORDS + ROW_COUNTERS : (r + 1) * ROW_WORDS]),
         e.rows[r * ROW_WORDS + ROW_BIN],
     )
     drop_row(e, r)
@@ -235,7 +257,7 @@ def spread_extent(m, e, head):
     """
     h = -np.int64(e.fm[head]) - 1
     frame, order = block_word(e, h, BL_FRAME), block_word(e, h, BL_EXTENT)
-    if block_word(e, h, BL_FLAGS) & BLF_TARGETED:
+    if block_word(e, h, BL_TAG):
         e.bl[h * BL_WORDS + BL_EXTENT] = -1
         for k in range(1 << order):
             e.fm[head + k] = -h - 1
@@ -305,21 +327,26 @@ def lacking(e):
 
 
 @kernel
-def end_live(e, i):
+def end_live(e, m, i):
     """The end of the trace: requests still live count with what they cost so far.
 
-    Looks at live blocks and rows from ``i`` on; returns where it stopped because a table must grow, or -1.
+    Looks at rows, blocks and keys from place ``i`` on; returns where it stopped because a table must grow, or -1.
     """
-    blocks = e.x[X_BLOCK_TOP]
-    while i < blocks + e.x[X_ROW_TOP]:
+    rows, blocks, keys = e.x[X_ROW_TOP], e.x[X_BLOCK_TOP], e.fm.shape[0]
+    while i < rows + blocks + keys:
         if tables_full(e.x):
             return i
-        if i < blocks:
-            if block_word(e, i, BL_FLAGS) & (BLF_TARGETED | BLF_ROW) == BLF_TARGETED:
+        owner, tag = np.int64(0), np.int64(0)
+        if i < rows:
+            if e.rows[i * ROW_WORDS + ROW_BLOCKS] > 0:
                 e.x[X_CENSORED] += 1
-                count_request(e.t, e.x, block_word(e, i, BL_OWNER), block_word(e, i, BL_BIN))
-        elif e.rows[(i - blocks) * ROW_WORDS + ROW_BLOCKS] > 0:
+                end_request(e, i)
+        elif i < rows + blocks:
+            owner, tag = block_word(e, i - rows, BL_OWNER), block_word(e, i - rows, BL_TAG)
+        elif e.fm[i - rows - blocks] >= FM_TARGETED:
+            owner, tag = owner_of(m, (np.int64(e.fm[i - rows - blocks]) & FM_FRAME) - 1)
+        if tag != 0 and not tag & TAG_ROW:
             e.x[X_CENSORED] += 1
-            end_request(e, i - blocks)
+            count_request(e.t, e.x, owner, tag >> TAG_BIN_SHIFT)
         i += 1
     return -1

@@ -4,6 +4,8 @@ The loop and a strategy are compiled together from a generated module in Numba's
 hash of both texts: loading it again in another process takes the code from disk (architecture.md section 4).
 """
 
+# mypy: disable-error-code="no-untyped-call"
+
 from __future__ import annotations
 
 import hashlib
@@ -43,7 +45,7 @@ def bind(module: ModuleType) -> None:
 
 
 def load_loop(params: type[Params]) -> ModuleType:
-    """The loop module for a strategy: generated, imported and registered. Raises StrategyError when it lacks functions."""
+    """The loop module for a strategy: generated, imported, registered. Raises StrategyError when it lacks functions."""
     module = sys.modules[params.__module__]
     missing = [name for name in COMPILED if name != "finish" and not hasattr(module, name)]
     if missing:
@@ -154,7 +156,7 @@ class Engine:
     def finish(self) -> Outcome:
         """Account what is still live and gather the counters."""
         i = 0
-        while (i := int(end_live(self.arrays, i))) >= 0:
+        while (i := int(end_live(self.arrays, self.machine, i))) >= 0:
             self._grow(at.MORE_TABLES)
         x, t = self.arrays.x, self.arrays.t
         vectors = t[: x[at.X_VECTORS] * NR_COUNTERS].reshape(-1, NR_COUNTERS).copy()
@@ -185,7 +187,7 @@ class Engine:
             self.arrays = e._replace(bl=np.concatenate([e.bl, np.zeros_like(e.bl)]))
             x[at.X_BLOCK_ROOM] *= 2
         elif reason == at.MORE_ROWS:
-            self.arrays = e._replace(rows=np.concatenate([e.rows, np.zeros_like(e.rows)]))
+            self.arrays = e._replace(rows=_twice(e.rows))
             x[at.X_ROW_ROOM] *= 2
         else:
             old = x.copy()
@@ -206,3 +208,9 @@ class Engine:
             ERROR_OUTSIDE: f"used frame {frame:#x}, which no zone has",
         }.get(code, "reported success with fewer pages than asked")
         return StrategyError(f"strategy {self.params.name!r} {what}", hint="this is a bug in the strategy's code")
+
+
+def _twice(rows: I64) -> I64:
+    grown = at.new_rows(2 * len(rows) // at.ROW_WORDS)
+    grown[: len(rows)] = rows
+    return grown

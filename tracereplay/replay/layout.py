@@ -23,7 +23,8 @@ class Loop(NamedTuple):
     """Arrays of one replay."""
 
     fm: I32
-    """Frame map by key: 0 nothing live, v > 0 a background page at frame v - 1, v < 0 block number -v - 1."""
+    """Frame map by key: 0 nothing live; v > 0 a page at frame (v & FM_FRAME) - 1, targeted with FM_TARGETED; v < 0
+    block number -v - 1."""
     bl: I32
     """Live blocks, BL_WORDS each; free ones are chained."""
     rows: I64
@@ -34,18 +35,34 @@ class Loop(NamedTuple):
     """Scalars X_*, then the areas X_REQ, X_BLOCK, X_SCRATCH, X_TARGETED, X_OUT, X_BINS."""
 
 
-# ---- bl: a live block
-BL_FRAME, BL_ORDER, BL_LEFT, BL_OWNER, BL_FLAGS, BL_EXTENT, BL_BIN, BL_WORDS = range(8)
-"""First frame, order, pages still live, row or vector of a targeted request, flags, order of the extent whose head
-alone is in the frame map (-1: every page is), time bin of the arrival."""
-BLF_TARGETED, BLF_ROW = 1, 2
-"""Belongs to a targeted request; BL_OWNER is a row (else a vector). Request flags lie above, from bit 8."""
-BLF_REQUEST_SHIFT = 8
+# ---- fm
+FM_TARGETED = 1 << 30
+FM_FRAME = FM_TARGETED - 1
+"""A targeted page keeps its owner in its own page record, whose links are idle while it is in use: OWNER in the first
+word, TAG in the second."""
+
+# ---- owner and tag of a targeted page or block
+TAG_ROW = 1
+"""The owner is a row; else it is the vector of the allocation of a request that this block alone serves."""
+TAG_TARGETED = 2
+"""Always set: a tag of 0 is a background block's."""
+TAG_FLAGS_SHIFT = 2
+TAG_FLAGS = 0x3FF
+"""Request flags, from bit 2."""
+TAG_BIN_SHIFT = 12
+"""Time bin of the arrival, from bit 12."""
+
+# ---- bl: a live block of several pages, or a piece of memory that is not mapped page by page
+BL_FRAME, BL_ORDER, BL_LEFT, BL_OWNER, BL_TAG, BL_EXTENT, BL_WORDS = 0, 1, 2, 3, 4, 5, 8
+"""First frame, order, pages still live, owner and tag (0: background), order of the extent whose head alone is in the
+frame map (-1: every page is)."""
 
 # ---- rows
-ROW_BLOCKS, ROW_BIN, ROW_NEXT = range(NR_SLOTS, NR_SLOTS + 3)
+ROW_BLOCKS, ROW_BIN, ROW_NEXT = range(3)
 """Blocks not yet released, time bin of the arrival, chain of free rows."""
-ROW_WORDS = NR_SLOTS + 3
+ROW_COUNTERS = 8
+ROW_WORDS = -(-(ROW_COUNTERS + NR_SLOTS) // 8) * 8
+"""Whole cache lines, and the first counters beside the header."""
 
 # ---- x: scalars
 (
@@ -120,7 +137,7 @@ def new_loop(frames: int, start_ns: int, end_ns: int, bins: int) -> Loop:
     return Loop(
         fm=np.zeros(max(frames, 1), np.int32),
         bl=np.zeros(2 * SPARE_BLOCKS * BL_WORDS, np.int32),
-        rows=np.zeros(256 * ROW_WORDS, np.int64),
+        rows=new_rows(256),
         t=new_tables(x, 1024, 4096, 4096),
         x=x,
     )
@@ -141,3 +158,10 @@ def new_tables(x: I64, vectors: int, keys: int, pairs: int) -> I64:
         offset += words
     x[X_VECTOR_ROOM], x[X_KEY_ROOM], x[X_PAIR_ROOM] = vectors, keys, pairs
     return np.zeros(offset, np.int64)
+
+
+def new_rows(n: int) -> I64:
+    """``n`` empty rows, on cache-line boundaries."""
+    words = np.zeros(n * ROW_WORDS + 8, np.int64)
+    skip = -words.ctypes.data // 8 % 8
+    return words[skip : skip + n * ROW_WORDS]

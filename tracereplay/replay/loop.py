@@ -5,16 +5,17 @@ strategy meet in one importable module, which Numba's disk cache can hold (archi
 stands it is the loop for ``per-page``.
 """
 
-# mypy: disable-error-code="no-untyped-def"
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
 from __future__ import annotations
 
 import numpy as np
 
 import tracereplay.strategies.per_page as strategy  # STRATEGY
-from tracereplay.compiled import inner, kernel
+from tracereplay.compiled import hot, inner, kernel
 from tracereplay.demand.stream import ALLOC, FIRST, FREE, REQUIRED, TARGETED, UNSEEN
-from tracereplay.machine.counters import FAILURES, NR_SLOTS  # type: ignore[attr-defined]
+from tracereplay.machine.buddy import owner_of
+from tracereplay.machine.counters import FAILURES, NR_SLOTS
 from tracereplay.machine.layout import CFG_CPUS, CFG_ERROR
 from tracereplay.machine.page_alloc import alloc_pages_here, free_pages, free_pages_here
 from tracereplay.replay.blocks import (
@@ -35,27 +36,32 @@ from tracereplay.replay.blocks import (
     serve_large,
     serve_unseen,
     spread_extent,
+    tag_of,
     waste_add,
 )
 from tracereplay.replay.layout import (
-    BL_BIN,
     BL_EXTENT,
-    BL_FLAGS,
     BL_FRAME,
     BL_LEFT,
     BL_ORDER,
     BL_OWNER,
+    BL_TAG,
     BL_WORDS,
-    BLF_REQUEST_SHIFT,
-    BLF_ROW,
-    BLF_TARGETED,
+    FM_FRAME,
+    FM_TARGETED,
     MACHINE_ERROR,
     MORE_BLOCKS,
     MORE_TABLES,
     ROW_BLOCKS,
+    ROW_COUNTERS,
     ROW_WORDS,
     RUNNING,
+    TAG_BIN_SHIFT,
+    TAG_FLAGS,
+    TAG_FLAGS_SHIFT,
+    TAG_ROW,
     X_BACKGROUND_FAILED,
+    X_BIN,
     X_BINS,
     X_BLOCK,
     X_FAILED,
@@ -86,8 +92,8 @@ from tracereplay.strategies.contract import (
 )
 
 strategy_init = inner(strategy.init)
-strategy_allocate = inner(strategy.allocate)
-strategy_release = inner(strategy.release)
+strategy_allocate = hot(strategy.allocate)
+strategy_release = hot(strategy.release)
 
 
 @kernel
@@ -139,7 +145,7 @@ def serve_targeted(m, st, e, ops, i, extents):
     pages = np.int64(ops[i].pages)
     now = ops[i].ts_ns
     r = new_row(e)
-    mr = charged_to(m, e.rows[r * ROW_WORDS : r * ROW_WORDS + NR_SLOTS])
+    mr = charged_to(m, e.rows[r * ROW_WORDS + ROW_COUNTERS : (r + 1) * ROW_WORDS])
     e.x[X_REQ + REQ_CPU] = cpu
     e.x[X_REQ + REQ_GFP] = ops[i].gfp
     e.x[X_REQ + REQ_NOW] = now
@@ -154,43 +160,55 @@ def serve_targeted(m, st, e, ops, i, extents):
         e.x[X_FAILED] += 1
         end_request(e, r)
         return
-    kept = BLF_TARGETED | (flags << BLF_REQUEST_SHIFT)
     if blocks == 1:
-        charge_targeted(e, e.rows[r * ROW_WORDS : r * ROW_WORDS + NR_SLOTS])
-        v = intern_vector(e.t, e.x, e.rows[r * ROW_WORDS : r * ROW_WORDS + NR_SLOTS])
+        charge_targeted(e, e.rows[r * ROW_WORDS + ROW_COUNTERS : (r + 1) * ROW_WORDS])
+        v = intern_vector(e.t, e.x, e.rows[r * ROW_WORDS + ROW_COUNTERS : (r + 1) * ROW_WORDS])
         drop_row(e, r)
-        map_blocks(m, e, ops, i, extents, 1, kept, v)
+        map_blocks(m, e, ops, i, extents, 1, v, tag_of(0, flags, e.x[X_BIN]))
     else:
         e.rows[r * ROW_WORDS + ROW_BLOCKS] = blocks
-        map_blocks(m, e, ops, i, extents, blocks, kept | BLF_ROW, r)
+        map_blocks(m, e, ops, i, extents, blocks, r, tag_of(TAG_ROW, flags, 0))
 
 
 @inner
-def release_targeted(m, st, e, h, cpu, now):
+def release_targeted(m, st, e, frame, order, owner, tag, cpu, now):
     """The last page of a targeted block was freed: the strategy gets it back."""
-    flags, owner = block_word(e, h, BL_FLAGS), block_word(e, h, BL_OWNER)
-    frame, order = block_word(e, h, BL_FRAME), block_word(e, h, BL_ORDER)
-    if flags & BLF_ROW:
-        release_block(
-            charged_to(m, e.rows[owner * ROW_WORDS : owner * ROW_WORDS + NR_SLOTS]),
-            st,
-            e,
-            frame,
-            order,
-            flags >> BLF_REQUEST_SHIFT,
-            cpu,
-            now,
-        )
+    flags = tag >> TAG_FLAGS_SHIFT & TAG_FLAGS
+    if tag & TAG_ROW:
+        row = e.rows[owner * ROW_WORDS + ROW_COUNTERS : (owner + 1) * ROW_WORDS]
+        release_block(charged_to(m, row), st, e, frame, order, flags, cpu, now)
         e.rows[owner * ROW_WORDS + ROW_BLOCKS] -= 1
         if e.rows[owner * ROW_WORDS + ROW_BLOCKS] == 0:
             end_request(e, owner)
     else:
         row = e.x[X_SCRATCH : X_SCRATCH + NR_SLOTS]
         clear(row)
-        release_block(charged_to(m, row), st, e, frame, order, flags >> BLF_REQUEST_SHIFT, cpu, now)
+        release_block(charged_to(m, row), st, e, frame, order, flags, cpu, now)
         charge_targeted(e, row)
         v = sum_vector(e.t, e.x, owner, intern_vector(e.t, e.x, row), row)
-        count_request(e.t, e.x, v, block_word(e, h, BL_BIN))
+        count_request(e.t, e.x, v, tag >> TAG_BIN_SHIFT)
+
+
+@inner
+def free_block_pages(m, st, e, h, cpu, now):
+    """Free the pages of block ``h`` that one key of the frame map stands for. Their number."""
+    extent = block_word(e, h, BL_EXTENT)
+    pages = 1 if extent < 0 else 1 << extent
+    tag = block_word(e, h, BL_TAG)
+    frame, order = block_word(e, h, BL_FRAME), block_word(e, h, BL_ORDER)
+    if tag == 0:
+        free_pages(m, cpu, frame, order)
+        drop_block(e, h)
+        return pages
+    e.bl[h * BL_WORDS + BL_LEFT] -= pages
+    if e.bl[h * BL_WORDS + BL_LEFT] > 0:
+        waste_add(e, pages)
+        return pages
+    waste_add(e, pages - (1 << order))
+    owner = block_word(e, h, BL_OWNER)
+    drop_block(e, h)
+    release_targeted(m, st, e, frame, order, owner, tag, cpu, now)
+    return pages
 
 
 @inner
@@ -203,35 +221,25 @@ def free_keys(m, st, e, key, order, cpu, now):
         head = containing_extent(e, key)
         if head >= 0:
             spread_extent(m, e, head)
-    if order > 0 and e.fm[key] > 0 and free_run(m, e, key, order, cpu):
+    if order > 0 and 0 < e.fm[key] < FM_TARGETED and free_run(m, e, key, order, cpu):
         return
     k = key
     end = key + (1 << order)
     while k < end:
         v = np.int64(e.fm[k])
         e.fm[k] = 0
-        if v >= 0:
-            if v > 0:
-                free_pages(m, cpu, v - 1, 0)
-            else:
-                e.x[X_ORPHANS] += 1
-            k += 1
+        if v < 0:
+            k += free_block_pages(m, st, e, -v - 1, cpu, now)
             continue
-        h = -v - 1
-        extent = block_word(e, h, BL_EXTENT)
-        pages = 1 if extent < 0 else 1 << extent
-        k += pages
-        if not block_word(e, h, BL_FLAGS) & BLF_TARGETED:
-            free_pages(m, cpu, block_word(e, h, BL_FRAME), block_word(e, h, BL_ORDER))
-            drop_block(e, h)
-            continue
-        e.bl[h * BL_WORDS + BL_LEFT] -= pages
-        if e.bl[h * BL_WORDS + BL_LEFT] == 0:
-            waste_add(e, pages - (1 << block_word(e, h, BL_ORDER)))
-            release_targeted(m, st, e, h, cpu, now)
-            drop_block(e, h)
+        if v == 0:
+            e.x[X_ORPHANS] += 1
+        elif v < FM_TARGETED:
+            free_pages(m, cpu, v - 1, 0)
         else:
-            waste_add(e, pages)
+            frame = (v & FM_FRAME) - 1
+            owner, tag = owner_of(m, frame)
+            release_targeted(m, st, e, frame, 0, owner, tag, cpu, now)
+        k += 1
 
 
 @kernel
@@ -249,13 +257,18 @@ def run(m, st, e, ops, i):
             cpu %= cpus
         if op.kind == FREE:
             v = np.int64(e.fm[op.pfn])
-            if op.order == 0 and v > 0:
+            if op.order == 0 and 0 < v < FM_TARGETED:
                 e.fm[op.pfn] = 0
                 free_pages_here(m, cpu, v - 1, 0)
+            elif tables_full(e.x):
+                e.x[X_REASON] = MORE_TABLES
+                return i
+            elif op.order == 0 and v > 0:
+                e.fm[op.pfn] = 0
+                frame = (v & FM_FRAME) - 1
+                owner, tag = owner_of(m, frame)
+                release_targeted(m, st, e, frame, 0, owner, tag, cpu, op.ts_ns)
             else:
-                if tables_full(e.x):
-                    e.x[X_REASON] = MORE_TABLES
-                    return i
                 free_keys(m, st, e, np.int64(op.pfn), np.int64(op.order), cpu, op.ts_ns)
             i += 1
         elif op.kind != ALLOC:

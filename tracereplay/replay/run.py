@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tracereplay.demand.path_crypt import MAX_WRITE
 from tracereplay.demand.reconstruct import open_demand
 from tracereplay.machine.config import MachineConfig
 from tracereplay.replay.engine import Engine, Outcome, PathConfig
@@ -68,8 +69,9 @@ def replay(
     ``machine`` makes the configuration from the number of CPUs that the demand names. ``progress`` is called with the
     number of operations done. Raises TraceError, StrategyError, ParameterError.
     """
-    limits = {} if max_write is None else {"max_write": max_write}
-    stream = open_demand(trace, path=path, target=target, device=device, single_ok=single_ok, **limits)
+    stream = open_demand(
+        trace, path=path, target=target, device=device, single_ok=single_ok, max_write=max_write or MAX_WRITE
+    )
     config = machine(stream.info.cpus)
     resources = path_config(path, config)
     info = stream.info

@@ -7,7 +7,7 @@ On the dm-crypt path (``crypt_alloc_buffer``, v4.0 to v6.4, strategies.md sectio
 mutex with direct reclaim allowed. Pages are freed one by one through ``mempool_free``.
 """
 
-# mypy: disable-error-code="no-untyped-def"
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
 from __future__ import annotations
 

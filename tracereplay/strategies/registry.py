@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 
@@ -75,7 +75,7 @@ def choose(specs: Sequence[str], settings: Sequence[str] = ()) -> list[Choice]:
     return [Choice(label, load_strategy(name).from_text(options[label])) for label, name in names.items()]
 
 
-def _pairs(text: str, spec: str) -> Mapping[str, str] | dict[str, str]:
+def _pairs(text: str, spec: str) -> dict[str, str]:
     pairs = {}
     for item in filter(None, text.split(",")):
         key, sep, value = item.partition("=")
