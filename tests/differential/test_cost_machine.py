@@ -15,7 +15,8 @@ from tracereplay.machine.build import build_machine
 from tracereplay.machine.config import MachineConfig, ZoneConfig
 from tracereplay.machine.counters import COUNTERS
 from tracereplay.machine.layout import Machine
-from tracereplay.machine.page_alloc import alloc_pages, alloc_pages_bulk, free_pages
+from tracereplay.machine.page_alloc import alloc_pages, alloc_pages_bulk
+from tracereplay.machine.page_free import free_pages
 
 GFP_KERNEL = 0xCC0
 WARM_UP = 200

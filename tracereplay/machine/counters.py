@@ -1,8 +1,8 @@
 """Names and places of the integer counters (architecture.md section 4: add, do not rename). Imports no Numba.
 
 Each counter is a constant, its slot in the machine's counter array, and ``COUNTERS[slot]`` is its name. Some are also
-kept by order, in ``BY_ORDER`` blocks of NR_PAGE_ORDERS slots each behind the plain ones. What a free touches comes first,
-in one cache line: the rows of long-lived requests are cold by then.
+kept by order, in ``BY_ORDER`` blocks of NR_PAGE_ORDERS slots each behind the plain ones. What a free touches comes
+first, in one cache line: the rows of long-lived requests are cold by then.
 """
 
 from __future__ import annotations

@@ -28,7 +28,8 @@ from tracereplay.machine.layout import (
     POOL_MIN,
     POOL_QUOTA,
 )
-from tracereplay.machine.page_alloc import alloc_pages, free_pages
+from tracereplay.machine.page_alloc import alloc_pages
+from tracereplay.machine.page_free import free_pages
 
 
 @hot

@@ -11,7 +11,8 @@ from tracereplay.kernel.constants import NR_PAGE_ORDERS
 from tracereplay.machine.buddy import get_info, owner_of, set_info, set_owner
 from tracereplay.machine.counters import FAILURES, NR_SLOTS
 from tracereplay.machine.layout import CFG_CPUS, ERROR_TOO_FEW, HELD, INFO_ORDER, Machine
-from tracereplay.machine.page_alloc import alloc_pages, alloc_pages_bulk, free_held, free_pages, report_error
+from tracereplay.machine.page_alloc import alloc_pages, alloc_pages_bulk
+from tracereplay.machine.page_free import free_held, free_pages, report_error
 from tracereplay.replay.layout import (
     BL_EXTENT,
     BL_FRAME,

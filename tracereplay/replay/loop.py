@@ -17,7 +17,8 @@ from tracereplay.demand.stream import ALLOC, FIRST, FREE, REQUIRED, TARGETED, UN
 from tracereplay.machine.buddy import owner_of
 from tracereplay.machine.counters import FAILURES, NR_SLOTS
 from tracereplay.machine.layout import CFG_CPUS, CFG_ERROR
-from tracereplay.machine.page_alloc import alloc_pages_here, free_pages, free_pages_here
+from tracereplay.machine.page_alloc import alloc_pages_here
+from tracereplay.machine.page_free import free_pages, free_pages_here
 from tracereplay.replay.blocks import (
     block_room,
     block_word,

@@ -1,0 +1,159 @@
+"""Free entries: to the per-CPU lists or the buddy lists; pages in use since before the replay (page-allocator.md 6).
+
+Mimics ``__free_pages``, ``free_unref_page`` and ``free_one_page`` of mm/page_alloc.c.
+"""
+
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+
+from __future__ import annotations
+
+from tracereplay.compiled import hot, inner
+from tracereplay.kernel.constants import (
+    MIGRATE_MOVABLE,
+    MIGRATE_PCPTYPES,
+    NR_PAGE_ORDERS,
+    PAGEBLOCK_ORDER,
+)
+from tracereplay.machine.buddy import (
+    block_type,
+    free_one_page,
+    get_info,
+    set_info,
+    zone_lock,
+    zone_of,
+    zone_unlock,
+)
+from tracereplay.machine.counters import (
+    FREE_CALLS,
+    FREES_BUDDY,
+    PAGES_FREED,
+    REMOTE_FREES,
+    TAIL_PAGES_CHECKED,
+)
+from tracereplay.machine.layout import (
+    B_MOVABLE,
+    B_WORDS,
+    CFG_ERROR,
+    CFG_ERROR_FRAME,
+    CFG_FRAMES,
+    CFG_HELD_CURSOR,
+    CFG_ZONES,
+    ERROR_BAD_FREE,
+    ERROR_NONE,
+    ERROR_OUTSIDE,
+    HELD,
+    INFO_CPU_SHIFT,
+    INFO_ORDER,
+    INFO_STATE,
+    INFO_TYPE_SHIFT,
+    USED,
+    Z_START,
+    Z_WORDS,
+)
+from tracereplay.machine.pcp import pcp_holds, pcp_index_of_cpu, pcp_lock, pcp_push
+
+
+@inner
+def report_error(m, code, pfn):
+    """Keep the first misuse of the machine; the engine turns it into a named error."""
+    if m.w[CFG_ERROR] == ERROR_NONE:
+        m.w[CFG_ERROR] = code
+        m.w[CFG_ERROR_FRAME] = pfn
+
+
+@inner
+def free_to_buddy(m, z, pfn, order):
+    """Free a block straight to the buddy lists (``free_one_page``)."""
+    set_info(m, pfn, HELD)
+    m.c[FREES_BUDDY] += 1
+    zone_lock(m, z)
+    free_one_page(m, z, pfn, order, block_type(m, pfn), False)
+    zone_unlock(m, z)
+
+
+@hot
+def free_prepared(m, z, cpu, pfn, order):
+    """Second half of a free: to the pcp lists where they hold the order and type, else to the buddy lists."""
+    m.c[PAGES_FREED] += 1 << order
+    if order > 0:
+        m.c[TAIL_PAGES_CHECKED] += (1 << order) - 1
+    if pcp_holds(m, order):
+        mt = block_type(m, pfn)
+        p = pcp_index_of_cpu(m, z, cpu)
+        pcp_lock(m, p)
+        pcp_push(m, z, p, pfn, order, mt if mt < MIGRATE_PCPTYPES else MIGRATE_MOVABLE)
+    else:
+        free_to_buddy(m, z, pfn, order)
+
+
+@hot
+def free_pages_here(m, cpu, pfn, order):
+    """``free_pages``, inlined: for the one place where every event passes."""
+    z = zone_of(m, pfn)
+    if z < 0:
+        report_error(m, ERROR_OUTSIDE, pfn)
+        return
+    info = get_info(m, pfn)
+    if info & (INFO_STATE | INFO_ORDER) != USED | order:
+        report_error(m, ERROR_BAD_FREE, pfn)
+        return
+    m.c[FREE_CALLS] += 1
+    if info >> INFO_CPU_SHIFT != cpu:
+        m.c[REMOTE_FREES] += 1
+    if (info >> INFO_TYPE_SHIFT) & 7 == MIGRATE_MOVABLE:
+        m.pb[(pfn >> PAGEBLOCK_ORDER) * B_WORDS + B_MOVABLE] -= 1 << order
+    free_prepared(m, z, cpu, pfn, order)
+
+
+@inner
+def free_pages(m, cpu, pfn, order):
+    """Free a block that the machine handed out (``__free_pages``). A bad free is reported and changes nothing."""
+    free_pages_here(m, cpu, pfn, order)
+
+
+@inner
+def is_held(m, pfn, order):
+    """Whether an aligned block of this order is wholly in use since before the replay."""
+    z = zone_of(m, pfn)
+    if z < 0 or zone_of(m, pfn + (1 << order) - 1) != z or pfn & ((1 << order) - 1):
+        return False
+    for f in range(pfn, pfn + (1 << order)):
+        if get_info(m, f) != HELD:
+            return False
+    for o in range(1, NR_PAGE_ORDERS):  # not inside a larger free, per-CPU, used or cached block
+        head = pfn & ~((1 << o) - 1)
+        info = get_info(m, head)
+        if head != pfn and info & INFO_STATE != HELD and info & INFO_ORDER >= o:
+            return False
+    return True
+
+
+@inner
+def free_held(m, cpu, pfn, order):
+    """Free a block in use since before the replay: that of the trace where the machine holds it, else another.
+
+    Initial placement is not known frame by frame, so the block that the trace frees may be free here already; then
+    the next held block of the order stands for it. Returns the frame freed, or -1 when no such block is held.
+    """
+    if not is_held(m, pfn, order):
+        pfn = next_held(m, order)
+        if pfn < 0:
+            return -1
+    m.c[FREE_CALLS] += 1
+    block = pfn >> PAGEBLOCK_ORDER
+    m.pb[block * B_WORDS + B_MOVABLE] = max(0, m.pb[block * B_WORDS + B_MOVABLE] - (1 << order))
+    free_prepared(m, zone_of(m, pfn), cpu, pfn, order)
+    return pfn
+
+
+@inner
+def next_held(m, order):
+    """The next held block of an order, from the highest zone's start on, each looked at once. -1 at the end."""
+    total = m.w[CFG_FRAMES] >> order
+    start = m.w[(m.w[CFG_ZONES] - 1) * Z_WORDS + Z_START] >> order
+    while m.w[CFG_HELD_CURSOR + order] < total:
+        pfn = ((start + m.w[CFG_HELD_CURSOR + order]) % total) << order
+        m.w[CFG_HELD_CURSOR + order] += 1
+        if is_held(m, pfn, order):
+            return pfn
+    return -1
