@@ -3,7 +3,8 @@
 One cache for all nodes and CPUs, a buddy system of its own that starts empty. A request takes the smallest cached block
 that fits and puts the upper halves back. When none fits, the cache takes a 2 MiB block from the page allocator (smaller
 when there is none), unmaps it (split of its direct-map entry, one flush) and zeroes it. Frees go back to the cache and
-merge there; nothing returns to the system, since only the shrinker does that and it is not simulated yet.
+merge there; nothing returns to the system, since only the shrinker does that and it is not simulated yet. The caller's
+``alloc_pages`` and ``free_pages`` are calls as ever, whether the cache or the allocator serves them.
 
 This is the RFC as its cover letter describes it; where the posted patches differ (strategies.md 6.4) a later
 parameter will tell.
@@ -115,6 +116,7 @@ def refill(m, st, cpu, order, gfp):
 @compiled
 def one_block(m, st, cpu, order, gfp):
     """One block of ``order``. Frame or -1."""
+    ops.count(m, ALLOC_CALLS, 1)
     frame = take(m, cpu, order)
     if frame >= 0:
         ops.count(m, CACHE_HITS, 1)
@@ -144,5 +146,6 @@ def allocate(m, st, req, out):
 
 def release(m, st, block, cpu, now):
     """Back to the cache: still unmapped, nothing is flushed."""
+    ops.count(m, FREE_CALLS, 1)
     ops.reserve_add(m, 1 << block[BLOCK_ORDER])
     put(m, block[BLOCK_FRAME], block[BLOCK_ORDER])
