@@ -6,26 +6,18 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.live.conftest import attached_programs
+from tests.live.conftest import left_programs, programs_held_by, wait_for
 from tracereplay.trace.reader import Trace
 from tracereplay.trace.validate import validate_trace
 
 pytestmark = [pytest.mark.live, pytest.mark.usefixtures("nothing_stays")]
 TIMEOUT = 20.0
-
-
-def wait_for(condition: Callable[[], bool], what: str) -> None:
-    """Poll until it holds; fail after TIMEOUT."""
-    end = time.monotonic() + TIMEOUT
-    while not condition():
-        assert time.monotonic() < end, f"timed out: {what}"
-        time.sleep(0.02)
 
 
 def children(pid: int) -> list[int]:
@@ -40,7 +32,6 @@ class Capture:
     """A capture through the command line, waited for until events flow."""
 
     def __init__(self, cli: list[str], out: Path, *options: str) -> None:
-        self.before = attached_programs()
         self.process = subprocess.Popen(
             [*cli, "capture", str(out), *options], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -54,8 +45,8 @@ class Capture:
     def end(self) -> tuple[int, str]:
         """Exit code and what it said."""
         _, err = self.process.communicate(timeout=TIMEOUT)
-        wait_for(lambda: attached_programs() <= self.before, "detaching")
         wait_for(lambda: not alive(self.collector), "the collector's end")
+        wait_for(lambda: not left_programs(), "detaching")
         return self.process.returncode, err
 
 
@@ -71,7 +62,7 @@ def alive(pid: int) -> bool:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_the_capture_in_order(cli: list[str], out: Path, number: signal.Signals) -> None:
     capture = Capture(cli, out)
-    assert attached_programs() > capture.before
+    assert len(programs_held_by(capture.collector)) > 8
     capture.process.send_signal(number)
     code, err = capture.end()
     assert code == 0, err
@@ -134,14 +125,13 @@ def test_the_writers_death_ends_the_collector(cli: list[str], out: Path) -> None
 def test_a_reader_that_closes_the_pipe_ends_the_collector() -> None:
     from tracereplay.trace.collector_process import collectors_directory
 
-    before = attached_programs()
     command = ["/usr/bin/python3", "-B", str(collectors_directory()), "--events", "bio"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
     assert process.stdout is not None
     assert process.stdout.read(16)[:4] == b"\x89TRC"
     process.stdout.close()
     assert process.wait(TIMEOUT) == 141
-    assert attached_programs() <= before
+    wait_for(lambda: not left_programs(), "detaching")
 
 
 def test_an_output_that_exists_is_refused_before_anything_starts(cli: list[str], out: Path) -> None:
@@ -160,3 +150,23 @@ def test_a_command_that_cannot_run_leaves_nothing(cli: list[str], out: Path) -> 
     assert done.returncode == 2
     assert "cannot run '/nonexistent/x'" in done.stderr
     assert not out.exists()
+
+
+def test_a_disk_without_space_ends_the_capture_and_the_collector(cli: list[str], tmp_path: Path) -> None:
+    """A file system of 8 MiB, under the writer's floor: it stops in the middle of a busy capture."""
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "nodev", str(small)], check=True)
+    try:
+        load = str(Path(__file__).parents[1] / "bench" / "page_fault_load.py")
+        command = [sys.executable, load, "4"]
+        done = subprocess.run(
+            [*cli, "capture", str(small / "trace"), "--", *command], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 1, done.stderr
+        assert "free" in done.stderr
+        assert "Traceback" not in done.stderr
+        trace = Trace.open(small / "trace")
+        assert not trace.complete
+    finally:
+        subprocess.run(["umount", str(small)], check=True)

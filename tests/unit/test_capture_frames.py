@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -132,13 +134,24 @@ def test_a_damaged_stream_is_named(case: str, tmp_path: Path) -> None:
         packets(data, tmp_path)
 
 
-def test_a_reader_that_is_abandoned_stops_reading(tmp_path: Path) -> None:
+def test_a_stream_that_is_abandoned_is_read_to_its_end(tmp_path: Path) -> None:
+    """Nobody reads the descriptor afterwards, and the writing side was not left hanging."""
     stream = Stream()
     for tick in range(1000):
         stream.batch(PAGE, 0, stream.one(PAGE, 0, ts=tick)).watermark(tick * 1000)
-    fd = stream.close().open(tmp_path)
-    ahead = frames.read_ahead(frames.read_packets(fd, flush_bytes=1), depth=2)
+    data = stream.close().data
+    read_end, write_end = os.pipe()
+    writer = threading.Thread(target=write_all, args=(write_end, data * 3))
+    writer.start()
+    ahead = frames.read_ahead(frames.read_packets(read_end, flush_bytes=1), depth=2)
     assert isinstance(next(ahead), frames.Message)
-    ahead.close()  # type: ignore[attr-defined]
+    ahead.close()
+    assert not [t for t in threading.enumerate() if t.name == "frames"]
     assert list(ahead) == []
-    os.close(fd)
+    os.close(read_end)
+    writer.join()
+
+
+def write_all(fd: int, data: bytes) -> None:
+    with contextlib.suppress(BrokenPipeError), open(fd, "wb") as pipe:
+        pipe.write(data)

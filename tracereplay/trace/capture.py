@@ -81,11 +81,14 @@ def capture(
     with _orderly_signals(collector.ask_to_stop):
         packets = frames.read_ahead(frames.read_packets(collector.frames_fd))
         try:
-            summary = recording.run(packets)
+            try:
+                summary = recording.run(packets)
+            finally:
+                collector.ask_to_stop()
+                packets.close()
         except CollectorError as error:
             raise collector.explain(error) from error
         finally:
-            packets.close()  # type: ignore[attr-defined]
             collector.end()
             if summary is None:
                 recording.give_up()

@@ -15,7 +15,7 @@ import queue
 import struct
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,6 +41,9 @@ FLUSH_BYTES = 6 << 20
 """Batches are handed on when so much has gathered ..."""
 FLUSH_NS = 200_000_000
 """... or when the oldest of them is so old, in ns of the collector's clock."""
+
+ABANDON_S = 30.0
+"""How long an abandoned stream may take to its end."""
 
 Bytes = npt.NDArray[np.uint8]
 SlabKey = tuple[int, int]
@@ -192,7 +195,7 @@ def read_packets(fd: int, *, flush_bytes: int = FLUSH_BYTES, flush_ns: int = FLU
         at += length
 
 
-def read_ahead(packets: Iterator[Packet], depth: int = 8) -> Iterator[Packet]:
+def read_ahead(packets: Iterator[Packet], depth: int = 8) -> Generator[Packet, None, None]:
     """The same packets, read on a thread of their own: a slow writer does not stop the pipe at once.
 
     At most ``depth`` packets wait (then the pipe fills, then the rings; what they cannot hold is counted as
@@ -211,13 +214,12 @@ def read_ahead(packets: Iterator[Packet], depth: int = 8) -> Iterator[Packet]:
         try:
             for packet in packets:
                 put(packet)
-                if abandoned.is_set():
-                    return
             put(None)
         except BaseException as error:  # handed to the other thread, whatever it is
             put(error)
 
-    threading.Thread(target=pump, name="frames", daemon=True).start()
+    reader = threading.Thread(target=pump, name="frames", daemon=True)
+    reader.start()
     try:
         while True:
             item = waiting.get()
@@ -228,6 +230,7 @@ def read_ahead(packets: Iterator[Packet], depth: int = 8) -> Iterator[Packet]:
             yield item
     finally:
         abandoned.set()
+        reader.join(ABANDON_S)
 
 
 def hello_strides(hello: dict[str, Any]) -> list[int]:
