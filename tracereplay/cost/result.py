@@ -24,6 +24,8 @@ def result_of(
 ) -> dict[str, Any]:
     """One replay as plain values: trace, machine, demand, accounting, profile, and an entry per strategy."""
     report = done.report
+    if any(p.name == "cpus" for p in profile.parameters):
+        profile = profile.with_parameters(cpus=done.machine.cpus)
     entries = []
     for choice, outcome in done.outcomes:
         entry = result_entry(choice, outcome, done.machine)

@@ -40,6 +40,7 @@ from tracereplay.kernel.constants import NR_PAGE_ORDERS
     ZEROED_PAGES,
     MEMCG_CHARGES,
     CALLBACKS,
+    MEMPOOL_CALLS,
     MEMPOOL_TAKES,
     MEMPOOL_WAITS,
     MUTEX_ACQUISITIONS,
@@ -53,7 +54,7 @@ from tracereplay.kernel.constants import NR_PAGE_ORDERS
     WORKER_WAKEUPS,
     WORKER_RUNS,
     FAILURES,
-) = range(43)
+) = range(44)
 
 COUNTERS: tuple[str, ...] = (
     "free_calls",
@@ -86,6 +87,7 @@ COUNTERS: tuple[str, ...] = (
     "zeroed_pages",
     "memcg_charges",
     "callbacks",
+    "mempool_calls",
     "mempool_takes",
     "mempool_waits",
     "mutex_acquisitions",

@@ -13,6 +13,8 @@ from __future__ import annotations
 from tracereplay.compiled import hot, inner, kernel
 from tracereplay.kernel.gfp import GFP_DIRECT_RECLAIM, GFP_IO, GFP_NOMEMALLOC, GFP_NORETRY, GFP_NOWARN
 from tracereplay.machine.counters import (
+    CALLBACKS,
+    MEMPOOL_CALLS,
     MEMPOOL_PUTS,
     MEMPOOL_TAKES,
     MEMPOOL_WAITS,
@@ -42,6 +44,7 @@ def reserve_add(m, pages):
 @inner
 def quota_alloc(m, cpu, order, gfp):
     """Allocation callback with the quota (``crypt_page_alloc``). Frame or -1; counts the pages it gave."""
+    m.c[CALLBACKS] += 1
     m.c[PERCPU_COUNTER_OPS] += 1
     if gfp & GFP_NORETRY and m.w[POOL_ALLOCATED] + (1 << order) > m.w[POOL_QUOTA]:
         m.c[QUOTA_REFUSALS] += 1
@@ -77,6 +80,7 @@ def pool_fill(m, cpu, gfp):
 @inner
 def pool_alloc(m, cpu, gfp):
     """One page (``mempool_alloc``): callback without reclaim, reserve, callback with full flags. Frame or -1."""
+    m.c[MEMPOOL_CALLS] += 1
     gfp |= GFP_NOMEMALLOC | GFP_NORETRY | GFP_NOWARN
     first = gfp & ~(GFP_DIRECT_RECLAIM | GFP_IO)
     pfn = quota_alloc(m, cpu, 0, first)
@@ -106,12 +110,14 @@ def pool_take(m):
 @inner
 def pool_free(m, cpu, pfn):
     """One page back (``mempool_free``): into the reserve while it is short, else through the free callback."""
+    m.c[MEMPOOL_CALLS] += 1
     if m.w[POOL_CURRENT] < m.w[POOL_MIN]:
         m.c[MEMPOOL_PUTS] += 1
         m.w[POOL_ELEMENTS + m.w[POOL_CURRENT]] = pfn
         m.w[POOL_CURRENT] += 1
         reserve_add(m, 1)
         return
+    m.c[CALLBACKS] += 1
     quota_free(m, cpu, pfn, 0)
 
 
