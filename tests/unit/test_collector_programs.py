@@ -68,7 +68,7 @@ def test_every_byte_of_a_record_is_written(kernel: str, raw: bool) -> None:
     text = source(kernel, raw=raw)
     for lane in programs.lanes_of(PROBES, raw=raw):
         probe = lane.probe
-        program = part(text, f"int {lane.function}(")
+        program = part(text, f"int {'record_' if lane.role == 'raw' else ''}{lane.function}(")
         for field in probe.ring.fields:
             if field.name in ("ts", "seq", "flags"):
                 continue  # by reserve_*
@@ -110,10 +110,25 @@ def test_every_program_counts_in_a_lane_of_its_own() -> None:
     text = source("6.18", raw=True)
     lanes = programs.lanes_of(PROBES, raw=True)
     for index, lane in enumerate(lanes):
-        program = part(text, f"int {lane.function}(")
+        program = part(text, f"int {'record_' if lane.role == 'raw' else ''}{lane.function}(")
         assert f"&s->lane[{index}]" in program
         assert f"e->kind = {index};" in program
     assert f"struct lane_state lane[{len(lanes)}];" in text
+
+
+def test_a_nested_program_asks_after_the_raw_one_of_its_event() -> None:
+    text = source("6.18", raw=True)
+    lanes = programs.lanes_of(PROBES, raw=True)
+    for lane in lanes:
+        if lane.role == "nested":
+            first = lanes.index(programs.Lane(lane.probe, "raw"))
+            nested = part(text, f"int {lane.function}(")
+            raw = part(text, f"int {lane.probe.function}(struct")
+            assert f"if (!s->running[{first}] && claim && *claim == (page | 1))" in nested
+            assert f"s->running[{first}] = 0;" in raw
+            tap = {"alloc": 0, "free": 1}[lane.probe.kind]
+            assert f"claim_of({tap}, " in nested
+            assert f"claim_of({tap}, " in raw
 
 
 def line(base: int, size: int, frames: list[int]) -> list[tuple[int, int]]:
