@@ -14,8 +14,10 @@ Events within events. The kernel does not run a BPF program inside itself, and p
 not inside one another either. At a million events per second an interrupt finds a program running often
 enough: what it frees (page tables, in RCU callbacks) goes unrecorded, hundreds of events a second. So page
 events are tapped raw, where each program has a guard of its own, by two programs each: the ``raw`` one notes
-which page it took and records; the ``nested`` one runs after it for every event, and records exactly those
-that the first did not take because it was running itself. Programs nest, so each counts in a lane of its own.
+that it runs, claims the page, and records; the ``nested`` one runs after it for every event, and records
+exactly those that the first did not: when the first is running, or, at the edges of its run, when the page is
+not claimed. (A page is allocated or freed by one CPU at a time, so it names the event.) Programs nest, so
+each counts in a lane of its own.
 """
 
 from __future__ import annotations
@@ -29,6 +31,9 @@ from collectors.tracepoints import Format, FormatField, Probe
 
 MAX_CPUS = 8192
 SEEN_PIDS = 32768
+CLAIMS = 4096
+"""Claims per tap and CPU, by low bits of the page's address: two pages of one slot within one interrupt of
+one event are what could be mistaken."""
 INNER_PAGES = 1
 """Size of the map that only tells BCC the type of the inner rings."""
 
@@ -41,14 +46,14 @@ struct lane_state { u64 seq; u64 full; u64 lock; u64 no_ring; u64 lost_flags; };
 struct cpu_state {
     struct lane_state lane[${lanes}];
     struct lane_state note[${lanes}];
-    u64 taken[4];
-    u32 depth;
     u32 last_pid;
+    u8 running[${lanes}];
 };
 struct gate_state { u64 page_base; u32 page_shift; u32 open; };
 struct seen_task { u64 comm[2]; };
 BPF_ARRAY(gate, struct gate_state, 1);
 BPF_PERCPU_ARRAY(state, struct cpu_state, 1);
+BPF_PERCPU_ARRAY(claims, u64, ${all_claims});
 BPF_TABLE("lru_hash", u32, struct seen_task, seen, ${seen});
 """
 
@@ -62,26 +67,10 @@ static __always_inline struct cpu_state *cpu_of(void) {
     int zero = 0;
     return state.lookup(&zero);
 }
-/* The raw program took this page's event. Depth first: what interrupts in between finds a slot above. */
-static __always_inline void take(struct cpu_state *s, u64 page) {
-    u32 depth = s->depth;
-    s->depth = depth + 1;
-    BARRIER;
-    s->taken[depth & 3] = page | 1;
-    BARRIER;
-}
-/* Whether the raw program took it; forgets it, and what interrupts left above. */
-static __always_inline int was_taken(struct cpu_state *s, u64 page) {
-    u32 depth = s->depth;
-    u32 back;
-#pragma unroll
-    for (back = 1; back <= 3; back++) {
-        if (depth >= back && s->taken[(depth - back) & 3] == (page | 1)) {
-            s->depth = depth - back;
-            return 1;
-        }
-    }
-    return 0;
+/* Where the raw program notes the page whose event it takes, until the nested one has looked. */
+static __always_inline u64 *claim_of(u32 tap, u64 page) {
+    u32 at = tap * ${claims} + ((page >> 6) & (${claims} - 1));
+    return claims.lookup(&at);
 }
 """
 
@@ -145,12 +134,26 @@ static __always_inline u32 current_task(struct cpu_state *s, struct lane_state *
 """
 
 _PROGRAM = """\
-int ${function}(${context}) {
+${kind_of_function} ${name}(${parameters}) {
 ${admit}${before}    struct ${ring}_rec *e = reserve_${ring}(&s->lane[${kind}]);
     if (!e)
         return 0;
     e->kind = ${kind};
 ${body}    bpf_ringbuf_submit(e, NO_WAKEUP);
+    return 0;
+}
+"""
+_RAW_PROGRAM = """\
+int ${function}(struct bpf_raw_tracepoint_args *ctx) {
+${admit}    u64 *claim = claim_of(${tap}, ctx->args[${page}]);
+    if (!claim)
+        return 0;
+    s->running[${kind}] = 1;
+    *claim = ctx->args[${page}] | 1;
+    BARRIER;
+    record_${function}(ctx, g, s);
+    BARRIER;
+    s->running[${kind}] = 0;
     return 0;
 }
 """
@@ -274,23 +277,36 @@ def _raw_assignments(probe: Probe) -> list[str]:
     return lines
 
 
-def _program(lane: Lane, kind: int, fmt: Format) -> str:
+def _program(lane: Lane, kind: int, fmt: Format, raw: tuple[int, int]) -> str:
+    """C of one program. ``raw``: the number of its event's raw program, and that among the raw ones."""
+    raw_kind, tap = raw
     probe = lane.probe
-    admit = _GATE + _CPU
     noted = f"u32 pid = current_task(s, &s->note[{kind}], {kind});"
+    signature = ("int", lane.function, "struct bpf_raw_tracepoint_args *ctx")
+    admit, after = _GATE + _CPU, ""
+    page = probe.raw.index("page") if probe.raw else 0
+    before = [f"u64 page = ctx->args[{page}];"]
     if lane.role == TRACEPOINT:
-        context = f"struct {lane.function}_args *args"
+        signature = ("int", lane.function, f"struct {lane.function}_args *args")
         before, body = [noted], _assignments(probe, fmt)
+    elif lane.role == RAW:
+        parameters = signature[2] + ", struct gate_state *g, struct cpu_state *s"
+        signature = ("static __always_inline int", f"record_{lane.function}", parameters)
+        after = Template(_RAW_PROGRAM).substitute(function=lane.function, admit=admit, kind=kind, page=page, tap=tap)
+        admit = ""
+        before, body = [*before, noted], _raw_assignments(probe)
     else:
-        context = "struct bpf_raw_tracepoint_args *ctx"
-        before = [f"u64 page = ctx->args[{probe.raw.index('page')}];"]
-        if lane.role == RAW:
-            before += ["take(s, page);", noted]
-        else:
-            # Nearly always taken: that is asked first. The task was noted by the program that is interrupted.
-            admit = _CPU
-            before += ["if (was_taken(s, page))", "    return 0;", *_GATE.strip().splitlines()]
-            before.append("u32 pid = bpf_get_current_pid_tgid();")
+        # Nearly always claimed: that is asked first. The task was noted by the program that is interrupted.
+        admit = _CPU
+        before += [
+            f"u64 *claim = claim_of({tap}, page);",
+            f"if (!s->running[{raw_kind}] && claim && *claim == (page | 1)) {{",
+            "    *claim = 0;",
+            "    return 0;",
+            "}",
+            *_GATE.strip().splitlines(),
+        ]
+        before.append("u32 pid = bpf_get_current_pid_tgid();")
         body = _raw_assignments(probe)
     if probe.ring is TASK:
         # A task may rename another one: tgid is known only of the current task. The name in `seen` goes stale
@@ -298,10 +314,11 @@ def _program(lane: Lane, kind: int, fmt: Format) -> str:
         before = []
         body = [b for b in body if not b.startswith("e->tgid")]
         body.append("u64 id = bpf_get_current_pid_tgid(); e->tgid = (u32)id == e->pid ? id >> 32 : 0;")
-    return Template(_PROGRAM).substitute(
+    program = Template(_PROGRAM).substitute(
         {
-            "function": lane.function,
-            "context": context,
+            "kind_of_function": signature[0],
+            "name": signature[1],
+            "parameters": signature[2],
             "admit": admit,
             "ring": probe.ring.name,
             "kind": kind,
@@ -309,6 +326,7 @@ def _program(lane: Lane, kind: int, fmt: Format) -> str:
             "body": "".join(f"    {line}\n" for line in body),
         }
     )
+    return program + after
 
 
 def _ring_parts(ring: Ring) -> tuple[str, str]:
@@ -331,16 +349,22 @@ def _ring_parts(ring: Ring) -> tuple[str, str]:
 
 def source(lanes: Sequence[Lane], formats: Mapping[str, Format]) -> str:
     """The whole C source. ``kind`` in a record is the index of its program in ``lanes``."""
-    parts = [Template(_HEAD).substitute(lanes=len(lanes), seen=SEEN_PIDS)]
+    parts = [
+        Template(_HEAD).substitute(
+            lanes=len(lanes), seen=SEEN_PIDS, all_claims=max(1, sum(x.role == RAW for x in lanes)) * CLAIMS
+        )
+    ]
     reserves = []
     for ring in RINGS:
         declarations, reserve = _ring_parts(ring)
         parts.append(declarations)
         reserves.append(reserve)
-    parts += [_ADMIT, *reserves, _NOTE_TASK]
+    parts += [Template(_ADMIT).substitute(claims=CLAIMS), *reserves, _NOTE_TASK]
     for kind, lane in enumerate(lanes):
         fmt = formats[lane.probe.event]
         if lane.role == TRACEPOINT:
             parts.append(args_struct(lane.function, fmt))
-        parts.append(_program(lane, kind, fmt))
+        raw_kind = next((i for i, other in enumerate(lanes) if other.probe is lane.probe), kind)
+        tap = sum(other.role == RAW for other in lanes[:raw_kind])
+        parts.append(_program(lane, kind, fmt, (raw_kind, tap)))
     return "\n".join(parts)

@@ -14,6 +14,7 @@ import pytest
 
 from tracereplay.trace.capture import CaptureOptions, capture
 from tracereplay.trace.hostcheck import capture_possible
+from tracereplay.trace.reader import Trace
 
 LOAD = Path(__file__).with_name("page_fault_load.py")
 SECONDS = 8.0
@@ -42,12 +43,14 @@ def test_capture_under_a_page_fault_load(tmp_path: Path) -> None:
     pages = sum(int(load.communicate()[0]) for load in loads)
     events = sum(summary.events.values())
     cost = summary.self_cost
+    trace = Trace.open(summary.path)
     collector = cost["collector"]["cpu_seconds"] - cost["collector"]["startup_cpu_seconds"]
     writer = cost["writer"]["cpu_seconds"]
     print(
         f"\n{processes} loading processes, {pages:,} pages touched in all"
         f"\nevents/s          {events / summary.duration_s:14,.0f}   (target at least 1,000,000)"
         f"\nlost              {summary.lost:14,}   (target 0)"
+        f"\n  by class        {trace.metadata.loss['by_class']}"
         f"\ncollector, core % per 1 M events/s  {collector * 1e8 / events:8.2f}"
         f"\nwriter,    core % per 1 M events/s  {writer * 1e8 / events:8.2f}"
         f"\ntogether                            {(collector + writer) * 1e8 / events:8.2f}   (target at most 20)"

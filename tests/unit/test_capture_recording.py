@@ -266,3 +266,15 @@ def test_missing_probes_and_refused_cpus_are_noted(tmp_path: Path) -> None:
 def test_options_that_make_no_sense_are_usage_errors(options: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         CaptureOptions(**options)
+
+
+def test_what_two_taps_recorded_or_nobody_counts_is_noted(tmp_path: Path) -> None:
+    s = page_stream()
+    programs = {
+        "kmem:mm_page_free": {"tap": "raw", "recursion_misses": 3, "nested": 5, "lost": 0},
+        "block:block_split": {"tap": "tracepoint", "recursion_misses": None, "nested": 0, "lost": None},
+    }
+    trace = Trace.open(record_stream(s.close(programs=programs), tmp_path).path)
+    assert "2 events inside other programs may be recorded twice" in trace.metadata.notes
+    assert any("not counted here: block:block_split" in note for note in trace.metadata.notes)
+    assert trace.rows("loss") == 0

@@ -199,10 +199,13 @@ class Recording:
             metadata.loss = {"by_class": kernel_losses(closing["counters"], recursion)}
             metadata.self_cost = self._cost(closing, stopped - started)
             uncounted = [event for event, facts in closing["programs"].items() if facts["lost"] is None]
+            twice = sum(max(0, f["nested"] - (f["recursion_misses"] or 0)) for f in closing["programs"].values())
         except (KeyError, TypeError, ValueError) as error:
             raise CollectorError(f"the collector's closing frame is damaged: {error!r}") from None
         if uncounted:
             metadata.notes.append(f"events inside other programs are not counted here: {', '.join(uncounted)}")
+        if twice:
+            metadata.notes.append(f"{twice} events inside other programs may be recorded twice")
         for cpu, reason in closing.get("refused_cpus", {}).items():
             metadata.notes.append(f"CPU {cpu} came online and got no ring, its events are lost: {reason}")
         if any(d.late for d in self._decoders):
