@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import resource
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -248,7 +249,7 @@ class Recording:
             "duration_ns": duration_ns,
             "events": events,
             "collector": collector,
-            "writer": {"cpu_seconds": writer_s, "max_rss_bytes": used.ru_maxrss * 1024},
+            "writer": {"pid": os.getpid(), "cpu_seconds": writer_s, "max_rss_bytes": used.ru_maxrss * 1024},
             "cpu_ns_per_event": recording_s * 1e9 / events if events else None,
             "programs": dict(closing["programs"]),
         }
