@@ -125,9 +125,9 @@ def expand(m, z, pfn, low, high, mt):
         put_free(m, z, pfn + (1 << high), high, mt, False)
 
 
-@inner
-def rmqueue_smallest(m, z, order, mt):
-    """First frame of a block of ``order`` from the smallest non-empty list of ``mt``; -1 when there is none."""
+@hot
+def rmqueue_smallest_here(m, z, order, mt):
+    """``rmqueue_smallest``, inlined: for refills."""
     for o in range(order, NR_PAGE_ORDERS):
         head = buddy_head(z, o, mt)
         node = first(m.pg, head)
@@ -140,6 +140,12 @@ def rmqueue_smallest(m, z, order, mt):
                 expand(m, z, pfn, order, o, mt)
             return pfn
     return -1
+
+
+@inner
+def rmqueue_smallest(m, z, order, mt):
+    """First frame of a block of ``order`` from the smallest non-empty list of ``mt``; -1 when there is none."""
+    return rmqueue_smallest_here(m, z, order, mt)
 
 
 @hot
@@ -156,9 +162,9 @@ def info_type(info):
     return (info >> INFO_TYPE_SHIFT) & INFO_TYPE
 
 
-@inner
-def free_one_page(m, z, pfn, order, mt, tail):
-    """Give a block to the buddy lists, merging as far as it goes (``__free_one_page``).
+@hot
+def free_one_page_here(m, z, pfn, order, mt, tail):
+    """Give a block to the buddy lists, merging as far as it goes (``__free_one_page``). Inlined: for drains.
 
     ``mt`` is the list's type. Blocks below a pageblock merge whatever their types; at or above it both types must be
     mergeable (section 2.4, rule 2c). ``tail`` forces tail placement (FPI_TO_TAIL).
@@ -186,6 +192,12 @@ def free_one_page(m, z, pfn, order, mt, tail):
         # buddy_merge_likely: our buddy is in use but the next larger pair's other half is free
         tail = is_free_block(m, z, (pfn & ~(1 << order)) ^ (1 << (order + 1)), order + 1)
     put_free(m, z, pfn, order, mt, tail)
+
+
+@inner
+def free_one_page(m, z, pfn, order, mt, tail):
+    """``free_one_page_here``, out of line."""
+    free_one_page_here(m, z, pfn, order, mt, tail)
 
 
 @hot

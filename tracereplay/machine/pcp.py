@@ -13,9 +13,10 @@ from tracereplay.compiled import hot, inner
 from tracereplay.kernel.constants import MIGRATE_MOVABLE, MIGRATE_PCPTYPES, PAGE_ALLOC_COSTLY_ORDER, PAGEBLOCK_ORDER
 from tracereplay.machine.buddy import (
     block_type,
-    free_one_page,
+    free_one_page_here,
     get_info,
     info_type,
+    rmqueue_smallest_here,
     set_info,
     zone_lock,
     zone_unlock,
@@ -145,9 +146,11 @@ def refill(m, z, p, order, mt, nofragment):
     got = 0
     zone_lock(m, z)
     while got < wanted:
-        pfn, mode = rmqueue(m, z, order, mt, nofragment, mode)
+        pfn = rmqueue_smallest_here(m, z, order, mt) if mode == MODE_NORMAL else -1
         if pfn < 0:
-            break
+            pfn, mode = rmqueue(m, z, order, mt, nofragment, mode)
+            if pfn < 0:
+                break
         set_info(m, pfn, PCP | (mt << INFO_TYPE_SHIFT) | order)
         add_tail(m.pg, head, m.w[CFG_NODES] + pfn)
         got += 1
@@ -182,7 +185,7 @@ def note_pcp_alloc(m, p):
     m.w[p * P_WORDS + P_FREE_COUNT] >>= 1
 
 
-@inner
+@hot
 def drain_one(m, z, head):
     """Move the coldest block of a list to the buddy lists. Zone lock held. Returns its pages."""
     node = last(m.pg, head)
@@ -192,7 +195,7 @@ def drain_one(m, z, head):
     order = info & INFO_ORDER
     mt = block_type(m, pfn) if m.w[CFG_KEEPS_TYPE] else info_type(info)
     set_info(m, pfn, HELD)
-    free_one_page(m, z, pfn, order, mt, False)
+    free_one_page_here(m, z, pfn, order, mt, False)
     return 1 << order
 
 
@@ -209,16 +212,18 @@ def drain_lists(m, z, p, pages, index):
     pages = min(pages, m.w[p * P_WORDS + P_COUNT])
     moved = 0
     zone_lock(m, z)
-    if m.w[CFG_FROM_FREED]:
-        while moved < pages:
-            head = pcp_head(m, p, index)
-            while moved < pages and last(m.pg, head) != head:
-                moved += drain_one(m, z, head)
-            index = index + 1 if index + 1 < lists else 0
-    else:
+    from_freed = m.w[CFG_FROM_FREED] != 0
+    if not from_freed:
         index = 0
-        share = 0
-        while moved < pages:
+    share = 0
+    while moved < pages:
+        head = pcp_head(m, p, index)
+        if from_freed:
+            while last(m.pg, head) == head:
+                index = index + 1 if index + 1 < lists else 0
+                head = pcp_head(m, p, index)
+            share = pages
+        else:
             while True:
                 share += 1
                 index = index + 1 if index + 1 < lists else 0
@@ -227,13 +232,11 @@ def drain_lists(m, z, p, pages, index):
                     break
             if share == lists:  # the only list with pages: take everything from here
                 share = pages
-            while True:
-                moved += drain_one(m, z, head)
-                if moved >= pages:
-                    break
-                share -= 1
-                if share == 0 or last(m.pg, head) == head:
-                    break
+        while True:
+            moved += drain_one(m, z, head)
+            share -= 1
+            if moved >= pages or share == 0 or last(m.pg, head) == head:
+                break
     zone_unlock(m, z)
     m.w[p * P_WORDS + P_COUNT] -= moved
     m.c[PCP_DRAIN_PAGES] += moved

@@ -38,10 +38,18 @@ MARKED_IMPORT = "import tracereplay.strategies.per_page as strategy  # STRATEGY"
 
 
 def bind(module: ModuleType) -> None:
-    """Compile a strategy module's marked functions in place, so that its compiled functions can call them."""
+    """Compile the marked functions that a strategy module names, in place, so that its functions can call them.
+
+    Those that it imports from another module of strategies are bound there as well, since they call one another.
+    """
     for name, value in list(vars(module).items()):
         if isinstance(value, FunctionType) and is_compiled(value):
-            setattr(module, name, inner(value))
+            if value.__module__ != module.__name__:
+                home = sys.modules[value.__module__]
+                bind(home)
+                setattr(module, name, getattr(home, value.__name__))
+            else:
+                setattr(module, name, inner(value))
 
 
 def load_loop(params: type[Params]) -> ModuleType:
@@ -53,7 +61,7 @@ def load_loop(params: type[Params]) -> ModuleType:
             f"strategy {params.name!r} has no function {missing[0]!r}",
             hint="a strategy file defines init, allocate and release; see docs/strategies.md",
         )
-    source = inspect.getsource(module).encode()
+    source = b"\0".join(inspect.getsource(m).encode() for m in _sources(module))
     template = TEMPLATE.read_text()
     if MARKED_IMPORT not in template:
         raise AssertionError("the loop template lost its marked import")
@@ -76,6 +84,12 @@ def load_loop(params: type[Params]) -> ModuleType:
     sys.modules[name] = loop
     spec.loader.exec_module(loop)
     return loop
+
+
+def _sources(module: ModuleType) -> list[ModuleType]:
+    """A strategy's module and those whose marked functions it calls."""
+    others = {v.__module__ for v in vars(module).values() if hasattr(v, "py_func") or is_compiled(v)}
+    return [module, *(sys.modules[name] for name in sorted(others - {module.__name__}))]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,19 +7,16 @@ every batch. All of them run compiled code without the GIL, so two cores are use
 from __future__ import annotations
 
 import os
-import queue
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from tracereplay.demand.path_crypt import MAX_WRITE
 from tracereplay.demand.reconstruct import open_demand
 from tracereplay.machine.config import MachineConfig
 from tracereplay.replay.engine import Engine, Outcome, PathConfig
+from tracereplay.trace.ahead import ahead
 
 if TYPE_CHECKING:
     from tracereplay.strategies.registry import Choice
@@ -88,7 +85,7 @@ def replay(
         for choice in choices
     ]
     with ThreadPoolExecutor(min(len(engines), os.cpu_count() or 1)) as pool:
-        for ops in _ahead(stream):
+        for ops in ahead(stream, AHEAD, "demand"):
             list(pool.map(lambda engine, ops=ops: engine.feed(ops), engines))
             progress(len(ops))
     return Replayed(
@@ -97,41 +94,3 @@ def replay(
         machine=config,
         path=resources,
     )
-
-
-def _ahead(batches: Iterator[np.ndarray[Any, Any]] | Any) -> Iterator[np.ndarray[Any, Any]]:
-    """The batches, made on a thread that stays a few ahead. Its errors are raised here."""
-    ready: queue.Queue[Any] = queue.Queue(AHEAD)
-    stop = threading.Event()
-
-    def put(item: Any) -> bool:
-        while not stop.is_set():
-            try:
-                ready.put(item, timeout=0.1)
-            except queue.Full:
-                continue
-            return True
-        return False
-
-    def produce() -> None:
-        try:
-            for batch in batches:
-                if not put((batch, None)):
-                    return
-            put((None, None))
-        except BaseException as error:
-            put((None, error))
-
-    thread = threading.Thread(target=produce, name="demand", daemon=True)
-    thread.start()
-    try:
-        while True:
-            batch, error = ready.get()
-            if error is not None:
-                raise error
-            if batch is None:
-                return
-            yield batch
-    finally:
-        stop.set()
-        thread.join()

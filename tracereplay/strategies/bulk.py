@@ -15,32 +15,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tracereplay.demand.stream import ON_PATH, REQUIRED
-from tracereplay.kernel.gfp import GFP_DIRECT_RECLAIM, GFP_HIGHMEM, GFP_NOWAIT
+from tracereplay.kernel.gfp import GFP_DIRECT_RECLAIM
 from tracereplay.machine import counters, ops
 from tracereplay.machine.layout import POOL_ALLOCATED, POOL_QUOTA
 from tracereplay.strategies.contract import (
-    BLOCK_FLAGS,
-    BLOCK_FRAME,
-    BLOCK_ORDER,
     DONE,
     FAIL,
     REQ_BLOCKS,
     REQ_CPU,
     REQ_FLAGS,
     REQ_GFP,
-    REQ_ORDER,
     REQ_PAGES,
     Params,
     compiled,
     param,
 )
+from tracereplay.strategies.parts import CRYPT_GFP, free_page, one_block, restart_under_mutex
 
 BATCH_CAP = 0
-MUTEX = counters.slot("mutex_acquisitions")
-RESTARTS = counters.slot("restarts")
 QUOTA_REFUSALS = counters.slot("quota_refusals")
 PERCPU_COUNTER_OPS = counters.slot("percpu_counter_ops")
-CRYPT_GFP = GFP_NOWAIT | GFP_HIGHMEM
 
 
 @dataclass(frozen=True)
@@ -118,17 +112,10 @@ def allocate(m, st, req, out):
     """Serve a request in bulk; one that needs contiguity gets its one block."""
     cpu, pages, gfp = req[REQ_CPU], req[REQ_PAGES], req[REQ_GFP]
     if req[REQ_FLAGS] & REQUIRED:
-        frame = ops.alloc_pages(m, cpu, req[REQ_ORDER], gfp)
-        if frame < 0:
-            return FAIL
-        out[0] = frame
-        out[1] = req[REQ_ORDER]
-        req[REQ_BLOCKS] = 1
-        return DONE
+        return one_block(m, req, out)
     if req[REQ_FLAGS] & ON_PATH:
         if not crypt_pass(m, cpu, pages, CRYPT_GFP, st[BATCH_CAP], out):
-            ops.count(m, RESTARTS, 1)
-            ops.count(m, MUTEX, 1)
+            restart_under_mutex(m)
             if not crypt_pass(m, cpu, pages, CRYPT_GFP | GFP_DIRECT_RECLAIM, st[BATCH_CAP], out):
                 return FAIL
     else:
@@ -142,7 +129,4 @@ def allocate(m, st, req, out):
 
 def release(m, st, block, cpu, now):
     """Free a page, or through the mempool on the path: there is no bulk free of equal rank."""
-    if block[BLOCK_FLAGS] & ON_PATH and block[BLOCK_ORDER] == 0 and not block[BLOCK_FLAGS] & REQUIRED:
-        ops.pool_free(m, cpu, block[BLOCK_FRAME])
-    else:
-        ops.free_pages(m, cpu, block[BLOCK_FRAME], block[BLOCK_ORDER])
+    free_page(m, block, cpu)

@@ -13,15 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tracereplay.demand.stream import ON_PATH, REQUIRED
-from tracereplay.kernel.gfp import (
-    GFP_COMP,
-    GFP_DIRECT_RECLAIM,
-    GFP_HIGHMEM,
-    GFP_NOMEMALLOC,
-    GFP_NORETRY,
-    GFP_NOWAIT,
-    GFP_NOWARN,
-)
+from tracereplay.kernel.gfp import GFP_COMP, GFP_DIRECT_RECLAIM, GFP_NOMEMALLOC, GFP_NORETRY, GFP_NOWARN
 from tracereplay.machine import counters, ops
 from tracereplay.machine.layout import POOL_ALLOCATED, POOL_QUOTA
 from tracereplay.strategies.contract import (
@@ -34,19 +26,16 @@ from tracereplay.strategies.contract import (
     REQ_CPU,
     REQ_FLAGS,
     REQ_GFP,
-    REQ_ORDER,
     REQ_PAGES,
     Params,
     compiled,
     param,
 )
+from tracereplay.strategies.parts import CRYPT_GFP, one_block, restart_under_mutex
 
 MAX_ORDER, STICKY_ORDER, ACCOUNT_LARGE = range(3)
-MUTEX = counters.slot("mutex_acquisitions")
-RESTARTS = counters.slot("restarts")
 QUOTA_REFUSALS = counters.slot("quota_refusals")
 PERCPU_COUNTER_OPS = counters.slot("percpu_counter_ops")
-CRYPT_GFP = GFP_NOWAIT | GFP_HIGHMEM
 LARGE_GFP = GFP_NOMEMALLOC | GFP_NORETRY | GFP_NOWARN | GFP_COMP
 
 
@@ -147,19 +136,12 @@ def allocate(m, st, req, out):
     """Serve a request by its binary digits, high to low; one that needs contiguity gets its one block."""
     cpu, pages = req[REQ_CPU], req[REQ_PAGES]
     if req[REQ_FLAGS] & REQUIRED:
-        frame = ops.alloc_pages(m, cpu, req[REQ_ORDER], req[REQ_GFP])
-        if frame < 0:
-            return FAIL
-        out[0] = frame
-        out[1] = req[REQ_ORDER]
-        req[REQ_BLOCKS] = 1
-        return DONE
+        return one_block(m, req, out)
     on_path = req[REQ_FLAGS] & ON_PATH != 0
     gfp = CRYPT_GFP if on_path else req[REQ_GFP]
     blocks = one_pass(m, st, cpu, pages, gfp, st[MAX_ORDER], on_path, out)
     if blocks < 0 and on_path:
-        ops.count(m, RESTARTS, 1)
-        ops.count(m, MUTEX, 1)
+        restart_under_mutex(m)
         blocks = one_pass(m, st, cpu, pages, gfp | GFP_DIRECT_RECLAIM, 0, on_path, out)
     if blocks < 0:
         return FAIL

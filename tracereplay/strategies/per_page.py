@@ -14,27 +14,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tracereplay.demand.stream import ON_PATH, REQUIRED
-from tracereplay.kernel.gfp import GFP_DIRECT_RECLAIM, GFP_HIGHMEM, GFP_NOWAIT
-from tracereplay.machine import counters, ops
+from tracereplay.kernel.gfp import GFP_DIRECT_RECLAIM
+from tracereplay.machine import ops
 from tracereplay.strategies.contract import (
-    BLOCK_FLAGS,
-    BLOCK_FRAME,
-    BLOCK_ORDER,
     DONE,
     FAIL,
     REQ_BLOCKS,
     REQ_CPU,
     REQ_FLAGS,
     REQ_GFP,
-    REQ_ORDER,
     REQ_PAGES,
     Params,
     compiled,
 )
-
-MUTEX = counters.slot("mutex_acquisitions")
-RESTARTS = counters.slot("restarts")
-CRYPT_GFP = GFP_NOWAIT | GFP_HIGHMEM
+from tracereplay.strategies.parts import CRYPT_GFP, free_page, one_block, restart_under_mutex
 
 
 @dataclass(frozen=True)
@@ -49,18 +42,6 @@ class PerPage(Params):
 
 def init(m, st):
     """Nothing to prepare: the path's reserve is filled by the engine."""
-
-
-@compiled
-def one_block(m, req, out):
-    """A request that needs contiguity: one block of its order with the recorded gfp."""
-    frame = ops.alloc_pages(m, req[REQ_CPU], req[REQ_ORDER], req[REQ_GFP])
-    if frame < 0:
-        return FAIL
-    out[0] = frame
-    out[1] = req[REQ_ORDER]
-    req[REQ_BLOCKS] = 1
-    return DONE
 
 
 @compiled
@@ -84,8 +65,7 @@ def allocate(m, st, req, out):
         return one_block(m, req, out)
     if req[REQ_FLAGS] & ON_PATH:
         if not crypt_pass(m, cpu, pages, CRYPT_GFP, out):
-            ops.count(m, RESTARTS, 1)
-            ops.count(m, MUTEX, 1)
+            restart_under_mutex(m)
             if not crypt_pass(m, cpu, pages, CRYPT_GFP | GFP_DIRECT_RECLAIM, out):
                 return FAIL
         req[REQ_BLOCKS] = pages
@@ -104,7 +84,4 @@ def allocate(m, st, req, out):
 
 def release(m, st, block, cpu, now):
     """Free a page, or through the mempool on the path."""
-    if block[BLOCK_FLAGS] & ON_PATH and block[BLOCK_ORDER] == 0 and not block[BLOCK_FLAGS] & REQUIRED:
-        ops.pool_free(m, cpu, block[BLOCK_FRAME])
-    else:
-        ops.free_pages(m, cpu, block[BLOCK_FRAME], block[BLOCK_ORDER])
+    free_page(m, block, cpu)

@@ -8,13 +8,10 @@ frame are each a CollectorError.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import queue
 import struct
 import sys
-import threading
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tracereplay.errors import CollectorError
+from tracereplay.trace.ahead import ahead
 
 MAGIC = b"\x89TRC\r\n\x1a\n"
 VERSION = 1
@@ -201,36 +199,7 @@ def read_ahead(packets: Iterator[Packet], depth: int = 8) -> Generator[Packet, N
     At most ``depth`` packets wait (then the pipe fills, then the rings; what they cannot hold is counted as
     lost).
     """
-    waiting: queue.Queue[Packet | BaseException | None] = queue.Queue(maxsize=depth)
-    abandoned = threading.Event()
-
-    def put(item: Packet | BaseException | None) -> None:
-        while not abandoned.is_set():
-            with contextlib.suppress(queue.Full):
-                waiting.put(item, timeout=0.1)
-                break
-
-    def pump() -> None:
-        try:
-            for packet in packets:
-                put(packet)
-            put(None)
-        except BaseException as error:  # handed to the other thread, whatever it is
-            put(error)
-
-    reader = threading.Thread(target=pump, name="frames", daemon=True)
-    reader.start()
-    try:
-        while True:
-            item = waiting.get()
-            if item is None:
-                return
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-    finally:
-        abandoned.set()
-        reader.join(ABANDON_S)
+    return ahead(packets, depth, "frames", drain_s=ABANDON_S)
 
 
 def hello_strides(hello: dict[str, Any]) -> list[int]:

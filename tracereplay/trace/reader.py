@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import queue
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from os import PathLike
 from pathlib import Path
@@ -14,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tracereplay.errors import MissingTableError, TraceError, nearest
+from tracereplay.trace.ahead import ahead
 from tracereplay.trace.columns import KINDS, fixed_kind, null_column
 from tracereplay.trace.files import PartFile, table_files, unreadable
 from tracereplay.trace.manifest import Manifest, read_manifest
@@ -301,45 +300,8 @@ def _column(table: str, field: pa.Field, piece: pa.RecordBatch | None, rows: int
     return column if column.type == field.type else column.cast(field.type)
 
 
-class _End:
-    """What the decoding thread sends last: its error, or none."""
-
-    def __init__(self, error: BaseException | None) -> None:
-        self.error = error
-
-
 def _read_ahead(source: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:
     """Run ``source`` on a thread, a few batches ahead, cut to ``rows``."""
-    ready: queue.Queue[pa.RecordBatch | _End] = queue.Queue(_AHEAD)
-    stop = threading.Event()
-
-    def put(item: pa.RecordBatch | _End) -> bool:
-        while not stop.is_set():
-            try:
-                ready.put(item, timeout=0.1)
-            except queue.Full:
-                continue
-            return True
-        return False
-
-    def run() -> None:
-        try:
-            for batch in source:
-                if not put(batch):
-                    return
-        except BaseException as error:
-            put(_End(error))
-        else:
-            put(_End(None))
-
-    thread = threading.Thread(target=run, name="trace-reader", daemon=True)
-    thread.start()
-    try:
-        while not isinstance(item := ready.get(), _End):
-            for start in range(0, item.num_rows, rows):
-                yield item if item.num_rows <= rows else item.slice(start, rows)
-        if item.error is not None:
-            raise item.error
-    finally:
-        stop.set()
-        thread.join()
+    for item in ahead(source, _AHEAD, "trace-reader"):
+        for start in range(0, item.num_rows, rows):
+            yield item if item.num_rows <= rows else item.slice(start, rows)
