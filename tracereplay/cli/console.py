@@ -57,9 +57,7 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"cannot write {type(value).__name__} as JSON")
 
 
-def emit_rows(
-    columns: Sequence[str], rows: Sequence[Sequence[Any]], fmt: Format, *, title: str | None = None
-) -> None:
+def emit_rows(columns: Sequence[str], rows: Sequence[Sequence[Any]], fmt: Format, *, title: str | None = None) -> None:
     """A small table in the chosen format. Parquet goes to stdout as bytes and refuses a terminal."""
     if fmt is Format.JSON:
         emit_json([dict(zip(columns, row, strict=True)) for row in rows])
@@ -121,9 +119,7 @@ def _cell(value: Any) -> str:
     if value is None:
         return "-"
     if isinstance(value, float):
-        return (
-            f"{value:,.1f}" if abs(value) >= 100 else f"{value:,.3g}" if abs(value) < 1 else f"{value:,.2f}"
-        )
+        return f"{value:,.1f}" if abs(value) >= 100 else f"{value:,.3g}" if abs(value) < 1 else f"{value:,.2f}"
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     return str(value)

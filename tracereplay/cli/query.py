@@ -80,9 +80,7 @@ def _statement(sql: str | None, file: Path | None) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(
-            f"cannot read {file}: {error}", hint="give a text file that holds one SELECT"
-        ) from None
+        raise UsageError(f"cannot read {file}: {error}", hint="give a text file that holds one SELECT") from None
 
 
 def _show(frame: pl.DataFrame) -> None:
@@ -98,8 +96,6 @@ def _sink(trace: Trace, statement: str, rows: int | None, output: Path) -> None:
 
     lazy = plan(trace, statement)
     if not output.absolute().parent.is_dir():
-        raise StorageError(
-            f"no directory {output.absolute().parent}", hint="create it, or choose another path"
-        )
+        raise StorageError(f"no directory {output.absolute().parent}", hint="create it, or choose another path")
     sink_parquet(trace, lazy if rows is None else lazy.head(rows), output)
     note(f"wrote {output}")
