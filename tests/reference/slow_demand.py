@@ -74,6 +74,7 @@ class Task:
 class Clock:
     ts: int
     pid: int | None = None
+    kind: str = ""
 
 
 class SlowDemand:
@@ -114,10 +115,12 @@ class SlowDemand:
                         self.known[f] = Known(ts, ts + (e.ts - ts) // 1024 * 1024, e.cpu)
 
     def charge(self, e: Event) -> Task:
-        """Own time of a task: intervals on its CPU with one end of its own, but for the allocator's events."""
+        """Own time of a task: intervals on its CPU with one end of its own, but for those inside the allocator."""
         clock = self.clocks.setdefault(e.cpu, Clock(self.start))
         task = self.tasks.setdefault(e.pid, Task(last=self.start))
-        if e.kind not in ("free_batched", "zone_locked", "drain", "extfrag"):
+        allocator = ("free_batched", "zone_locked", "drain", "extfrag")
+        within = clock.pid == e.pid and task.cpu == e.cpu and clock.kind in allocator
+        if not (e.kind in allocator and within):
             on_cpu = e.ts - clock.ts
             if clock.pid == e.pid and task.cpu == e.cpu:
                 task.own += on_cpu
@@ -126,7 +129,7 @@ class SlowDemand:
                 other = self.tasks.get(clock.pid) if clock.pid not in (None, e.pid) else None
                 if other is not None and other.cpu == e.cpu:
                     other.own += on_cpu
-        clock.ts, clock.pid = e.ts, e.pid
+        clock.ts, clock.pid, clock.kind = e.ts, e.pid, e.kind
         task.last, task.cpu = e.ts, e.cpu
         return task
 

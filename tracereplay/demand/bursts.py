@@ -14,8 +14,6 @@ from tracereplay.compiled import hot
 from tracereplay.demand.state import (
     ACTION,
     BINS,
-    C_AGREED_BIO,
-    C_CRYPT_REQUESTS,
     C_CUT_BIO,
     C_CUT_GAP,
     C_CUT_LIMIT,
@@ -28,6 +26,7 @@ from tracereplay.demand.state import (
     HISTOGRAMS,
     S_LOSS_I,
     S_PART_SIZES,
+    S_TRUST,
     SIZES,
 )
 from tracereplay.demand.stream import MAX_REQUEST_PAGES
@@ -44,30 +43,38 @@ K_BULK = PAGE_KINDS.index("bulk")
 K_ACTION = 100
 K_COMPLETION = 101
 
-JOIN_LIMIT = 64
+JOIN_LIMIT = 8
 """Bios may join a burst over a gap of at most this many thresholds, or over a longer one (a preempted worker)
-while at least half of dm-crypt's requests so far had the size of a bio."""
+while they are trusted: each request of dm-crypt that has the size of a bio adds 1 to their score, each other one
+takes 4, within 0 and 16."""
+TRUSTED = 6
+CUT_LOOPS = 3
+"""A burst that has the size of a bio ends at a gap of this many steps of its loop."""
 
 
 @hot
-def charge(tasks, cpus, ti, cpu, t, kind):
+def charge(tasks, cpus, ti, cpu, t, kind, foreign):
     """Advance the clocks of a CPU and a task by one event; True when an interrupt caused the event.
 
+    ``foreign``: a free that the task cannot have made itself.
+
     A task's own time is the sum of the intervals between events on its CPU of which one end is its own. Not
-    counted: intervals that end in an event of the allocator (refills, drains, fallbacks: their work and the
-    tracer's), intervals between events of other tasks, and what follows a completion (an interrupt's frees).
+    counted: intervals between two events of the allocator (a refill or drain, and the tracer's work for it),
+    between events of other tasks, and after the first event of an interrupt (a completion or a foreign free) up to
+    its last.
     """
     c = cpus[cpu]
     task = tasks[ti]
     previous = c.task
     same = previous == ti and task.cpu == cpu
-    interrupted = c.interrupt != 0 and previous == ti
-    if kind == K_COMPLETION:
+    inside = c.interrupt != 0 and previous == ti
+    caused = foreign or (inside and kind in (K_FREE, K_COMPLETION))
+    if kind == K_COMPLETION or foreign:
         c.interrupt = 1
     elif kind in (K_ALLOC, K_FAILED, K_ACTION) or previous != ti:
         c.interrupt = 0
-    caused = interrupted and kind in (K_FREE, K_COMPLETION)
-    quiet = caused or (kind >= K_FREE_BATCHED and kind < K_BULK)
+    allocator = kind >= K_FREE_BATCHED and kind < K_BULK
+    quiet = (caused and inside) or (allocator and same and c.kind >= K_FREE_BATCHED and c.kind < K_BULK)
     if not quiet:
         dt = t - c.ts
         if same:
@@ -137,18 +144,26 @@ def cut_before(w, b, ti, t, order, pages):
     gap = per_page(w.tasks[ti].own_ns - b.own_ns, order)
     number = histogram_of(b.caller)
     limit = w.thresholds[number]
-    if crypt:  # between two buffers the first one is encrypted, which is slower than to allocate it
-        limit = max(limit, b.pages * w.loops[number] * 3 // 4)
-    cut = gap > limit
-    if crypt and w.scalar[S_PART_SIZES] > 0 and b.pages > 0 and gap * 4 > limit:
-        exact = b.pages < SIZES and outstanding(w, b.pages) > 0
-        trusted = w.counts[C_AGREED_BIO] * 2 + 2 >= w.counts[C_CRYPT_REQUESTS]
-        if cut and not exact and (trusted or gap < limit * JOIN_LIMIT) and _larger_part(w, b.pages):
-            w.counts[C_JOINED_BIO] += 1
-            return -1
-        if not cut and exact and not _larger_part(w, b.pages):
-            return C_CUT_BIO
-    return C_CUT_GAP if cut else -1
+    if not crypt:
+        return C_CUT_GAP if gap > limit else -1
+    # between two buffers the first one is encrypted, which is slower than to allocate it
+    loop = w.loops[number]
+    encryption = b.pages * loop * 3 // 4
+    if w.scalar[S_PART_SIZES] == 0 or b.pages == 0:
+        return C_CUT_GAP if gap > max(limit, encryption) else -1
+    exact = b.pages < SIZES and w.parts[0, b.pages] > w.parts[1, b.pages]
+    if exact:
+        if gap > max(loop * CUT_LOOPS if loop > 0 else limit // 4, encryption):
+            return C_CUT_GAP if gap > limit else C_CUT_BIO
+        if gap > limit and not _larger_part(w, b.pages):
+            return C_CUT_GAP
+        return -1
+    if gap <= limit:
+        return -1
+    if (w.scalar[S_TRUST] >= TRUSTED or gap < limit * JOIN_LIMIT) and _larger_part(w, b.pages):
+        w.counts[C_JOINED_BIO] += 1
+        return -1
+    return C_CUT_GAP
 
 
 @hot

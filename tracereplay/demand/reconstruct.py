@@ -20,7 +20,7 @@ from tracereplay.demand.columns import PAGE_COLUMNS, PageBatch, page_batch
 from tracereplay.demand.layers import Layers, find_layers
 from tracereplay.demand.path_crypt import MAX_WRITE, CryptPath, keys_needed
 from tracereplay.demand.report import Sizes, fill_report
-from tracereplay.demand.ring import flush
+from tracereplay.demand.ring import TRUST_MOST, flush
 from tracereplay.demand.scan import caller_key, learn, scan
 from tracereplay.demand.state import Array, Work
 from tracereplay.demand.stream import ALLOC, FIRST, OP, DemandInfo, DemandReport
@@ -173,6 +173,7 @@ class Reconstruction:
         scalar[state.S_FRAMES] = frames
         scalar[state.S_ALIAS] = alias
         scalar[state.S_AGE_NS] = HOLD_NS
+        scalar[state.S_TRUST] = TRUST_MOST
         scalar[state.S_LOSS_END] = np.iinfo(np.int64).min
         clocks = np.zeros(cpus, state.CPU)
         clocks["ts"] = start - 1
@@ -429,7 +430,7 @@ class Reconstruction:
         for number in np.argsort(-totals, kind="stable")[:20].tolist():
             if not totals[number] or number >= len(self.callers):
                 break
-            found = gaps.threshold(self._work.gaps[number], self._unit_ns, int(floors[number]))
+            found = gaps.threshold(self._work.gaps[number], self._unit_ns, int(floors[number]), self._resolution_ns)
             by_caller.append(
                 {
                     "caller": self.callers.labels[number],

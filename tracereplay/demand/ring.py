@@ -27,6 +27,7 @@ from tracereplay.demand.state import (
     S_NOW,
     S_OUT_N,
     S_TAIL_SEQ,
+    S_TRUST,
     SIZES,
     Array,
     Work,
@@ -34,6 +35,7 @@ from tracereplay.demand.state import (
 from tracereplay.demand.stream import ALLOC, BATCH, FIRST, FREE, FREE_INITIAL, ON_PATH
 
 _MASK = RING - 1
+TRUST_MOST, TRUST_LOSS = 16, 4
 
 
 @hot
@@ -112,6 +114,9 @@ def _consume_part(w, pages):
     if pages < SIZES and w.parts[0, pages] > w.parts[1, pages]:
         w.parts[1, pages] += 1
         w.counts[C_AGREED_BIO] += 1
+        w.scalar[S_TRUST] = min(w.scalar[S_TRUST] + 1, TRUST_MOST)
+    else:
+        w.scalar[S_TRUST] = max(w.scalar[S_TRUST] - TRUST_LOSS, 0)
 
 
 @kernel

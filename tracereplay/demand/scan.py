@@ -370,6 +370,15 @@ def on_free_slow(w, t, cpu, ti, pfn, order):
 
 
 @hot
+def interrupts_buffer(w, ti, pfn):
+    """Whether a free amid a dm-crypt buffer is an interrupt's: a worker frees only pages of that very buffer itself
+    (crypt_free_buffer_pages when it has to start over), and completions free older ones.
+    """
+    b = w.bursts[ti * s.BURSTS_PER_TASK + s.NORMAL]
+    return b.first >= 0 and w.caller_flags[b.caller] & s.CRYPT != 0 and w.frames[pfn].ts < b.arrival_ns
+
+
+@hot
 def on_free(w, t, cpu, ti, pfn, order, caused):
     """A free of 2^order pages; ``caused``: an interrupt's, so no action of the task."""
     w.counts[s.C_FREES] += 1
@@ -396,10 +405,10 @@ def on_side(w, e, ti):
     t = e.ts_ns
     what = e.what
     if what == s.ACTION:
-        charge(w.tasks, w.cpus, ti, e.cpu, t, K_ACTION)
+        charge(w.tasks, w.cpus, ti, e.cpu, t, K_ACTION, False)
         end_all(w, ti, s.C_CUT_ACTION)
     elif what == s.COMPLETION:
-        charge(w.tasks, w.cpus, ti, e.cpu, t, K_COMPLETION)
+        charge(w.tasks, w.cpus, ti, e.cpu, t, K_COMPLETION, False)
     elif what == s.PARTS:
         n = e.a if e.a < s.SIZES else s.SIZES - 1
         w.parts[0, n] += e.b
@@ -525,7 +534,7 @@ def scan(
                 w.scalar[s.S_ARG_GFP] = gfp
                 status = s.NEW_CALLER
                 break
-            charge(w.tasks, w.cpus, ti, cpu, t, kind)
+            charge(w.tasks, w.cpus, ti, cpu, t, kind, False)
             if kind == K_FAILED:
                 on_failed(w, t, cpu, ti, order, gfp, caller)
             elif order > MAX_PAGE_ORDER or pfn + (1 << order) > frames:
@@ -533,7 +542,8 @@ def scan(
             else:
                 on_alloc(w, t, cpu, ti, pfn, order, gfp, caller)
         else:
-            caused = charge(w.tasks, w.cpus, ti, cpu, t, kind)
+            foreign = kind == K_FREE and pfn < frames and interrupts_buffer(w, ti, pfn)
+            caused = charge(w.tasks, w.cpus, ti, cpu, t, kind, foreign)
             if kind == K_FREE:
                 if order > MAX_PAGE_ORDER or pfn + (1 << order) > frames:
                     w.counts[s.C_MALFORMED] += 1
@@ -600,10 +610,10 @@ def learn(
             if ti < 0:
                 continue
             if e.what == s.ACTION:
-                charge(tasks, clocks, ti, np.int64(e.cpu), e.ts_ns, K_ACTION)
+                charge(tasks, clocks, ti, np.int64(e.cpu), e.ts_ns, K_ACTION, False)
                 last[ti, 1] = -1
             else:
-                charge(tasks, clocks, ti, np.int64(e.cpu), e.ts_ns, K_COMPLETION)
+                charge(tasks, clocks, ti, np.int64(e.cpu), e.ts_ns, K_COMPLETION, False)
         kind = np.int64(kinds[i])
         ti = task_of(w, np.int64(pids[i]))
         if ti < 0:
@@ -630,9 +640,12 @@ def learn(
                 break
         cpu = np.int64(cpus[i])
         clock = clocks[cpu]
-        if kind == K_FREE and clock.task == ti and clock.kind == K_FREE:
+        tight = kind == K_FREE and clock.kind in (K_FREE, K_COMPLETION)
+        if clock.task == ti and (tight or (kind == K_ZONE_LOCKED and clock.kind == K_ZONE_LOCKED)):
             w.units[bin_of(t - clock.ts)] += 1
-        caused = charge(tasks, clocks, ti, cpu, t, kind)
+        holder = last[ti, 1]
+        foreign = kind == K_FREE and holder >= 0 and w.caller_flags[holder] & s.CRYPT != 0
+        caused = charge(tasks, clocks, ti, cpu, t, kind, foreign)
         if kind == K_ALLOC:
             if which_burst(gfp) == s.NORMAL:
                 order = np.int64(orders[i])

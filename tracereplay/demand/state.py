@@ -174,9 +174,10 @@ LIFE_MARGIN = 1 << 12
     S_PART_SIZES,
     S_LEARN_I,
     S_LEARN_J,
-) = range(20)
+    S_TRUST,
+) = range(21)
 """Indices of ``Work.scalar``: positions, limits, and what a status refers to."""
-SCALARS = 20
+SCALARS = 21
 
 COUNTERS = (
     "events",
