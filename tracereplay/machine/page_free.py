@@ -37,6 +37,7 @@ from tracereplay.machine.layout import (
     CFG_ERROR_FRAME,
     CFG_FRAMES,
     CFG_HELD_CURSOR,
+    CFG_KEEPS_TYPE,
     CFG_ZONES,
     ERROR_BAD_FREE,
     ERROR_NONE,
@@ -63,11 +64,15 @@ def report_error(m, code, pfn):
 
 @inner
 def free_to_buddy(m, z, pfn, order):
-    """Free a block straight to the buddy lists (``free_one_page``)."""
+    """Free a block straight to the buddy lists (``free_one_page``): since 6.10 pageblock by pageblock."""
     set_info(m, pfn, HELD)
     m.c[FREES_BUDDY] += 1
     zone_lock(m, z)
-    free_one_page(m, z, pfn, order, block_type(m, pfn), False)
+    if order > PAGEBLOCK_ORDER and m.w[CFG_KEEPS_TYPE]:  # split_large_buddy
+        for piece in range(pfn, pfn + (1 << order), 1 << PAGEBLOCK_ORDER):
+            free_one_page(m, z, piece, PAGEBLOCK_ORDER, block_type(m, piece), False)
+    else:
+        free_one_page(m, z, pfn, order, block_type(m, pfn), False)
     zone_unlock(m, z)
 
 
