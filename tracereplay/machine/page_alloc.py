@@ -21,7 +21,9 @@ from tracereplay.kernel.gfp import (
     GFP_ACCOUNT,
     GFP_COMP,
     GFP_DIRECT_RECLAIM,
+    GFP_HARDER,
     GFP_HIGH,
+    GFP_NOMEMALLOC,
     GFP_NORETRY,
     GFP_ZERO,
 )
@@ -129,8 +131,11 @@ def min_mark(m, z, gfp):
     mark = m.w[z * Z_WORDS + Z_MIN]
     if gfp & GFP_HIGH:
         mark -= mark // 2
-        if not gfp & GFP_DIRECT_RECLAIM:
+    if m.w[CFG_PCP_RULE] == 2:
+        if gfp & GFP_HIGH and not gfp & GFP_DIRECT_RECLAIM:
             mark -= mark // 4
+    elif gfp & GFP_HARDER and not gfp & GFP_NOMEMALLOC:  # ALLOC_HARDER
+        mark -= mark // 4
     return mark
 
 
