@@ -25,6 +25,7 @@ from tracereplay.kernel.gfp import (
     GFP_HIGH,
     GFP_NOMEMALLOC,
     GFP_NORETRY,
+    GFP_THISNODE,
     GFP_ZERO,
 )
 from tracereplay.machine.buddy import (
@@ -204,12 +205,13 @@ def walk_zonelist(m, cpu, order, gfp, mt, which, first, nofragment):
     """Try the zones of the CPU's zonelist from place ``first`` on (``get_page_from_freelist``). First frame or -1.
 
     With ``nofragment`` only zones of the preferred node are tried: fragmenting the local node is better than going
-    to a remote one.
+    to a remote one. ``__GFP_THISNODE`` never leaves it.
     """
+    stay = nofragment or gfp & GFP_THISNODE != 0
     row = ZL + (m.w[CN + cpu] * NR_ZONE_TYPES + highest_zone(gfp)) * ZL_WORDS
     for k in range(first, ZL_WORDS):
         z = m.w[row + k]
-        if z < 0 or (nofragment and m.w[z * Z_WORDS + Z_NODE] != m.w[m.w[row] * Z_WORDS + Z_NODE]):
+        if z < 0 or (stay and m.w[z * Z_WORDS + Z_NODE] != m.w[m.w[row] * Z_WORDS + Z_NODE]):
             break
         pfn = try_zone(m, z, cpu, order, gfp, mt, which, nofragment)
         if pfn >= 0:
