@@ -52,6 +52,7 @@ from tracereplay.machine.fallback import MODE_NORMAL, rmqueue
 from tracereplay.machine.layout import (
     B_MOVABLE,
     B_WORDS,
+    CFG_FROM_FREED,
     CFG_INIT_ON_ALLOC,
     CFG_PCP_RULE,
     CN,
@@ -157,7 +158,7 @@ def rmqueue_zone(m, z, cpu, order, mt, nofragment):
         pcp_lock(m, p)
         note_pcp_alloc(m, p)
         pfn = pcp_pop(m, z, p, order, mt, nofragment)
-        if pfn >= 0:
+        if pfn >= 0 or not m.w[CFG_FROM_FREED]:  # up to 5.15 an empty refill is the end of the zone
             return pfn
     return rmqueue_buddy(m, z, order, mt, nofragment)
 
