@@ -93,20 +93,23 @@ def move_block(m, z, block, mt):
             pfn += 1
             continue
         order = info & INFO_ORDER
-        old = info_type(info)
-        if old != mt:
-            take_free(m, z, pfn, order, old)
-            put_free(m, z, pfn, order, mt, True)
-            m.w[z * Z_WORDS + Z_WORK] += 1
+        take_free(m, z, pfn, order, info_type(info))
+        put_free(m, z, pfn, order, mt, True)
+        m.w[z * Z_WORDS + Z_WORK] += 1
         pfn += 1 << order
 
 
+@hot
+def inside_zone(m, z, block):
+    """Whether a whole pageblock lies in the zone; others are not moved (``move_freepages_block``)."""
+    start = block << PAGEBLOCK_ORDER
+    return start >= m.w[z * Z_WORDS + Z_START] and start + (1 << PAGEBLOCK_ORDER) <= m.w[z * Z_WORDS + Z_END]
+
+
 @inner
-def good_share(m, z, block, mt, old):
+def good_share(m, block, mt, old):
     """Whether free and alike pages make at least half the pageblock (``steal_suitable_fallback``)."""
     start = block << PAGEBLOCK_ORDER
-    if start < m.w[z * Z_WORDS + Z_START] or start + (1 << PAGEBLOCK_ORDER) > m.w[z * Z_WORDS + Z_END]:
-        return False
     free = 0
     pfn = start
     while pfn < start + (1 << PAGEBLOCK_ORDER):
@@ -159,17 +162,13 @@ def use_fallback(m, z, order, found, other, mt, claim):
     if not claim:
         return take_from(m, z, order, found, other, leftovers)
     block = pfn >> PAGEBLOCK_ORDER
-    share = good_share(m, z, block, mt, block_type(m, pfn))
-    if not m.w[CFG_KEEPS_TYPE]:
+    inside = inside_zone(m, z, block)
+    share = inside and good_share(m, block, mt, block_type(m, pfn))
+    if share or (inside and not m.w[CFG_KEEPS_TYPE]):
         move_block(m, z, block, mt)
         if share:
             m.pb[block * B_WORDS + B_TYPE] = mt
             m.c[FALLBACK_BLOCK_MOVES] += 1
-        return rmqueue_smallest(m, z, order, mt)
-    if share:
-        move_block(m, z, block, mt)
-        m.pb[block * B_WORDS + B_TYPE] = mt
-        m.c[FALLBACK_BLOCK_MOVES] += 1
         return rmqueue_smallest(m, z, order, mt)
     if m.w[CFG_CLAIM_STEAL]:
         m.c[FALLBACKS] -= 1
