@@ -245,13 +245,17 @@ def drain_lists(m, z, p, pages, index):
 
 @inner
 def drain(m, z, p, pages, index):
-    """One drain of ``pages``: a single hold of the zone lock, or chunks of ``batch`` (6.19)."""
+    """One drain of ``pages``: a single hold of the zone lock, or chunks of ``batch`` and the pcp lock anew (6.19)."""
     m.c[PCP_DRAINS] += 1
     if not m.w[CFG_CHUNKED]:
         return drain_lists(m, z, p, pages, index)
-    moved = 0
-    while moved < pages and m.w[p * P_WORDS + P_COUNT] > 0:
-        moved += drain_lists(m, z, p, min(m.w[p * P_WORDS + P_BATCH], pages - moved), index)
+    batch = m.w[p * P_WORDS + P_BATCH]
+    moved = drain_lists(m, z, p, min(batch, pages), index)
+    pages -= batch
+    while pages > 0 and m.w[p * P_WORDS + P_COUNT] > 0:
+        pcp_lock(m, p)
+        moved += drain_lists(m, z, p, min(batch, pages), index)
+        pages -= batch
     return moved
 
 
