@@ -89,17 +89,24 @@ def _nodes_of_cpus(config: MachineConfig) -> at.I64:
 
 def _fill_zonelists(w: at.I64, zones: list[ZoneConfig], nodes: int) -> None:
     for node in range(nodes):
-        for top in range(at.NR_ZONE_TYPES):
+        for top, reach in enumerate(_reached_zones(zones)):
             order = [
                 z
                 for distance in range(nodes)
                 for z in sorted(range(len(zones)), key=lambda i: -at.ZONE_NAMES.index(zones[i].name))
-                if zones[z].node == (node + distance) % nodes and at.ZONE_NAMES.index(zones[z].name) <= top
+                if zones[z].node == (node + distance) % nodes and at.ZONE_NAMES.index(zones[z].name) <= reach
             ]
             row = at.ZL + (node * at.NR_ZONE_TYPES + top) * at.ZL_WORDS
             w[row : row + at.ZL_WORDS] = -1
-            chosen = order or [0]  # nothing that low anywhere: the lowest zone serves
+            chosen = order or [0]  # a machine of nothing but Movable
             w[row : row + len(chosen)] = chosen
+
+
+def _reached_zones(zones: list[ZoneConfig]) -> list[int]:
+    """Highest zone type that a request for each type reaches: Normal where the machine has no DMA or DMA32 zone."""
+    names = {zone.name for zone in zones}
+    normal = at.ZONE_NORMAL
+    return [t if t >= normal or at.ZONE_NAMES[t] in names else normal for t in range(at.NR_ZONE_TYPES)]
 
 
 def _fill_zones(w: at.I64, zones: list[ZoneConfig], config: MachineConfig) -> None:
@@ -122,7 +129,8 @@ def _fill_zones(w: at.I64, zones: list[ZoneConfig], config: MachineConfig) -> No
             ),
         ):
             w[at_zone + offset] = value
-        w[at_zone + at.Z_RESERVE : at_zone + at.Z_RESERVE + 4] = marks.low_reserve
+        reserve = [marks.low_reserve[reach] for reach in _reached_zones(zones)]
+        w[at_zone + at.Z_RESERVE : at_zone + at.Z_RESERVE + 4] = reserve
 
 
 def _fill_pcp(w: at.I64, zones: list[ZoneConfig], config: MachineConfig) -> None:
