@@ -11,10 +11,9 @@ from tracereplay.kernel.constants import NR_PAGE_ORDERS
 from tracereplay.machine.buddy import get_info, owner_of, set_info, set_owner
 from tracereplay.machine.counters import FAILURES, NR_SLOTS
 from tracereplay.machine.layout import CFG_CPUS, ERROR_TOO_FEW, HELD, INFO_ORDER, Machine
-from tracereplay.machine.page_alloc import alloc_pages, alloc_pages_bulk
+from tracereplay.machine.page_alloc import alloc_pages_bulk
 from tracereplay.machine.page_free import free_held, free_pages, report_error
 from tracereplay.replay.layout import (
-    BL_EXTENT,
     BL_FRAME,
     BL_LEFT,
     BL_ORDER,
@@ -79,8 +78,8 @@ def block_word(e, h, word):
 
 
 @inner
-def new_block(e, frame, order, left, owner, tag, extent):
-    """Enter a live block; its number. There is room (SPARE_BLOCKS)."""
+def new_block(e, frame, order, left, owner, tag):
+    """Enter a block; its number. There is room (SPARE_BLOCKS)."""
     h = e.x[X_BLOCK_FREE]
     if h >= 0:
         e.x[X_BLOCK_FREE] = block_word(e, h, BL_FRAME)
@@ -94,7 +93,6 @@ def new_block(e, frame, order, left, owner, tag, extent):
     e.bl[at + BL_LEFT] = left
     e.bl[at + BL_OWNER] = owner
     e.bl[at + BL_TAG] = tag
-    e.bl[at + BL_EXTENT] = extent
     return h
 
 
@@ -140,22 +138,19 @@ def map_blocks(m, e, ops, i, extents, blocks, owner, tag):
     for b in range(blocks):
         frame, order = e.x[X_OUT + 2 * b], e.x[X_OUT + 2 * b + 1]
         size = 1 << order
-        if order == 0 and x < extents:
+        if left >= size and x < extents and (order == 0 or ops[i + x].order == order):
             set_owner(m, frame, owner, tag)
             e.fm[key] = (frame + 1) | FM_TARGETED
-            x, key, left = next_page(ops, i, extents, x, key, left, 1)
-        elif left == size and x < extents and ops[i + x].order == order:
-            e.fm[key] = -new_block(e, frame, order, size, owner, tag, order) - 1
             x, key, left = next_page(ops, i, extents, x, key, left, size)
-        else:
-            h = new_block(e, frame, order, 0, owner, tag, -1)
-            mapped = 0
-            while mapped < size and x < extents:
-                e.fm[key] = -h - 1
-                mapped += 1
-                x, key, left = next_page(ops, i, extents, x, key, left, 1)
-            e.bl[h * BL_WORDS + BL_LEFT] = mapped
-            waste_add(e, size - mapped)
+            continue
+        h = new_block(e, frame, order, 0, owner, tag)
+        mapped = 0
+        while mapped < size and x < extents:
+            e.fm[key] = -h - 1
+            mapped += 1
+            x, key, left = next_page(ops, i, extents, x, key, left, 1)
+        e.bl[h * BL_WORDS + BL_LEFT] = mapped
+        waste_add(e, size - mapped)
     if x < extents:
         report_error(m, ERROR_TOO_FEW, e.x[X_OUT])
 
@@ -228,38 +223,34 @@ def serve_unseen(m, e, ops, i, extents):
             p += 1
 
 
-@inner
-def serve_large(m, e, op, cpu):
-    """A background block of several pages, as recorded."""
-    order = np.int64(op.order)
-    frame = alloc_pages(m, cpu, order, np.int64(op.gfp))
-    if frame < 0:
-        m.c[FAILURES] += 1
-        e.x[X_BACKGROUND_FAILED] += 1
-        return
-    e.fm[op.pfn] = -new_block(e, frame, order, 1 << order, 0, 0, order) - 1
+@hot
+def order_at(m, v):
+    """Order of the block that a positive entry of the frame map heads."""
+    return get_info(m, (v & FM_FRAME) - 1) & INFO_ORDER
 
 
 @inner
-def containing_extent(e, key):
-    """Key of the extent's head that covers a page which has no entry of its own; -1 when none does."""
+def containing_extent(m, e, key):
+    """Key of the block's head that covers a page which has no entry of its own; -1 when none does."""
     for o in range(1, NR_PAGE_ORDERS):
         head = key & ~((1 << o) - 1)
-        if head != key and e.fm[head] < 0 and block_word(e, -np.int64(e.fm[head]) - 1, BL_EXTENT) >= o:
+        if head != key and e.fm[head] > 0 and order_at(m, np.int64(e.fm[head])) >= o:
             return head
     return -1
 
 
 @inner
 def spread_extent(m, e, head):
-    """Give every page of an extent an entry of its own, since it comes back in pieces.
+    """Give every page of a block an entry of its own, since it comes back in pieces.
 
     A background block is cut into single pages in the machine as well (``split_page``).
     """
-    h = -np.int64(e.fm[head]) - 1
-    frame, order = block_word(e, h, BL_FRAME), block_word(e, h, BL_EXTENT)
-    if block_word(e, h, BL_TAG):
-        e.bl[h * BL_WORDS + BL_EXTENT] = -1
+    v = np.int64(e.fm[head])
+    order = order_at(m, v)
+    frame = (v & FM_FRAME) - 1
+    if v >= FM_TARGETED:
+        owner, tag = owner_of(m, frame)
+        h = new_block(e, frame, order, 1 << order, owner, tag)
         for k in range(1 << order):
             e.fm[head + k] = -h - 1
         return
@@ -267,7 +258,6 @@ def spread_extent(m, e, head):
     for k in range(1 << order):
         set_info(m, frame + k, info)
         e.fm[head + k] = frame + k + 1
-    drop_block(e, h)
 
 
 @inner
@@ -277,7 +267,7 @@ def free_run(m, e, key, order, cpu):
     if frame < 0 or frame & ((1 << order) - 1):
         return False
     for k in range(1 << order):
-        if e.fm[key + k] != frame + k + 1:
+        if e.fm[key + k] != frame + k + 1 or get_info(m, frame + k) & INFO_ORDER != 0:
             return False
     info = get_info(m, frame)
     for k in range(1 << order):

@@ -23,10 +23,10 @@ class Loop(NamedTuple):
     """Arrays of one replay."""
 
     fm: I32
-    """Frame map by key: 0 nothing live; v > 0 a page at frame (v & FM_FRAME) - 1, targeted with FM_TARGETED; v < 0
-    block number -v - 1."""
+    """Frame map by key: 0 nothing live; v > 0 heads the block at frame (v & FM_FRAME) - 1, of the order in its page
+    record, targeted with FM_TARGETED; v < 0 a page of block number -v - 1."""
     bl: I32
-    """Live blocks, BL_WORDS each; free ones are chained."""
+    """Targeted blocks that come back page by page, BL_WORDS each; free ones are chained."""
     rows: I64
     """Live requests that keep a row, ROW_WORDS each: their counters, then ROW_*; free ones are chained."""
     t: I64
@@ -38,31 +38,29 @@ class Loop(NamedTuple):
 # ---- fm
 FM_TARGETED = 1 << 30
 FM_FRAME = FM_TARGETED - 1
-"""A targeted page keeps its owner in its own page record, whose links are idle while it is in use: OWNER in the first
-word, TAG in the second."""
+"""A targeted block keeps owner and tag in its page record, whose links are idle while it is in use."""
 
 # ---- owner and tag of a targeted page or block
 TAG_ROW = 1
 """The owner is a row; else it is the vector of the allocation of a request that this block alone serves."""
 TAG_TARGETED = 2
-"""Always set: a tag of 0 is a background block's."""
+"""Always set: a tag of 0 means none."""
 TAG_FLAGS_SHIFT = 2
 TAG_FLAGS = 0x3FF
 """Request flags, from bit 2."""
 TAG_BIN_SHIFT = 12
 """Time bin of the arrival, from bit 12."""
 
-# ---- bl: a live block of several pages, or a piece of memory that is not mapped page by page
-BL_FRAME, BL_ORDER, BL_LEFT, BL_OWNER, BL_TAG, BL_EXTENT, BL_WORDS = 0, 1, 2, 3, 4, 5, 8
-"""First frame, order, pages still live, owner and tag (0: background), order of the extent whose head alone is in the
-frame map (-1: every page is)."""
+# ---- bl: a targeted block that does not serve just one extent of its order
+BL_FRAME, BL_ORDER, BL_LEFT, BL_OWNER, BL_TAG, BL_WORDS = 0, 1, 2, 3, 4, 8
+"""First frame, order, pages still live, owner and tag (0: unused)."""
 
 # ---- rows
 ROW_BLOCKS, ROW_BIN, ROW_NEXT = range(3)
 """Blocks not yet released, time bin of the arrival, chain of free rows."""
-ROW_COUNTERS = 8
+ROW_COUNTERS = 3
 ROW_WORDS = -(-(ROW_COUNTERS + NR_SLOTS) // 8) * 8
-"""Whole cache lines, and the first counters beside the header."""
+"""Whole cache lines; a plain free touches the first one only: header and first five counters."""
 
 # ---- x: scalars
 (

@@ -34,14 +34,13 @@ from tracereplay.replay.blocks import (
     map_blocks,
     new_row,
     next_bin,
-    serve_large,
+    order_at,
     serve_unseen,
     spread_extent,
     tag_of,
     waste_add,
 )
 from tracereplay.replay.layout import (
-    BL_EXTENT,
     BL_FRAME,
     BL_LEFT,
     BL_ORDER,
@@ -191,35 +190,27 @@ def release_targeted(m, st, e, frame, order, owner, tag, cpu, now):
 
 
 @inner
-def free_block_pages(m, st, e, h, cpu, now):
-    """Free the pages of block ``h`` that one key of the frame map stands for. Their number."""
-    extent = block_word(e, h, BL_EXTENT)
-    pages = 1 if extent < 0 else 1 << extent
-    tag = block_word(e, h, BL_TAG)
-    frame, order = block_word(e, h, BL_FRAME), block_word(e, h, BL_ORDER)
-    if tag == 0:
-        free_pages(m, cpu, frame, order)
-        drop_block(e, h)
-        return pages
-    e.bl[h * BL_WORDS + BL_LEFT] -= pages
+def free_page_of(m, st, e, h, cpu, now):
+    """One page of block ``h`` was freed; the last one releases it."""
+    e.bl[h * BL_WORDS + BL_LEFT] -= 1
     if e.bl[h * BL_WORDS + BL_LEFT] > 0:
-        waste_add(e, pages)
-        return pages
-    waste_add(e, pages - (1 << order))
-    owner = block_word(e, h, BL_OWNER)
+        waste_add(e, 1)
+        return
+    frame, order = block_word(e, h, BL_FRAME), block_word(e, h, BL_ORDER)
+    owner, tag = block_word(e, h, BL_OWNER), block_word(e, h, BL_TAG)
+    waste_add(e, 1 - (1 << order))
     drop_block(e, h)
     release_targeted(m, st, e, frame, order, owner, tag, cpu, now)
-    return pages
 
 
 @inner
 def free_keys(m, st, e, key, order, cpu, now):
     """Free ``2^order`` pages by key, however they were served."""
     v = np.int64(e.fm[key])
-    if v < 0 and block_word(e, -v - 1, BL_EXTENT) > order:
+    if v > 0 and order_at(m, v) > order:
         spread_extent(m, e, key)
     elif v == 0:
-        head = containing_extent(e, key)
+        head = containing_extent(m, e, key)
         if head >= 0:
             spread_extent(m, e, head)
     if order > 0 and 0 < e.fm[key] < FM_TARGETED and free_run(m, e, key, order, cpu):
@@ -229,18 +220,34 @@ def free_keys(m, st, e, key, order, cpu, now):
     while k < end:
         v = np.int64(e.fm[k])
         e.fm[k] = 0
-        if v < 0:
-            k += free_block_pages(m, st, e, -v - 1, cpu, now)
-            continue
         if v == 0:
             e.x[X_ORPHANS] += 1
-        elif v < FM_TARGETED:
-            free_pages(m, cpu, v - 1, 0)
+            k += 1
+        elif v < 0:
+            free_page_of(m, st, e, -v - 1, cpu, now)
+            k += 1
         else:
-            frame = (v & FM_FRAME) - 1
-            owner, tag = owner_of(m, frame)
-            release_targeted(m, st, e, frame, 0, owner, tag, cpu, now)
-        k += 1
+            frame, size = (v & FM_FRAME) - 1, order_at(m, v)
+            k += 1 << size
+            if v < FM_TARGETED:
+                free_pages(m, cpu, frame, size)
+            else:
+                owner, tag = owner_of(m, frame)
+                release_targeted(m, st, e, frame, size, owner, tag, cpu, now)
+
+
+@inner
+def free_slow(m, st, e, op, cpu):
+    """A free that is not simply that of a background block: targeted, or in pieces, or of several. False: no room."""
+    key, order = np.int64(op.pfn), np.int64(op.order)
+    if tables_full(e.x):
+        e.x[X_REASON] = MORE_TABLES
+    elif not block_room(e):
+        e.x[X_REASON] = MORE_BLOCKS
+    else:
+        free_keys(m, st, e, key, order, cpu, op.ts_ns)
+        return True
+    return False
 
 
 @kernel
@@ -256,21 +263,14 @@ def run(m, st, e, ops, i):
         cpu = np.int64(op.cpu)
         if cpu >= cpus:
             cpu %= cpus
+        order = np.int64(op.order)
         if op.kind == FREE:
             v = np.int64(e.fm[op.pfn])
-            if op.order == 0 and 0 < v < FM_TARGETED:
+            if 0 < v < FM_TARGETED and order_at(m, v) == order:
                 e.fm[op.pfn] = 0
-                free_pages_here(m, cpu, v - 1, 0)
-            elif tables_full(e.x):
-                e.x[X_REASON] = MORE_TABLES
+                free_pages_here(m, cpu, v - 1, order)
+            elif not free_slow(m, st, e, op, cpu):
                 return i
-            elif op.order == 0 and v > 0:
-                e.fm[op.pfn] = 0
-                frame = (v & FM_FRAME) - 1
-                owner, tag = owner_of(m, frame)
-                release_targeted(m, st, e, frame, 0, owner, tag, cpu, op.ts_ns)
-            else:
-                free_keys(m, st, e, np.int64(op.pfn), np.int64(op.order), cpu, op.ts_ns)
             i += 1
         elif op.kind != ALLOC:
             free_initial(m, e, op, cpu)
@@ -290,17 +290,11 @@ def run(m, st, e, ops, i):
                 serve_unseen(m, e, ops, i, extents)
             i += extents
         else:
-            if op.order == 0:
-                frame = alloc_pages_here(m, cpu, 0, np.int64(op.gfp))
-                e.fm[op.pfn] = frame + 1
-                if frame < 0:
-                    m.c[FAILURES] += 1
-                    e.x[X_BACKGROUND_FAILED] += 1
-            else:
-                if not block_room(e):
-                    e.x[X_REASON] = MORE_BLOCKS
-                    return i
-                serve_large(m, e, op, cpu)
+            frame = alloc_pages_here(m, cpu, order, np.int64(op.gfp))
+            e.fm[op.pfn] = frame + 1
+            if frame < 0:
+                m.c[FAILURES] += 1
+                e.x[X_BACKGROUND_FAILED] += 1
             if op.flags & FIRST:
                 e.x[X_REQUESTS] += 1
                 e.x[X_PAGES] += op.pages
