@@ -20,6 +20,7 @@ from tracereplay.machine.counters import (
     ZONE_LOCK_ACQUISITIONS,
 )
 from tracereplay.machine.layout import (
+    B_MOVABLE,
     B_TYPE,
     B_WORDS,
     B_ZONE,
@@ -204,6 +205,15 @@ def free_one_page(m, z, pfn, order, mt, tail):
 def block_type(m, pfn):
     """Migratetype of the pageblock of a frame."""
     return np.int64(m.pb[(pfn >> PAGEBLOCK_ORDER) * B_WORDS + B_TYPE])
+
+
+@hot
+def note_movable(m, pfn, order, sign):
+    """Note pages in use that were asked for as movable, or their end, with their pageblocks (order 10 has two)."""
+    at = (pfn >> PAGEBLOCK_ORDER) * B_WORDS + B_MOVABLE
+    m.pb[at] += sign * min(1 << order, 1 << PAGEBLOCK_ORDER)
+    if order > PAGEBLOCK_ORDER:
+        m.pb[at + B_WORDS] += sign << PAGEBLOCK_ORDER
 
 
 @hot

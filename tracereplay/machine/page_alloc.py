@@ -15,7 +15,6 @@ from tracereplay.kernel.constants import (
     MIGRATE_PCPTYPES,
     NR_PAGE_ORDERS,
     PAGE_ALLOC_COSTLY_ORDER,
-    PAGEBLOCK_ORDER,
 )
 from tracereplay.kernel.gfp import (
     GFP_ACCOUNT,
@@ -29,6 +28,7 @@ from tracereplay.kernel.gfp import (
     GFP_ZERO,
 )
 from tracereplay.machine.buddy import (
+    note_movable,
     set_info,
     zone_lock,
     zone_unlock,
@@ -50,8 +50,6 @@ from tracereplay.machine.counters import (
 )
 from tracereplay.machine.fallback import MODE_NORMAL, rmqueue
 from tracereplay.machine.layout import (
-    B_MOVABLE,
-    B_WORDS,
     CFG_FROM_FREED,
     CFG_INIT_ON_ALLOC,
     CFG_PCP_RULE,
@@ -181,7 +179,7 @@ def prepare(m, cpu, pfn, order, gfp, mt):
     """What ``prep_new_page`` does to a block that is handed out: state, zeroing, compound heads; and its accounting."""
     set_info(m, pfn, USED | (cpu << INFO_CPU_SHIFT) | (mt << INFO_TYPE_SHIFT) | order)
     if mt == MIGRATE_MOVABLE:
-        m.pb[(pfn >> PAGEBLOCK_ORDER) * B_WORDS + B_MOVABLE] += 1 << order
+        note_movable(m, pfn, order, 1)
     m.c[PAGES_ALLOCATED] += 1 << order
     m.c[PAGES_ALLOCATED_BY_ORDER + order] += 1 << order
     if gfp & GFP_ZERO or m.w[CFG_INIT_ON_ALLOC]:

@@ -18,6 +18,7 @@ from tracereplay.machine.buddy import (
     block_type,
     free_one_page,
     get_info,
+    note_movable,
     set_info,
     zone_lock,
     zone_of,
@@ -106,7 +107,7 @@ def free_pages_here(m, cpu, pfn, order):
     if info >> INFO_CPU_SHIFT != cpu:
         m.c[REMOTE_FREES] += 1
     if (info >> INFO_TYPE_SHIFT) & 7 == MIGRATE_MOVABLE:
-        m.pb[(pfn >> PAGEBLOCK_ORDER) * B_WORDS + B_MOVABLE] -= 1 << order
+        note_movable(m, pfn, order, -1)
     free_prepared(m, z, cpu, pfn, order)
 
 
@@ -145,8 +146,9 @@ def free_held(m, cpu, pfn, order):
         if pfn < 0:
             return -1
     m.c[FREE_CALLS] += 1
-    block = pfn >> PAGEBLOCK_ORDER
-    m.pb[block * B_WORDS + B_MOVABLE] = max(0, m.pb[block * B_WORDS + B_MOVABLE] - (1 << order))
+    for block in range(pfn >> PAGEBLOCK_ORDER, (pfn + (1 << order) - 1 >> PAGEBLOCK_ORDER) + 1):
+        at = block * B_WORDS + B_MOVABLE
+        m.pb[at] = max(0, m.pb[at] - min(1 << order, 1 << PAGEBLOCK_ORDER))
     free_prepared(m, zone_of(m, pfn), cpu, pfn, order)
     return pfn
 
