@@ -144,8 +144,8 @@ def derived_watermarks(config: MachineConfig) -> list[Watermarks]:
     """Watermarks and lowmem reserves per zone as ``__setup_per_zone_wmarks`` computes them (section 4.5)."""
     lowmem = sum(z.pages for z in config.zones if z.name != "Movable")
     min_kbytes = max(128, min(262144, math.isqrt(16 * lowmem * PAGE_SIZE // 1024)))
-    types = {z.name for z in config.zones if z.name != "Movable"}
-    thp = 512 * len(types) * 11 * PAGE_SIZE // 1024  # khugepaged's floor, at most 5 % of low memory
+    zones = sum(z.name != "Movable" and z.pages > 0 for z in config.zones)
+    thp = 512 * zones * 11 * PAGE_SIZE // 1024  # khugepaged's floor, at most 5 % of low memory
     min_kbytes = max(min_kbytes, min(thp, lowmem * PAGE_SIZE // 1024 // 20))
     pages_min = min_kbytes * 1024 // PAGE_SIZE
     marks = []
