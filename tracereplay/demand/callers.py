@@ -82,6 +82,10 @@ def is_fault_gfp(gfp: int) -> bool:
     return gfp & _USER == _USER and not gfp & (_WRITE | GFP_NORETRY)
 
 
+TRACER = "(tracer)"
+"""Name given to the tasks that recorded the trace: their requests are real and replayed, but never a target."""
+
+
 def comm_group(comm: str) -> str:
     """Name that tasks of one kind share: ``kworker/u4:2`` and ``kworker/0:1H`` are both ``kworker``."""
     return re.sub(r"^([A-Za-z_.\-]+)/[0-9u].*$", r"\1", comm) or comm

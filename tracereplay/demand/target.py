@@ -29,7 +29,7 @@ from fnmatch import fnmatchcase
 import numpy as np
 
 from tracereplay.compiled import kernel
-from tracereplay.demand.callers import Callers, slot_of
+from tracereplay.demand.callers import TRACER, Callers, slot_of
 from tracereplay.demand.state import CALLERS, HASH, Array
 from tracereplay.demand.stream import ALLOC, BATCH, FIRST, FROM_BIO, ON_PATH, TARGETED, UNSEEN
 from tracereplay.errors import UsageError, nearest
@@ -52,7 +52,9 @@ class _Alternative:
     gfp: int = 0
 
     def takes(self, callers: Callers, number: int) -> bool:
-        """Whether this alternative may take requests of a caller."""
+        """Whether this alternative may take requests of a caller: the tracer's own only by its name."""
+        if callers.comms[number] == TRACER and TRACER not in (*self.comms, *self.callers):
+            return False
         return (
             all(fnmatchcase(callers.labels[number], g) for g in self.callers)
             and all(fnmatchcase(callers.comms[number], g) for g in self.comms)
