@@ -1,0 +1,700 @@
+"""The page allocator, slow and obvious: lists, dicts and sets, one method a kernel function.
+
+The oracle for ``tracereplay.machine``, written from the facts about mm/page_alloc.c and not from the compiled code.
+It is the model that the project states: reclaim and compaction are tried, counted and bring nothing; no CMA or
+HIGHATOMIC blocks, no watermark boost, no decay of idle per-CPU lists; nobody else ever holds a lock. Movable pages in
+use are known only by what was asked for.
+
+Counters, beside those that speak for themselves: a *watermark check* is one test of one zone, a *hit* a block that
+was on its per-CPU list, a *drain* one decision to give back (6.19 cuts it into chunks), a *fallback* a
+block of a foreign type (a *block move* when its pageblock changed type), a *failed attempt* a call without a result.
+Work under the zone lock: one for each block taken, given back, moved to another type, merged or cut.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+MAX_ORDER, PAGEBLOCK_ORDER, COSTLY_ORDER = 10, 9, 3
+PAGEBLOCK = 1 << PAGEBLOCK_ORDER
+UNMOVABLE, MOVABLE, RECLAIMABLE = 0, 1, 2
+FALLBACKS = {
+    UNMOVABLE: (RECLAIMABLE, MOVABLE),
+    MOVABLE: (RECLAIMABLE, UNMOVABLE),
+    RECLAIMABLE: (UNMOVABLE, MOVABLE),
+}
+ZONES = ("DMA", "DMA32", "Normal", "Movable")
+GFP_ZONES = {
+    0x0: "Normal",
+    0x1: "DMA",
+    0x2: "Normal",
+    0x4: "DMA32",
+    0x8: "Normal",
+    0x9: "DMA",
+    0xA: "Movable",
+    0xC: "DMA32",
+}
+"""Low four bits of a mask (section 1.2)."""
+NORMAL, CLAIM, STEAL = "normal", "claim", "steal"
+LOW, MIN = "low", "min"
+HIGH_, ZERO, ATOMIC, RECLAIM = 0x20, 0x100, 0x200, 0x400
+NORETRY, COMP, NOMEMALLOC, THISNODE, ACCOUNT = 0x10000, 0x40000, 0x80000, 0x200000, 0x400000
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What one generation does its own way."""
+
+    thp_lists: int
+    """Lists for blocks of pageblock order; 0: none, and none for orders 1 to 3 either."""
+    tuning: str
+    """Sizes of per-CPU lists: fixed, free_factor or auto."""
+    buddy_after_pcp: bool
+    """A request that the per-CPU lists do not serve goes on to the buddy lists of the zone (6.1)."""
+    drain_from_freed: bool
+    """A drain starts at the list just freed to (5.18), not round robin at list 1."""
+    free_all_high: bool
+    """Freeing orders 1 to 3 in a row drains everything (6.1)."""
+    exact_types: bool
+    """A free block is on the list of its pageblock's type (6.10)."""
+    claim_then_steal: bool = False
+    """Fallback in two phases (6.15), and the higher threshold for freeing all of a burst (6.18)."""
+    chunks: bool = False
+    """Drains let go of both locks every ``batch`` pages (6.19)."""
+
+
+RULES = {
+    "5.10": Rules(0, "fixed", False, False, False, False),
+    "5.14": Rules(3, "free_factor", False, False, False, False),
+    "6.1": Rules(1, "free_factor", True, True, True, False),
+    "6.7": Rules(1, "auto", True, True, True, False),
+    "6.12": Rules(2, "auto", True, True, True, True),
+    "6.18": Rules(2, "auto", True, True, True, True, claim_then_steal=True),
+    "6.19": Rules(2, "auto", True, True, True, True, claim_then_steal=True, chunks=True),
+}
+
+
+@dataclass
+class Zone:
+    """A zone: its limits and its buddy lists, ``lists[order, type]`` with the head first."""
+
+    name: str
+    node: int
+    start: int
+    end: int
+    marks: dict[str, int]
+    reserve: list[int]
+    """lowmem_reserve by highest zone of the request."""
+    nofragment: bool
+    """Requests that prefer this zone rather go elsewhere than mix types."""
+    lists: dict[tuple[int, int], list[int]]
+    free_pages: int
+    below_high: bool = False
+    locks: int = 0
+    work: int = 0
+    longest: int = 0
+
+
+@dataclass
+class Pcp:
+    """Per-CPU lists of a zone: (first frame, order, type at entry), the head first."""
+
+    batch: int
+    high: int
+    high_min: int
+    high_max: int
+    free_high_batch: bool
+    lists: list[list[tuple[int, int, int]]]
+    count: int = 0
+    alloc_factor: int = 0
+    free_factor: int = 0
+    free_count: int = 0
+    prev_high_order: bool = False
+    locks: int = 0
+
+
+@dataclass
+class SlowMachine:
+    """The whole machine."""
+
+    generation: str
+    zones: list[Zone]
+    pcps: dict[tuple[int, int], Pcp]
+    """By (zone number, CPU)."""
+    cpu_nodes: list[int]
+    block_types: dict[int, int]
+    movable: dict[int, int]
+    """Pages in use that were asked for as movable, by pageblock."""
+    scale_max: int = 5
+    init_on_alloc: bool = False
+    used: dict[int, tuple[int, int, int]] = field(default_factory=dict)
+    """Blocks handed out: order, type, CPU."""
+    held: set[int] = field(default_factory=set)
+    """Frames in use since before the replay."""
+    looked_at: Counter[int] = field(default_factory=Counter)
+    """Blocks of each order that were looked at for a held one."""
+    counters: Counter[str] = field(default_factory=Counter)
+    by_order: Counter[tuple[str, int]] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self.rules = RULES[self.generation]
+        self.free_blocks = {pfn: key for zone in self.zones for key, frames in zone.lists.items() for pfn in frames}
+        """Order and list type of each free block."""
+
+    def count(self, name: str, n: int = 1, order: int | None = None) -> None:
+        self.counters[name] += n
+        if order is not None:
+            self.by_order[name, order] += n
+
+    # ------------------------------------------------------------------ buddy lists (section 2)
+    def lock(self, zone: Zone) -> None:
+        self.count("zone_lock_acquisitions")
+        zone.locks += 1
+        zone.work = 0
+
+    def unlock(self, zone: Zone) -> None:
+        zone.longest = max(zone.longest, zone.work)
+
+    def put(self, zone: Zone, pfn: int, order: int, mt: int, *, tail: bool) -> None:
+        frames = zone.lists.setdefault((order, mt), [])
+        frames.insert(len(frames) if tail else 0, pfn)
+        self.free_blocks[pfn] = (order, mt)
+
+    def take(self, zone: Zone, pfn: int) -> None:
+        zone.lists[self.free_blocks.pop(pfn)].remove(pfn)
+
+    def is_free(self, zone: Zone, pfn: int, order: int) -> bool:
+        return zone.start <= pfn < zone.end and self.free_blocks.get(pfn, (-1, -1))[0] == order
+
+    def expand(self, zone: Zone, pfn: int, low: int, high: int, mt: int) -> None:
+        for order in range(high - 1, low - 1, -1):
+            self.count("splits", order=order + 1)
+            zone.work += 1
+            self.put(zone, pfn + (1 << order), order, mt, tail=False)
+
+    def take_and_cut(self, zone: Zone, pfn: int, wanted: int, leftovers: int) -> int:
+        order, _ = self.free_blocks[pfn]
+        self.take(zone, pfn)
+        zone.work += 1
+        zone.free_pages -= 1 << wanted
+        self.expand(zone, pfn, wanted, order, leftovers)
+        return pfn
+
+    def rmqueue_smallest(self, zone: Zone, order: int, mt: int) -> int | None:
+        for larger in range(order, MAX_ORDER + 1):
+            if frames := zone.lists.get((larger, mt)):
+                return self.take_and_cut(zone, frames[0], order, mt)
+        return None
+
+    def free_one_page(self, zone: Zone, pfn: int, order: int, mt: int) -> None:
+        zone.free_pages += 1 << order
+        zone.work += 1
+        while order < MAX_ORDER and self.is_free(zone, pfn ^ (1 << order), order):
+            buddy = pfn ^ (1 << order)
+            self.take(zone, buddy)
+            if order >= PAGEBLOCK_ORDER and self.rules.exact_types:
+                self.retype(buddy, order, mt)
+            self.count("merges", order=order)
+            zone.work += 1
+            pfn &= buddy
+            order += 1
+        larger = pfn & ~(1 << order)
+        merge_likely = order < MAX_ORDER - 1 and self.is_free(zone, larger ^ (2 << order), order + 1)
+        self.put(zone, pfn, order, mt, tail=merge_likely)
+
+    def retype(self, pfn: int, order: int, mt: int) -> None:
+        for block in range(pfn >> PAGEBLOCK_ORDER, (pfn + (1 << order)) >> PAGEBLOCK_ORDER):
+            self.block_types[block] = mt
+
+    # ------------------------------------------------------------------ fallback (section 4.4)
+    def rmqueue(self, zone: Zone, order: int, mt: int, nofragment: bool, mode: str = NORMAL) -> tuple[int | None, str]:
+        """A block and the mode that the rest of this lock hold goes on in."""
+        least = PAGEBLOCK_ORDER if nofragment and order < PAGEBLOCK_ORDER else order
+        if not self.rules.claim_then_steal:
+            pfn = self.rmqueue_smallest(zone, order, mt)
+            return (self.fallback(zone, order, mt, least) if pfn is None else pfn), NORMAL
+        if mode == NORMAL and (pfn := self.rmqueue_smallest(zone, order, mt)) is not None:
+            return pfn, NORMAL
+        if mode in (NORMAL, CLAIM) and (pfn := self.claim(zone, order, mt, least)) is not None:
+            return pfn, NORMAL
+        if not nofragment and (pfn := self.steal(zone, order, mt)) is not None:
+            return pfn, STEAL
+        return None, NORMAL
+
+    @staticmethod
+    def may_claim(found: int, mt: int) -> bool:
+        return found >= PAGEBLOCK_ORDER // 2 or mt != MOVABLE
+
+    def foreign(self, zone: Zone, order: int, mt: int) -> int | None:
+        """First frame of the foreign block of just this order that comes first; None where there is none."""
+        return next((frames[0] for other in FALLBACKS[mt] if (frames := zone.lists.get((order, other)))), None)
+
+    def fallback(self, zone: Zone, order: int, mt: int, least: int) -> int | None:
+        """Generations A and B: the largest foreign block, or the smallest where a whole block may not be taken."""
+        for found in range(MAX_ORDER, least - 1, -1):
+            pfn = self.foreign(zone, found, mt)
+            if pfn is None:
+                continue
+            if self.may_claim(found, mt):
+                return self.take_foreign(zone, pfn, order, mt, claim=True)
+            smallest = (self.foreign(zone, smaller, mt) for smaller in range(order, MAX_ORDER + 1))
+            return self.take_foreign(zone, next(p for p in smallest if p is not None), order, mt, claim=False)
+        return None
+
+    def claim(self, zone: Zone, order: int, mt: int, least: int) -> int | None:
+        """Generation C, first phase."""
+        for found in range(MAX_ORDER, least - 1, -1):
+            if not self.may_claim(found, mt):
+                return None
+            pfn = self.foreign(zone, found, mt)
+            if pfn is not None and (found >= PAGEBLOCK_ORDER or self.mostly_ours(zone, pfn, mt)):
+                return self.take_foreign(zone, pfn, order, mt, claim=True)
+        return None
+
+    def steal(self, zone: Zone, order: int, mt: int) -> int | None:
+        """Generation C, second phase."""
+        for found in range(order, MAX_ORDER + 1):
+            if (pfn := self.foreign(zone, found, mt)) is not None:
+                return self.take_foreign(zone, pfn, order, mt, claim=False)
+        return None
+
+    def take_foreign(self, zone: Zone, pfn: int, order: int, mt: int, *, claim: bool) -> int:
+        found, other = self.free_blocks[pfn]
+        self.count("fallbacks")
+        if found >= PAGEBLOCK_ORDER:
+            self.retype(pfn, found, mt)
+            self.count("fallback_block_moves")
+            return self.take_and_cut(zone, pfn, order, mt)
+        ours = claim and self.mostly_ours(zone, pfn, mt)
+        # before 6.10 all free chunks move to our lists even where the block keeps its type
+        if claim and self.inside(zone, pfn) and (ours or not self.rules.exact_types):
+            self.move_free_chunks(zone, pfn, mt)
+            if ours:
+                self.block_types[pfn >> PAGEBLOCK_ORDER] = mt
+                self.count("fallback_block_moves")
+            taken = self.rmqueue_smallest(zone, order, mt)
+            assert taken is not None
+            return taken
+        return self.take_and_cut(zone, pfn, order, other if self.rules.exact_types else mt)
+
+    @staticmethod
+    def inside(zone: Zone, pfn: int) -> bool:
+        """Whether the whole pageblock lies in the zone: no other one is moved."""
+        start = pfn & -PAGEBLOCK
+        return zone.start <= start and start + PAGEBLOCK <= zone.end
+
+    def chunks(self, pfn: int) -> list[int]:
+        """Free blocks within a pageblock, ascending."""
+        start = pfn & -PAGEBLOCK
+        return [p for p in range(start, start + PAGEBLOCK) if p in self.free_blocks]
+
+    def mostly_ours(self, zone: Zone, pfn: int, mt: int) -> bool:
+        """At least half of the pageblock is free or of our kind."""
+        if not self.inside(zone, pfn):
+            return False
+        block = pfn >> PAGEBLOCK_ORDER
+        free = sum(1 << self.free_blocks[p][0] for p in self.chunks(pfn))
+        alike = 0
+        if mt == MOVABLE:
+            alike = self.movable[block]
+        elif self.block_types[block] == MOVABLE:
+            alike = PAGEBLOCK - free - self.movable[block]
+        return free + alike >= PAGEBLOCK // 2
+
+    def move_free_chunks(self, zone: Zone, pfn: int, mt: int) -> None:
+        for chunk in self.chunks(pfn):
+            order, _ = self.free_blocks[chunk]
+            self.take(zone, chunk)
+            self.put(zone, chunk, order, mt, tail=True)
+            zone.work += 1
+
+    # ------------------------------------------------------------------ per-CPU lists (section 3)
+    def on_pcp(self, order: int) -> bool:
+        if self.rules.thp_lists == 0:
+            return order == 0
+        return order <= COSTLY_ORDER or order == PAGEBLOCK_ORDER
+
+    def index(self, order: int, mt: int) -> int:
+        if order <= COSTLY_ORDER:
+            return 3 * order + mt
+        return 12 + {1: 0, 2: int(mt == MOVABLE), 3: mt}[self.rules.thp_lists]
+
+    def pcp_lock(self, pcp: Pcp) -> None:
+        self.count("pcp_lock_acquisitions")
+        pcp.locks += 1
+
+    def refill_blocks(self, zone: Zone, pcp: Pcp, order: int) -> int:
+        batch = pcp.batch
+        if self.rules.tuning == "fixed":
+            return batch
+        if self.rules.tuning == "free_factor":
+            return max(batch >> order, 2) if batch > 1 else 1
+        pcp.high = clamp(pcp.high, pcp.high_min, pcp.high_max)
+        if pcp.high < batch:
+            return 1
+        blocks = batch if order > 0 else batch << pcp.alloc_factor
+        if pcp.high_min != pcp.high_max and not zone.below_high:
+            pcp.high = min(pcp.high + blocks, pcp.high_max)
+        if order == 0:
+            most = max(pcp.high - pcp.count - batch, batch)
+            if blocks <= most and pcp.alloc_factor < self.scale_max:
+                pcp.alloc_factor += 1
+            blocks = min(blocks, most)
+        return max(blocks >> order, 2) if blocks > 1 else blocks
+
+    def pcp_take(self, zone: Zone, pcp: Pcp, order: int, mt: int, nofragment: bool) -> int | None:
+        """The block at the head of its list, refilled when empty."""
+        entries = pcp.lists[self.index(order, mt)]
+        if entries:
+            self.count("pcp_hits")
+        else:
+            mode = NORMAL
+            wanted = self.refill_blocks(zone, pcp, order)
+            self.lock(zone)
+            for _ in range(wanted):
+                pfn, mode = self.rmqueue(zone, order, mt, nofragment, mode)
+                if pfn is None:
+                    break
+                entries.append((pfn, order, mt))
+            self.unlock(zone)
+            pcp.count += len(entries) << order
+            self.count("pcp_refills")
+            self.count("pcp_refill_pages", len(entries) << order)
+        if not entries:
+            return None
+        pcp.count -= 1 << order
+        return entries.pop(0)[0]
+
+    def pcp_free(self, zone: Zone, pcp: Pcp, pfn: int, order: int) -> None:
+        mt = self.block_types[pfn >> PAGEBLOCK_ORDER]
+        index = self.index(order, mt)
+        pcp.alloc_factor >>= 1
+        pcp.lists[index].insert(0, (pfn, order, mt))
+        pcp.count += 1 << order
+        self.count("frees_pcp")
+        drain = {"fixed": self.drain_fixed, "free_factor": self.drain_by_factor, "auto": self.drain_auto}
+        pages = drain[self.rules.tuning](zone, pcp, order)
+        if pages > 0:
+            self.drain(zone, pcp, pages, index)
+            if zone.below_high and zone.free_pages > zone.marks["high"]:
+                zone.below_high = False
+
+    def drain_fixed(self, zone: Zone, pcp: Pcp, order: int) -> int:
+        return pcp.batch if pcp.count >= pcp.high else 0
+
+    def drain_by_factor(self, zone: Zone, pcp: Pcp, order: int) -> int:
+        if self.rules.free_all_high and 1 <= order <= COSTLY_ORDER and pcp.free_factor > 0:
+            return pcp.count
+        if pcp.count < pcp.high:
+            return 0
+        if pcp.high < pcp.batch:
+            return 1
+        pages = pcp.batch << pcp.free_factor
+        if pages < pcp.high - pcp.batch:
+            pcp.free_factor += 1
+        return clamp(pages, pcp.batch, pcp.high - pcp.batch)
+
+    def drain_auto(self, zone: Zone, pcp: Pcp, order: int) -> int:
+        batch, limit = pcp.batch, pcp.batch << self.scale_max
+        free_high = False
+        if 1 <= order <= COSTLY_ORDER:
+            burst = batch + (pcp.high_min // 2 if self.rules.claim_then_steal else 0)
+            free_high = pcp.prev_high_order and pcp.free_count >= burst
+            free_high = free_high and (not pcp.free_high_batch or pcp.count >= batch)
+        pcp.prev_high_order = 1 <= order <= COSTLY_ORDER
+        if pcp.free_count < limit:
+            pcp.free_count += 1 << order
+        threshold = self.drain_threshold(zone, pcp, free_high)
+        if pcp.count < threshold:
+            return 0
+        if free_high:
+            return min(pcp.count, limit)
+        return 1 if threshold < batch else clamp(pcp.free_count, batch, threshold - batch)
+
+    def drain_threshold(self, zone: Zone, pcp: Pcp, free_high: bool) -> int:
+        high = clamp(pcp.high, pcp.high_min, pcp.high_max)
+        if high == 0:
+            return 0
+        if free_high:
+            pcp.high = max(high - (pcp.batch << self.scale_max), pcp.high_min)
+            return 0
+        if pcp.high_min == pcp.high_max:
+            return high
+        if zone.below_high:
+            pcp.high = max(high - max(pcp.free_count, pcp.batch), pcp.high_min)
+            return max(pcp.count, pcp.high_min)
+        need = pcp.free_count + pcp.batch
+        if pcp.count >= high and pcp.high < need:
+            pcp.high = clamp(need, pcp.high_min, pcp.high_max)
+        return high
+
+    def drain(self, zone: Zone, pcp: Pcp, pages: int, index: int) -> None:
+        self.count("pcp_drains")
+        chunk = pcp.batch if self.rules.chunks else pages
+        first = True
+        while pages > 0 and pcp.count > 0:
+            if not first:
+                self.pcp_lock(pcp)
+            self.drain_under_one_lock(zone, pcp, min(chunk, pages), index)
+            pages -= chunk
+            first = False
+
+    def drain_under_one_lock(self, zone: Zone, pcp: Pcp, pages: int, index: int) -> None:
+        pages = min(pages, pcp.count)
+        self.lock(zone)
+        while pages > 0:
+            if self.rules.drain_from_freed:
+                while not pcp.lists[index]:
+                    index = (index + 1) % len(pcp.lists)
+                pages -= self.drain_tail(zone, pcp, index)
+            else:
+                pages = self.drain_round_robin(zone, pcp, pages)
+        self.unlock(zone)
+
+    def drain_round_robin(self, zone: Zone, pcp: Pcp, pages: int) -> int:
+        """Up to 5.17: a list gives one block for every list visited since it was last empty-handed."""
+        index = share = 0
+        while pages > 0:
+            share += 1
+            index = (index + 1) % len(pcp.lists)
+            while not pcp.lists[index]:
+                share += 1
+                index = (index + 1) % len(pcp.lists)
+            if share == len(pcp.lists):  # all others are empty
+                share = pages
+            while pages > 0:
+                pages -= self.drain_tail(zone, pcp, index)
+                share -= 1
+                if share == 0 or not pcp.lists[index]:
+                    break
+        return pages
+
+    def drain_tail(self, zone: Zone, pcp: Pcp, index: int) -> int:
+        pfn, order, mt = pcp.lists[index].pop()
+        pcp.count -= 1 << order
+        self.count("pcp_drain_pages", 1 << order)
+        if self.rules.exact_types:
+            mt = self.block_types[pfn >> PAGEBLOCK_ORDER]
+        self.free_one_page(zone, pfn, order, mt)
+        return 1 << order
+
+    # ------------------------------------------------------------------ allocation (section 4)
+    def highest_zone(self, gfp: int) -> int:
+        """Highest zone that a mask allows, as an index of ZONES: Normal for what this machine does not have."""
+        name = GFP_ZONES[gfp & 0xF]
+        present = {zone.name for zone in self.zones} | {"Normal", "Movable"}
+        return ZONES.index(name if name in present else "Normal")
+
+    def zonelist(self, cpu: int, gfp: int) -> list[int]:
+        """Zone numbers to try, in order: the CPU's node, then the others; in each from the highest allowed down."""
+        top = self.highest_zone(gfp)
+        nodes = max(self.cpu_nodes + [zone.node for zone in self.zones]) + 1
+        found = []
+        for distance in range(nodes):
+            node = (self.cpu_nodes[cpu] + distance) % nodes
+            here = [z for z, zone in enumerate(self.zones) if zone.node == node]
+            here = [z for z in here if ZONES.index(self.zones[z].name) <= top]
+            found += sorted(here, key=lambda z: -ZONES.index(self.zones[z].name))
+        if gfp & THISNODE:
+            found = [z for z in found if self.zones[z].node == self.zones[found[0]].node]
+        return found
+
+    def above(self, zone: Zone, order: int, mark: int, gfp: int) -> bool:
+        """One watermark test."""
+        self.count("watermark_checks")
+        if zone.free_pages - ((1 << order) - 1) <= mark + zone.reserve[self.highest_zone(gfp)]:
+            return False
+        return order == 0 or any(
+            zone.lists.get((o, mt)) for o in range(order, MAX_ORDER + 1) for mt in (UNMOVABLE, MOVABLE, RECLAIMABLE)
+        )
+
+    def min_mark(self, zone: Zone, gfp: int) -> int:
+        """The MIN watermark as this request may use it (section 4.5)."""
+        mark = zone.marks["min"]
+        if self.rules.tuning == "auto":
+            if gfp & HIGH_:
+                mark -= mark // 2
+                if not gfp & RECLAIM:
+                    mark -= mark // 4
+            return mark
+        if gfp & HIGH_:
+            mark -= mark // 2
+        if gfp & ATOMIC and not gfp & NOMEMALLOC:
+            mark -= mark // 4
+        return mark
+
+    def passes(self, zone: Zone, order: int, gfp: int, which: str) -> bool:
+        if self.rules.tuning == "auto" and not zone.below_high:
+            if self.above(zone, order, zone.marks["high"], gfp):
+                return True
+            zone.below_high = True
+        return self.above(zone, order, zone.marks["low"] if which == LOW else self.min_mark(zone, gfp), gfp)
+
+    def get_page(self, cpu: int, order: int, gfp: int, which: str, nofragment: bool) -> int | None:
+        """``get_page_from_freelist``."""
+        zonelist = self.zonelist(cpu, gfp)
+        for z in zonelist:
+            zone = self.zones[z]
+            if nofragment and zone.node != self.zones[zonelist[0]].node:
+                break  # rather mix types here than leave the node
+            if self.passes(zone, order, gfp, which):
+                pfn = self.rmqueue_zone(z, cpu, order, migratetype(gfp), nofragment)
+                if pfn is not None:
+                    return pfn
+        return self.get_page(cpu, order, gfp, which, False) if nofragment else None
+
+    def rmqueue_zone(self, z: int, cpu: int, order: int, mt: int, nofragment: bool) -> int | None:
+        zone = self.zones[z]
+        if self.on_pcp(order):
+            pcp = self.pcps[z, cpu]
+            self.pcp_lock(pcp)
+            pcp.free_factor >>= 1
+            pcp.free_count >>= 1
+            pfn = self.pcp_take(zone, pcp, order, mt, nofragment)
+            if pfn is not None or not self.rules.buddy_after_pcp:
+                return pfn
+        self.lock(zone)
+        pfn, _ = self.rmqueue(zone, order, mt, nofragment)
+        self.unlock(zone)
+        return pfn
+
+    def alloc(self, cpu: int, order: int, gfp: int) -> int | None:
+        """``__alloc_pages``: first frame, or None."""
+        self.count("alloc_calls")
+        preferred = self.zones[self.zonelist(cpu, gfp)[0]]
+        pfn = self.get_page(cpu, order, gfp, LOW, preferred.nofragment)
+        if pfn is None:
+            pfn = self.slow_path(cpu, order, gfp)
+        if pfn is None:
+            self.count("failed_attempts", order=order)
+            return None
+        self.prepare(pfn, cpu, order, gfp)
+        return pfn
+
+    def slow_path(self, cpu: int, order: int, gfp: int) -> int | None:
+        pfn = self.get_page(cpu, order, gfp, MIN, False)
+        if pfn is not None or not gfp & RECLAIM:
+            return pfn
+        if order > COSTLY_ORDER or (order > 0 and migratetype(gfp) != MOVABLE):
+            self.count("compaction_attempts")
+            if gfp & NORETRY and order > COSTLY_ORDER:
+                return None
+        self.count("reclaim_attempts")
+        if order > 0:
+            self.count("compaction_attempts")
+        return self.get_page(cpu, order, gfp, MIN, False)
+
+    def prepare(self, pfn: int, cpu: int, order: int, gfp: int) -> None:
+        mt = migratetype(gfp)
+        self.used[pfn] = (order, mt, cpu)
+        if mt == MOVABLE:
+            self.note_movable(pfn, order, +1)
+        pages = 1 << order
+        self.counters["pages_allocated"] += pages
+        self.by_order["pages_allocated", order] += pages
+        if gfp & ZERO or self.init_on_alloc:
+            self.count("zeroed_pages", pages)
+        if gfp & COMP and order > 0:
+            self.count("compound_preps")
+            self.count("tail_pages_prepared", pages - 1)
+        if gfp & ACCOUNT:
+            self.count("memcg_charges")
+
+    def note_movable(self, pfn: int, order: int, sign: int) -> None:
+        for frame in range(pfn, pfn + (1 << order), PAGEBLOCK):
+            self.movable[frame >> PAGEBLOCK_ORDER] += sign * min(1 << order, PAGEBLOCK)
+
+    # ------------------------------------------------------------------ bulk (section 5)
+    def alloc_bulk(self, cpu: int, gfp: int, slots: list[int | None]) -> int:
+        """``__alloc_pages_bulk``: fill the empty slots. Filled slots, those filled before included."""
+        self.count("bulk_calls")
+        missing = [i for i, frame in enumerate(slots) if frame is None]
+        if not missing:
+            return len(slots)
+        z = self.bulk_zone(cpu, gfp, len(slots)) if len(missing) > 1 and not gfp & ACCOUNT else None
+        took = 0
+        if z is not None:
+            pcp = self.pcps[z, cpu]
+            self.pcp_lock(pcp)
+            for i in missing:
+                pfn = self.pcp_take(self.zones[z], pcp, 0, migratetype(gfp), False)
+                if pfn is None:
+                    break
+                self.prepare(pfn, cpu, 0, gfp)
+                slots[i] = pfn
+                took += 1
+        if not took and (pfn := self.alloc(cpu, 0, gfp)) is not None:
+            slots[missing[0]] = pfn
+            took = 1
+        return len(slots) - len(missing) + took
+
+    def bulk_zone(self, cpu: int, gfp: int, wanted: int) -> int | None:
+        zonelist = self.zonelist(cpu, gfp)
+        for z in zonelist:
+            zone = self.zones[z]
+            if zone.node != self.zones[zonelist[0]].node:
+                return None
+            if self.above(zone, 0, zone.marks["low"] + wanted, gfp):
+                return z
+        return None
+
+    # ------------------------------------------------------------------ frees (section 6)
+    def free(self, cpu: int, pfn: int, order: int) -> None:
+        """``__free_pages`` of a block handed out."""
+        was, mt, owner = self.used.pop(pfn)
+        assert was == order
+        self.count("free_calls")
+        if owner != cpu:
+            self.count("remote_frees")
+        if mt == MOVABLE:
+            self.note_movable(pfn, order, -1)
+        self.free_prepared(cpu, pfn, order)
+
+    def free_prepared(self, cpu: int, pfn: int, order: int) -> None:
+        z = next(z for z, zone in enumerate(self.zones) if zone.start <= pfn < zone.end)
+        self.count("pages_freed", 1 << order)
+        self.count("tail_pages_checked", (1 << order) - 1)
+        if self.on_pcp(order):
+            self.pcp_lock(self.pcps[z, cpu])
+            self.pcp_free(self.zones[z], self.pcps[z, cpu], pfn, order)
+            return
+        self.count("frees_buddy")
+        self.lock(self.zones[z])
+        piece = min(order, PAGEBLOCK_ORDER) if self.rules.exact_types else order
+        for frame in range(pfn, pfn + (1 << order), 1 << piece):
+            self.free_one_page(self.zones[z], frame, piece, self.block_types[frame >> PAGEBLOCK_ORDER])
+        self.unlock(self.zones[z])
+
+    def free_held(self, cpu: int, pfn: int, order: int) -> int | None:
+        """Free a block in use since before the replay: the one named, else the next that is wholly held."""
+        if not self.is_held(pfn, order):
+            total = -(-max(zone.end for zone in self.zones) // 1024) * 1024 >> order
+            start = self.zones[-1].start >> order
+            while True:
+                if self.looked_at[order] == total:
+                    return None
+                pfn = (start + self.looked_at[order]) % total << order
+                self.looked_at[order] += 1
+                if self.is_held(pfn, order):
+                    break
+        self.held -= set(range(pfn, pfn + (1 << order)))
+        self.count("free_calls")
+        for frame in range(pfn, pfn + (1 << order), PAGEBLOCK):
+            block = frame >> PAGEBLOCK_ORDER
+            self.movable[block] = max(0, self.movable[block] - min(1 << order, PAGEBLOCK))
+        self.free_prepared(cpu, pfn, order)
+        return pfn
+
+    def is_held(self, pfn: int, order: int) -> bool:
+        return pfn % (1 << order) == 0 and self.held.issuperset(range(pfn, pfn + (1 << order)))
+
+
+def clamp(value: int, low: int, high: int) -> int:
+    """As the kernel's: the upper bound wins."""
+    return min(max(value, low), high)
+
+
+def migratetype(gfp: int) -> int:
+    """Type that a mask asks for (section 1.3)."""
+    return {0x00: UNMOVABLE, 0x08: MOVABLE, 0x10: RECLAIMABLE, 0x18: UNMOVABLE}[gfp & 0x18]
