@@ -12,7 +12,7 @@ from tracereplay.machine.layout import B_MOVABLE, B_TYPE, B_WORDS, Z_FREE, Z_WOR
 
 @kernel
 def place_free_blocks(m, z, wanted, regions, edges, stack):
-    """Put ``wanted[mt, order]`` free blocks into zone ``z``. Returns pages that did not fit.
+    """Put ``wanted[mt, order]`` free blocks into zone ``z`` (counted down). Returns pages that did not fit.
 
     ``regions``: first frames of the zone's blocks of the largest order, shuffled; whole ones are dealt out in that
     order. ``edges``: (frame, order) of what is left at the zone's ends. ``stack[order]``: room for region stacks.
@@ -27,8 +27,14 @@ def place_free_blocks(m, z, wanted, regions, edges, stack):
         if mt == MIGRATE_MOVABLE:
             for i in range(edges.shape[0]):
                 order = edges[i, 1]
-                depth[order] += 1
-                stack[order, depth[order]] = edges[i, 0]
+                if wanted[mt, order] > 0:  # its buddy lies partly outside the zone, so it may be free whole
+                    wanted[mt, order] -= 1
+                    put_free(m, z, edges[i, 0], order, mt, True)
+                    m.w[z * Z_WORDS + Z_FREE] += 1 << order
+                    note_free(m, edges[i, 0], order)
+                else:
+                    depth[order] += 1
+                    stack[order, depth[order]] = edges[i, 0]
         for i in range(wanted[mt, MAX_PAGE_ORDER]):
             if dealt >= regions.shape[0]:
                 unplaced += (wanted[mt, MAX_PAGE_ORDER] - i) << MAX_PAGE_ORDER
