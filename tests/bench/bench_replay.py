@@ -115,7 +115,7 @@ def test_kernel(trace: Path) -> None:
         calls = calls_of(outcome)
         pages = int(outcome.totals[slot("pages_allocated")] + outcome.totals[slot("pages_freed")])
         print(
-            f"{name:15s} all targeted: {EVENTS / seconds / 1e6:5.1f} M events/s; {seconds / calls * 1e9:6.1f} ns for each of"
+            f"{name:15s} all targeted: {EVENTS / seconds / 1e6:5.1f} M events/s; {seconds / calls * 1e9:.1f} ns each of"
             f" {calls / 1e6:4.1f} M allocator calls ({seconds / calls / base:.2f} of the background's);"
             f" {seconds / pages * 1e9:5.1f} ns a page; {len(outcome.vectors)} vectors"
         )
