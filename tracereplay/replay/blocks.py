@@ -60,7 +60,7 @@ from tracereplay.replay.layout import (
     X_WASTE,
     X_WASTE_PEAK,
 )
-from tracereplay.replay.vectors import clear, count_request, fold, intern_vector, tables_full
+from tracereplay.replay.vectors import clear, count_request, fold, fold_orders, intern_vector, tables_full
 
 NEVER = 1 << 62
 
@@ -180,8 +180,8 @@ def drop_row(e, r):
 
 @hot
 def charge_targeted(e, row):
-    """Add a row to the targeted requests' total."""
-    fold(e.x[X_TARGETED : X_TARGETED + NR_SLOTS], row)
+    """Add what a row's vector does not hold to the targeted requests' total."""
+    fold_orders(e.x[X_TARGETED : X_TARGETED + NR_SLOTS], row)
 
 
 @inner

@@ -184,8 +184,10 @@ class Engine:
         np.add.at(series, keys & ((1 << at.BIN_BITS) - 1), vectors[keys >> at.BIN_BITS] * requests[:, None])
         bins[x[at.X_BIN] :] = self.background
         kept = counts > 0  # an allocation's vector alone is not a request's
+        totals = x[at.X_TARGETED : at.X_TARGETED + NR_SLOTS].copy()
+        totals[:NR_COUNTERS] = counts @ vectors
         return Outcome(
-            totals=x[at.X_TARGETED : at.X_TARGETED + NR_SLOTS].copy(),
+            totals=totals,
             background=self.background.copy(),
             vectors=vectors[kept],
             counts=counts[kept],

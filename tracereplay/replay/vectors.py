@@ -33,14 +33,25 @@ def mix(h):
     return h ^ (h >> 32)
 
 
+@hot
+def hash_of(words, at):
+    """Hash of the NR_COUNTERS words from ``at`` on: four sums side by side, since each waits for itself."""
+    a, b, c, d = 0, 0, 0, 0
+    for i in range(0, NR_COUNTERS - NR_COUNTERS % 4, 4):
+        a = a * 31 + words[at + i]
+        b = b * 31 + words[at + i + 1]
+        c = c * 31 + words[at + i + 2]
+        d = d * 31 + words[at + i + 3]
+    for i in range(NR_COUNTERS - NR_COUNTERS % 4, NR_COUNTERS):
+        a = a * 31 + words[at + i]
+    return mix(a + mix(b + mix(c + mix(d))))
+
+
 @inner
 def intern_vector(t, x, row):
     """Number of a vector (the first NR_COUNTERS words of ``row``) in the table; entered when new."""
-    h = 0
-    for i in range(NR_COUNTERS):
-        h = h * 31 + row[i]
     mask = 4 * x[X_VECTOR_ROOM] - 1
-    slot = mix(h) & mask
+    slot = hash_of(row, 0) & mask
     while t[x[X_VH] + slot] != 0:
         v = t[x[X_VH] + slot] - 1
         at = x[X_VT] + v * NR_COUNTERS
@@ -117,6 +128,13 @@ def fold(total, row):
         total[i] += row[i]
 
 
+@hot
+def fold_orders(total, row):
+    """Add a row's by-order counters to a total; the plain ones are summed from the vectors in the end."""
+    for i in range(NR_COUNTERS, NR_SLOTS):
+        total[i] += row[i]
+
+
 @kernel
 def move_tables(old, old_x, t, x):
     """Enter all of the old tables into larger empty ones. Numbers of vectors stay."""
@@ -124,10 +142,7 @@ def move_tables(old, old_x, t, x):
         t[x[X_VT] + i] = old[old_x[X_VT] + i]
     mask = 4 * x[X_VECTOR_ROOM] - 1
     for v in range(old_x[X_VECTORS]):
-        h = 0
-        for i in range(NR_COUNTERS):
-            h = h * 31 + t[x[X_VT] + v * NR_COUNTERS + i]
-        slot = mix(h) & mask
+        slot = hash_of(t, x[X_VT] + v * NR_COUNTERS) & mask
         while t[x[X_VH] + slot] != 0:
             slot = (slot + 1) & mask
         t[x[X_VH] + slot] = v + 1
