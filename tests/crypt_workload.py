@@ -86,9 +86,10 @@ def crypt_trace(w: Workload, *, bios: bool = True) -> tuple[MemoryTrace, list[in
                     if refill_in[cpu] < 0:
                         refill_in[cpu] = 62
                         step = w.page_ns // 3
-                        for z in range(63):
-                            if w.refills:
-                                pages.append(Event(t + z * step, cpu, "zone_locked", 1 << 20, 0, 0, WORKER + cpu))
+                        if w.refills:
+                            pages += [
+                                Event(t + z * step, cpu, "zone_locked", 1 << 20, 0, 0, WORKER + cpu) for z in range(63)
+                            ]
                         t += (63 * step) if w.refills else 63 * 60
                 pages.append(Event(t, cpu, "alloc", next_pfn, order, COMPOUND_GFP if order else PAGE_GFP, WORKER + cpu))
                 held.append((next_pfn, order))

@@ -58,7 +58,9 @@ class MemoryTrace:
             return self.table(name)
         raise AttributeError(name)
 
-    def batches(self, table: str, columns: Sequence[str] | None = None, rows: int = 1 << 20) -> Iterator[pa.RecordBatch]:
+    def batches(
+        self, table: str, columns: Sequence[str] | None = None, rows: int = 1 << 20
+    ) -> Iterator[pa.RecordBatch]:
         held = self._tables.get(table)
         if held is not None:
             chosen = held.select(list(columns)) if columns else held

@@ -1,12 +1,14 @@
 """The slow, obvious reconstruction: dicts and lists, one page at a time. The oracle of tracereplay.demand.
 
-It reads a list of :class:`Event` and gives what demand/scan.py must give: where every event went, and the requests.
+It reads a list of :class:`Event` and gives what demand/scan.py must give: where every event went, and the
+requests.
 Left out: bios, stacks, failed attempts of dm-crypt, and keys (the stream's own check is tests/reference/stream_check.py).
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 GFP_HIGH, GFP_DIRECT_RECLAIM = 0x20, 0x400
@@ -80,8 +82,13 @@ class Clock:
 class SlowDemand:
     """Run over events once; read ``counts`` and ``requests``."""
 
-    def __init__(self, events: list[Event], *, limits: dict[str, int], losses: list[tuple[int, int]] = []) -> None:  # noqa: B006
-        """``limits``: gap in ns that ends a burst, by caller. ``losses``: intervals, any CPU, page events."""
+    def __init__(
+        self, events: list[Event], *, limits: dict[str, int], slack: int = 0, losses: Sequence[tuple[int, int]] = ()
+    ) -> None:
+        """``limits``: gap in ns that ends a burst, by caller. ``slack``: ns that leaving the allocator's locked part
+        takes. ``losses``: intervals, any CPU, page events.
+        """
+        self.slack = slack
         self.limits = limits
         self.losses = losses
         self.start = events[0].ts - 1 if events else 0
@@ -121,14 +128,14 @@ class SlowDemand:
         allocator = ("free_batched", "zone_locked", "drain", "extfrag")
         within = clock.pid == e.pid and task.cpu == e.cpu and clock.kind in allocator
         if not (e.kind in allocator and within):
-            on_cpu = e.ts - clock.ts
+            on_cpu = e.ts - clock.ts - (self.slack if clock.kind in allocator else 0)
             if clock.pid == e.pid and task.cpu == e.cpu:
-                task.own += on_cpu
+                task.own += max(on_cpu, 0)
             else:
-                task.own += min(on_cpu, e.ts - task.last) if task.cpu == e.cpu else e.ts - task.last
+                task.own += max(min(on_cpu, e.ts - task.last), 0) if task.cpu == e.cpu else e.ts - task.last
                 other = self.tasks.get(clock.pid) if clock.pid not in (None, e.pid) else None
                 if other is not None and other.cpu == e.cpu:
-                    other.own += on_cpu
+                    other.own += max(on_cpu, 0)
         clock.ts, clock.pid, clock.kind = e.ts, e.pid, e.kind
         task.last, task.cpu = e.ts, e.cpu
         return task

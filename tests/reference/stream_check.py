@@ -54,9 +54,11 @@ def check_stream(batches: Iterable[np.ndarray[Any, Any]], info: DemandInfo) -> C
             assert 0 <= cpu < info.cpus
             last_ts = ts
             keys = range(key, key + (1 << order))
-            assert keys.start >= 0 and keys.stop <= info.frames, f"key out of range: {op}"
+            assert keys.start >= 0
+            assert keys.stop <= info.frames, f"key out of range: {op}"
             if open_request is not None and len(open_request.keys) < open_request.pages:
-                assert kind == ALLOC and not flags & FIRST, f"request not contiguous before {op}"
+                assert kind == ALLOC, f"request not contiguous before {op}"
+                assert not flags & FIRST, f"request not complete before {op}"
             if kind == ALLOC:
                 if flags & FIRST:
                     assert 0 < pages <= MAX_REQUEST_PAGES
@@ -83,7 +85,8 @@ def check_stream(batches: Iterable[np.ndarray[Any, Any]], info: DemandInfo) -> C
             else:
                 assert kind == FREE_INITIAL, f"unknown kind: {op}"
                 for k in keys:
-                    assert k < info.recorded_frames and k not in ever, f"page {k} was seen before: {op}"
+                    assert k < info.recorded_frames
+                    assert k not in ever, f"page {k} was seen before: {op}"
                     ever.add(k)
                 found.initial += len(keys)
         if open_request is not None:

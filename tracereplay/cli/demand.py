@@ -95,7 +95,7 @@ def run(
 def _write_lifetimes(trace: Trace, path: Path) -> None:
     import pyarrow.parquet as pq
 
-    from tracereplay.demand.lifetimes import LIFETIMES, lifetimes
+    from tracereplay.demand.lifetime import LIFETIMES, lifetimes
 
     if not path.parent.is_dir():
         raise UsageError(f"no directory {path.parent}", hint="create it first")

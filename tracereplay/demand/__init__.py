@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tracereplay.demand.lifetimes import lifetimes
+    from tracereplay.demand.lifetime import lifetimes
     from tracereplay.demand.reconstruct import open_demand
 
 __all__ = ["lifetimes", "open_demand"]
@@ -18,7 +18,7 @@ def __getattr__(name: str) -> Any:
 
         return open_demand
     if name == "lifetimes":
-        from tracereplay.demand import lifetimes as module
+        from tracereplay.demand.lifetime import lifetimes
 
-        return module.lifetimes
+        return lifetimes
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -11,6 +11,7 @@ where a boundary that they decided is counted.
 from __future__ import annotations
 
 from tracereplay.compiled import hot
+from tracereplay.demand.ring import has_part
 from tracereplay.demand.state import (
     ACTION,
     BINS,
@@ -43,20 +44,21 @@ K_BULK = PAGE_KINDS.index("bulk")
 K_ACTION = 100
 K_COMPLETION = 101
 
-JOIN_LIMIT = 8
+JOIN_LIMIT = 2
 """Bios may join a burst over a gap of at most this many thresholds, or over a longer one (a preempted worker)
 while they are trusted: each request of dm-crypt that has the size of a bio adds 1 to their score, each other one
-takes 4, within 0 and 16."""
+takes 4, within 0 and 16; a buffer that runs past dm-crypt's largest without a gap takes all."""
 TRUSTED = 6
 CUT_LOOPS = 3
 """A burst that has the size of a bio ends at a gap of this many steps of its loop."""
 
 
 @hot
-def charge(tasks, cpus, ti, cpu, t, kind, foreign):
+def charge(tasks, cpus, ti, cpu, t, kind, foreign, slack):
     """Advance the clocks of a CPU and a task by one event; True when an interrupt caused the event.
 
-    ``foreign``: a free that the task cannot have made itself.
+    ``foreign``: a free that the task cannot have made itself. ``slack``: ns that entering and leaving an interrupt
+    or the allocator's locked part takes, not counted in the interval after it.
 
     A task's own time is the sum of the intervals between events on its CPU of which one end is its own. Not
     counted: intervals between two events of the allocator (a refill or drain, and the tracer's work for it),
@@ -77,6 +79,8 @@ def charge(tasks, cpus, ti, cpu, t, kind, foreign):
     quiet = (caused and inside) or (allocator and same and c.kind >= K_FREE_BATCHED and c.kind < K_BULK)
     if not quiet:
         dt = t - c.ts
+        if (inside and not caused) or (c.kind >= K_FREE_BATCHED and c.kind < K_BULK):
+            dt -= slack
         if same:
             if dt > 0:
                 task.own_ns += dt
@@ -129,6 +133,8 @@ def cut_before(w, b, ti, t, order, pages):
     flags = w.caller_flags[b.caller]
     crypt = flags & CRYPT != 0
     if b.pages + pages > (CRYPT_PAGES if crypt else MAX_REQUEST_PAGES):
+        if crypt and w.tasks[ti].own_ns - b.own_ns <= w.thresholds[histogram_of(b.caller)]:
+            w.scalar[S_TRUST] = 0  # it goes on without a gap: boundaries before this one were wrong
         return C_CUT_LIMIT
     if b.order > 0 or order > 0:
         # crypt_alloc_buffer clamps its order to what remains and never raises it again, so after a success
@@ -151,7 +157,7 @@ def cut_before(w, b, ti, t, order, pages):
     encryption = b.pages * loop * 3 // 4
     if w.scalar[S_PART_SIZES] == 0 or b.pages == 0:
         return C_CUT_GAP if gap > max(limit, encryption) else -1
-    exact = b.pages < SIZES and w.parts[0, b.pages] > w.parts[1, b.pages]
+    exact = b.pages < SIZES and has_part(w, b.pages, b.arrival_ns)
     if exact:
         if gap > max(loop * CUT_LOOPS if loop > 0 else limit // 4, encryption):
             return C_CUT_GAP if gap > limit else C_CUT_BIO
@@ -167,18 +173,10 @@ def cut_before(w, b, ti, t, order, pages):
 
 
 @hot
-def outstanding(w, pages):
-    """WRITE parts of this size that dm-crypt has not taken a buffer for: queued, less requests seen or parts done.
-
-    A part may be done while its burst is still open, since its worker did nothing since.
-    """
-    return w.parts[0, pages] - max(w.parts[1, pages], w.parts_done[pages])
-
-
-@hot
 def _larger_part(w, pages):
+    """Whether a WRITE part of more pages is queued that dm-crypt has not taken a buffer for."""
     n = CRYPT_PAGES
-    while n > pages and outstanding(w, n) <= 0:
+    while n > pages and w.parts[0, n] <= max(w.parts[1, n], w.parts_done[0, n]):
         n -= 1
     return n > pages
 

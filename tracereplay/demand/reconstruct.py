@@ -15,7 +15,7 @@ import numpy as np
 
 from tracereplay.demand import gaps, state
 from tracereplay.demand.bios import BioFeed
-from tracereplay.demand.callers import Callers
+from tracereplay.demand.callers import TRACER, Callers
 from tracereplay.demand.columns import PAGE_COLUMNS, PageBatch, page_batch
 from tracereplay.demand.layers import Layers, find_layers
 from tracereplay.demand.path_crypt import MAX_WRITE, CryptPath, keys_needed
@@ -207,7 +207,7 @@ class Reconstruction:
             thresholds=np.full(state.HISTOGRAMS, 1000, np.int64),
             loops=np.zeros(state.HISTOGRAMS, np.int64),
             parts=np.zeros((2, state.SIZES), np.int64),
-            parts_done=np.zeros(state.SIZES, np.int64),
+            parts_done=np.zeros((2, state.SIZES), np.int64),
             loss0=t0,
             loss1=t1,
             loss_cpu=lossy,
@@ -290,6 +290,7 @@ class Reconstruction:
             self._work.gaps, self._work.units, self._resolution_ns, self._floors()
         )
         self._work.thresholds[:], self._work.loops[:] = limits, loops
+        self._work.scalar[state.S_SLACK] = round(2 * self._unit_ns)
 
     def _floors(self) -> Array:
         crypt = self.callers.flags[: state.HISTOGRAMS] & state.CRYPT != 0
@@ -493,11 +494,15 @@ _NOTHING = PageBatch(
 
 
 def _task_names(trace: Trace) -> dict[int, str]:
-    """pid -> comm; of a pid that was reused, the first."""
+    """pid -> comm; of a pid that was reused, the first. The tracer's own tasks are named as such."""
+    cost = trace.metadata.self_cost
+    own = {cost[side]["pid"] for side in ("collector", "writer") if "pid" in cost.get(side, {})}
     names: dict[int, str] = {}
-    for batch in trace.batches("tasks", ["pid", "comm"]):
-        for pid, comm in zip(batch.column(0).to_pylist(), batch.column(1).to_pylist(), strict=True):
-            if comm:
+    for batch in trace.batches("tasks", ["pid", "tgid", "comm"]):
+        for pid, tgid, comm in zip(*(batch.column(i).to_pylist() for i in range(3)), strict=True):
+            if pid in own or tgid in own:
+                names[pid] = TRACER
+            elif comm:
                 names.setdefault(pid, comm)
     return names
 

@@ -103,15 +103,28 @@ def end_burst(w, index, reason):
             w.ring[s].flags |= ON_PATH
         if w.caller_flags[b.caller] & CRYPT:
             w.counts[C_CRYPT_REQUESTS] += 1
-            _consume_part(w, b.pages)
+            _consume_part(w, b.pages, b.arrival_ns)
         w.counts[reason] += 1
     w.links[s].owner = -1
     b.first = -1
 
 
 @hot
-def _consume_part(w, pages):
-    if pages < SIZES and w.parts[0, pages] > w.parts[1, pages]:
+def has_part(w, pages, arrival):
+    """Whether a WRITE part of this size is there for a buffer that dm-crypt began at ``arrival``.
+
+    Parts that were done before are out; one may be done while the burst is still open, since its worker did
+    nothing since.
+    """
+    taken = w.parts[1, pages]
+    if taken < w.parts_done[0, pages] and w.parts_done[1, pages] < arrival:
+        taken = w.parts_done[0, pages]
+    return w.parts[0, pages] > taken
+
+
+@hot
+def _consume_part(w, pages, arrival):
+    if pages < SIZES and has_part(w, pages, arrival):
         w.parts[1, pages] += 1
         w.counts[C_AGREED_BIO] += 1
         w.scalar[S_TRUST] = min(w.scalar[S_TRUST] + 1, TRUST_MOST)

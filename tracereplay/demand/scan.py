@@ -405,17 +405,18 @@ def on_side(w, e, ti):
     t = e.ts_ns
     what = e.what
     if what == s.ACTION:
-        charge(w.tasks, w.cpus, ti, e.cpu, t, K_ACTION, False)
+        charge(w.tasks, w.cpus, ti, e.cpu, t, K_ACTION, False, w.scalar[s.S_SLACK])
         end_all(w, ti, s.C_CUT_ACTION)
     elif what == s.COMPLETION:
-        charge(w.tasks, w.cpus, ti, e.cpu, t, K_COMPLETION, False)
+        charge(w.tasks, w.cpus, ti, e.cpu, t, K_COMPLETION, False, w.scalar[s.S_SLACK])
     elif what == s.PARTS:
         n = e.a if e.a < s.SIZES else s.SIZES - 1
         w.parts[0, n] += e.b
         w.scalar[s.S_PART_SIZES] += 1
     elif what == s.PART_DONE:
         n = e.a if e.a < s.SIZES else s.SIZES - 1
-        w.parts_done[n] += 1
+        w.parts_done[0, n] += 1
+        w.parts_done[1, n] = t
     elif what == s.PATH_ALLOC:
         flags = FROM_BIO | ON_PATH
         seq = put_request(w, t, e.b, 0, flags, e.cpu, BIO_GFP, e.c, e.a, -1, 0)
@@ -534,7 +535,7 @@ def scan(
                 w.scalar[s.S_ARG_GFP] = gfp
                 status = s.NEW_CALLER
                 break
-            charge(w.tasks, w.cpus, ti, cpu, t, kind, False)
+            charge(w.tasks, w.cpus, ti, cpu, t, kind, False, w.scalar[s.S_SLACK])
             if kind == K_FAILED:
                 on_failed(w, t, cpu, ti, order, gfp, caller)
             elif order > MAX_PAGE_ORDER or pfn + (1 << order) > frames:
@@ -543,7 +544,7 @@ def scan(
                 on_alloc(w, t, cpu, ti, pfn, order, gfp, caller)
         else:
             foreign = kind == K_FREE and pfn < frames and interrupts_buffer(w, ti, pfn)
-            caused = charge(w.tasks, w.cpus, ti, cpu, t, kind, foreign)
+            caused = charge(w.tasks, w.cpus, ti, cpu, t, kind, foreign, w.scalar[s.S_SLACK])
             if kind == K_FREE:
                 if order > MAX_PAGE_ORDER or pfn + (1 << order) > frames:
                     w.counts[s.C_MALFORMED] += 1
@@ -610,10 +611,10 @@ def learn(
             if ti < 0:
                 continue
             if e.what == s.ACTION:
-                charge(tasks, clocks, ti, np.int64(e.cpu), e.ts_ns, K_ACTION, False)
+                charge(tasks, clocks, ti, np.int64(e.cpu), e.ts_ns, K_ACTION, False, w.scalar[s.S_SLACK])
                 last[ti, 1] = -1
             else:
-                charge(tasks, clocks, ti, np.int64(e.cpu), e.ts_ns, K_COMPLETION, False)
+                charge(tasks, clocks, ti, np.int64(e.cpu), e.ts_ns, K_COMPLETION, False, w.scalar[s.S_SLACK])
         kind = np.int64(kinds[i])
         ti = task_of(w, np.int64(pids[i]))
         if ti < 0:
@@ -645,7 +646,7 @@ def learn(
             w.units[bin_of(t - clock.ts)] += 1
         holder = last[ti, 1]
         foreign = kind == K_FREE and holder >= 0 and w.caller_flags[holder] & s.CRYPT != 0
-        caused = charge(tasks, clocks, ti, cpu, t, kind, foreign)
+        caused = charge(tasks, clocks, ti, cpu, t, kind, foreign, w.scalar[s.S_SLACK])
         if kind == K_ALLOC:
             if which_burst(gfp) == s.NORMAL:
                 order = np.int64(orders[i])

@@ -175,9 +175,10 @@ LIFE_MARGIN = 1 << 12
     S_LEARN_I,
     S_LEARN_J,
     S_TRUST,
-) = range(21)
+    S_SLACK,
+) = range(22)
 """Indices of ``Work.scalar``: positions, limits, and what a status refers to."""
-SCALARS = 21
+SCALARS = 22
 
 COUNTERS = (
     "events",
@@ -301,7 +302,7 @@ class Work(NamedTuple):
     thresholds: Array  # int64 by histogram, ns
     loops: Array  # int64 by histogram: ns a page takes within a burst, 0 unknown
     parts: Array  # int64 [2, SIZES]: queued, taken by requests
-    parts_done: Array  # int64 [SIZES]
+    parts_done: Array  # int64 [2, SIZES]: how many are done, time of the last
     loss0: Array  # int64, start of each loss interval, ascending
     loss1: Array  # int64, its end
     loss_cpu: Array  # int64, the CPU that lost, -1 any
