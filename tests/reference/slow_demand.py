@@ -2,7 +2,7 @@
 
 It reads a list of :class:`Event` and gives what demand/scan.py must give: where every event went, and the
 requests.
-Left out: bios, stacks, failed attempts of dm-crypt, and keys (the stream's own check is tests/reference/stream_check.py).
+Left out: bios, stacks, failed attempts of dm-crypt, and keys (stream_check.py holds the stream itself).
 """
 
 from __future__ import annotations
