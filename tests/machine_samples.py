@@ -56,7 +56,7 @@ MACHINES = {
         zones=(ZoneConfig("Normal", 0, 8192, watermarks=marks(120)),), cpus=1, pcp_batch=7, fragmentation=0.1
     ),
     "mixed types, ragged end": MachineConfig(
-        zones=(ZoneConfig("Normal", 0, 3000, watermarks=marks(80), free_blocks=ALL_TYPES, free_by_type=TYPED),),
+        zones=(ZoneConfig("Normal", 0, 6000, watermarks=marks(80), free_blocks=ALL_TYPES, free_by_type=TYPED),),
         cpus=2,
         pcp_batch=15,
         llc_pages_per_cpu=16,
