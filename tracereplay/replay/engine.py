@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from tracereplay.compiled import cache_directory, inner
+from tracereplay.compiled import cache_directory, hot, inner
 from tracereplay.errors import StrategyError
 from tracereplay.kernel.gfp import GFP_KERNEL
 from tracereplay.machine.build import build_machine, charged_to
@@ -31,7 +31,7 @@ from tracereplay.machine.mempool import fill_reserve
 from tracereplay.replay import layout as at
 from tracereplay.replay.blocks import end_live
 from tracereplay.replay.vectors import move_tables
-from tracereplay.strategies.contract import COMPILED, Params, is_compiled
+from tracereplay.strategies.contract import COMPILED, Params, mark_of
 
 TEMPLATE = Path(__file__).with_name("loop.py")
 MARKED_IMPORT = "import tracereplay.strategies.per_page as strategy  # STRATEGY"
@@ -43,13 +43,13 @@ def bind(module: ModuleType) -> None:
     Those that it imports from another module of strategies are bound there as well, since they call one another.
     """
     for name, value in list(vars(module).items()):
-        if isinstance(value, FunctionType) and is_compiled(value):
+        if isinstance(value, FunctionType) and (mark := mark_of(value)):
             if value.__module__ != module.__name__:
                 home = sys.modules[value.__module__]
                 bind(home)
                 setattr(module, name, getattr(home, value.__name__))
             else:
-                setattr(module, name, inner(value))
+                setattr(module, name, inner(value) if mark == "called" else hot(value))
 
 
 def load_loop(params: type[Params]) -> ModuleType:
@@ -88,7 +88,7 @@ def load_loop(params: type[Params]) -> ModuleType:
 
 def _sources(module: ModuleType) -> list[ModuleType]:
     """A strategy's module and those whose marked functions it calls."""
-    others = {v.__module__ for v in vars(module).values() if hasattr(v, "py_func") or is_compiled(v)}
+    others = {v.__module__ for v in vars(module).values() if hasattr(v, "py_func") or mark_of(v)}
     return [module, *(sys.modules[name] for name in sorted(others - {module.__name__}))]
 
 

@@ -115,7 +115,7 @@ def ask_strategy(m, st, e, pages, order, flags, first_block):
     return req[REQ_BLOCKS]
 
 
-@inner
+@hot
 def release_block(m, st, e, frame, order, flags, cpu, now):
     """One call of the strategy's release."""
     block = e.x[X_BLOCK:X_SCRATCH]

@@ -29,6 +29,7 @@ from tracereplay.strategies.contract import (
     REQ_PAGES,
     Params,
     compiled,
+    inlined,
     param,
 )
 from tracereplay.strategies.parts import CRYPT_GFP, one_block, restart_under_mutex
@@ -68,7 +69,7 @@ def init(m, st):
     """Nothing to prepare."""
 
 
-@compiled
+@inlined
 def largest_order(pages, cap):
     """floor(log2(pages)), at most ``cap``."""
     order = 0
@@ -92,7 +93,7 @@ def large_block(m, cpu, order, gfp, on_path, account):
     return frame
 
 
-@compiled
+@inlined
 def free_block(m, cpu, frame, order, on_path, account):
     """Give back one block: pages of order 0 on the path through the mempool."""
     if on_path and order == 0:

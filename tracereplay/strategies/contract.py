@@ -64,13 +64,22 @@ _MARK = "__tracereplay_compiled__"
 
 def compiled(function: F) -> F:
     """Mark a strategy's own function as one that its compiled functions call."""
-    setattr(function, _MARK, True)
+    setattr(function, _MARK, "called")
     return function
 
 
-def is_compiled(function: object) -> bool:
-    """Whether a function was marked with :func:`compiled`."""
-    return bool(getattr(function, _MARK, False))
+def inlined(function: F) -> F:
+    """Like :func:`compiled`, for a small step that each page takes: it is copied into its callers.
+
+    A call hands over the whole machine, some thirty words; per page that is a good part of the work.
+    """
+    setattr(function, _MARK, "inlined")
+    return function
+
+
+def mark_of(function: object) -> str | None:
+    """How a function was marked: ``called``, ``inlined``, or not at all."""
+    return getattr(function, _MARK, None)
 
 
 @dataclass(frozen=True, slots=True)

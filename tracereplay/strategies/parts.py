@@ -18,6 +18,7 @@ from tracereplay.strategies.contract import (
     REQ_GFP,
     REQ_ORDER,
     compiled,
+    inlined,
 )
 
 CRYPT_GFP = GFP_NOWAIT | GFP_HIGHMEM
@@ -45,17 +46,17 @@ def restart_under_mutex(m):
     ops.count(m, MUTEX, 1)
 
 
-@compiled
+@inlined
 def from_pool(block):
     """Whether a block is a single page that the path's mempool gave."""
     flags = block[BLOCK_FLAGS]
     return flags & ON_PATH != 0 and flags & REQUIRED == 0 and block[BLOCK_ORDER] == 0
 
 
-@compiled
+@inlined
 def free_page(m, block, cpu):
     """Give a block back: through the mempool where it came from there."""
     if from_pool(block):
         ops.pool_free(m, cpu, block[BLOCK_FRAME])
     else:
-        ops.free_pages(m, cpu, block[BLOCK_FRAME], block[BLOCK_ORDER])
+        ops.free_pages_here(m, cpu, block[BLOCK_FRAME], block[BLOCK_ORDER])

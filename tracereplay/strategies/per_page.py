@@ -71,7 +71,7 @@ def allocate(m, st, req, out):
         req[REQ_BLOCKS] = pages
         return DONE
     for i in range(pages):
-        frame = ops.alloc_pages(m, cpu, 0, req[REQ_GFP])
+        frame = ops.alloc_pages_here(m, cpu, 0, req[REQ_GFP])
         if frame < 0:
             for k in range(i):
                 ops.free_pages(m, cpu, out[2 * k], 0)
