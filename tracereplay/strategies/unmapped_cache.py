@@ -38,6 +38,7 @@ from tracereplay.strategies.contract import (
 REFILL_ORDER, ZERO = 0, 1
 ZERO_AT_REFILL, ZERO_ALWAYS, ZERO_NEVER = 0, 1, 2
 LARGEST = 10
+LARGEST_REFILL = 9
 CACHE_HITS = counters.slot("cache_hits")
 CACHE_REFILLS = counters.slot("cache_refills")
 ZEROED_PAGES = counters.slot("zeroed_pages")
@@ -102,7 +103,7 @@ def take(m, cpu, order):
 def refill(m, st, cpu, order, gfp):
     """One block from the page allocator into the cache, unmapped. False when there is none of ``order`` or more."""
     zero = GFP_ZERO if st[ZERO] != ZERO_NEVER else 0
-    for o in range(max(st[REFILL_ORDER], order), order - 1, -1):
+    for o in range(min(max(st[REFILL_ORDER], order), LARGEST_REFILL), order - 1, -1):
         frame = ops.alloc_pages(m, cpu, o, gfp & ~GFP_ZERO | zero)
         if frame >= 0:
             ops.count(m, CACHE_REFILLS, 1)
