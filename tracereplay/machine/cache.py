@@ -15,6 +15,7 @@ from tracereplay.machine.layout import (
     CFG_FRAMES,
     CFG_NODES,
     CFG_STRATEGY_LIST,
+    HELD,
     INFO_CPU_SHIFT,
     INFO_ORDER,
     INFO_STATE,
@@ -45,6 +46,15 @@ def cache_take(m, pfn, order, cpu):
     """Take a block off its list, to be in use with ``order`` (a part of it when smaller than it was)."""
     remove(m.pg, m.w[CFG_NODES] + pfn)
     set_info(m, pfn, USED | (cpu << INFO_CPU_SHIFT) | order)
+
+
+@inner
+def cache_join(m, pfn, order):
+    """Take the cached buddy of a block off its list and make both one. First frame of the larger block."""
+    buddy = pfn ^ (1 << order)
+    remove(m.pg, m.w[CFG_NODES] + buddy)
+    set_info(m, pfn | buddy, HELD)  # the upper half heads nothing any more
+    return pfn & buddy
 
 
 @inner

@@ -10,7 +10,8 @@ strategy where each page passes.
 ``pool_alloc(m, cpu, gfp) -> frame | -1``, ``pool_free(m, cpu, frame)``, ``pool_fill(m, cpu, gfp)``,
 ``quota_alloc(m, cpu, order, gfp)``, ``quota_free(m, cpu, frame, order)``: the path's mempool and quota (mempool.py).
 ``cache_put(m, list, frame, order, tail)``, ``cache_take(m, frame, order, cpu)``,
-``cache_first(m, list) -> frame | -1``, ``cache_free_order(m, frame) -> order | -1``: a strategy's own lists (cache.py).
+``cache_first(m, list) -> frame | -1``, ``cache_free_order(m, frame) -> order | -1``,
+``cache_join(m, frame, order) -> frame``: a strategy's own lists (cache.py).
 ``unmap_block(m, frame, order)``: leave the direct map, with the entries it splits and one flush (directmap.py).
 ``count(m, counter, n)``, ``reserve_add(m, pages)``: accounting.
 """
@@ -36,6 +37,7 @@ _HOMES = {
     "cache_take": "cache",
     "cache_first": "cache",
     "cache_free_order": "cache",
+    "cache_join": "cache",
     "unmap_block": "directmap",
     "count": "cache",
 }

@@ -74,12 +74,8 @@ def init(m, st):
 @compiled
 def put(m, frame, order):
     """Put a block into the cache, merging with free buddies up to order 10."""
-    while order < LARGEST:
-        buddy = frame ^ (1 << order)
-        if ops.cache_free_order(m, buddy) != order:
-            break
-        ops.cache_take(m, buddy, order, 0)
-        frame &= buddy
+    while order < LARGEST and ops.cache_free_order(m, frame ^ (1 << order)) == order:
+        frame = ops.cache_join(m, frame, order)
         order += 1
     ops.cache_put(m, order, frame, order, False)
 
