@@ -266,10 +266,10 @@ def free_run(m, e, key, order, cpu):
     frame = np.int64(e.fm[key]) - 1
     if frame < 0 or frame & ((1 << order) - 1):
         return False
-    for k in range(1 << order):
-        if e.fm[key + k] != frame + k + 1 or get_info(m, frame + k) & INFO_ORDER != 0:
-            return False
     info = get_info(m, frame)
+    for k in range(1 << order):
+        if e.fm[key + k] != frame + k + 1 or get_info(m, frame + k) != info or info & INFO_ORDER != 0:
+            return False
     for k in range(1 << order):
         e.fm[key + k] = 0
         set_info(m, frame + k, HELD)
