@@ -9,6 +9,8 @@ after merges and splits, whichever covers the piece first.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from tracereplay.demand.bios import Side, pages_of
 from tracereplay.demand.state import PATH_ALLOC, PATH_FREE
 from tracereplay.errors import UsageError
@@ -34,11 +36,7 @@ class CryptPath:
 
     def __init__(self, devices: set[int], caller: int, first_key: int, max_write: int = MAX_WRITE) -> None:
         """``first_key``: keys from here on are this path's. Raises UsageError for an unusable size."""
-        if max_write < SECTOR_SIZE or max_write > MAX_WRITE or max_write % SECTOR_SIZE:
-            raise UsageError(
-                f"maximum write of {max_write} bytes",
-                hint=f"a multiple of {SECTOR_SIZE} up to {MAX_WRITE} (256 pages)",
-            )
+        check_max_write(max_write)
         self.devices = devices
         self.caller = caller
         self.bios = 0
@@ -101,6 +99,25 @@ class CryptPath:
         key = self._next
         self._next += room
         return key
+
+
+@dataclass(slots=True)
+class PathInUse:
+    """A path over a trace."""
+
+    name: str | None
+    device: int | None
+    own: bool
+    """The trace shows dm-crypt's own requests: they are on the path, and its bios are not encrypted again."""
+    source: CryptPath | None
+
+
+def check_max_write(size: int) -> None:
+    """Raises UsageError unless a size can be the largest request of dm-crypt."""
+    if size < SECTOR_SIZE or size > MAX_WRITE or size % SECTOR_SIZE:
+        raise UsageError(
+            f"maximum write of {size} bytes", hint=f"a multiple of {SECTOR_SIZE} up to {MAX_WRITE} (256 pages)"
+        )
 
 
 def _room(pages: int) -> int:

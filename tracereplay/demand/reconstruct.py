@@ -8,26 +8,26 @@ complete. Memory: the frame table (16 bytes a frame, touched only where the trac
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tracereplay.demand import gaps, state
 from tracereplay.demand.bios import BioFeed
-from tracereplay.demand.callers import TRACER, Callers
+from tracereplay.demand.callers import Callers
 from tracereplay.demand.columns import PAGE_COLUMNS, PageBatch, page_batch
+from tracereplay.demand.events import caller_key
 from tracereplay.demand.layers import Layers, find_layers
-from tracereplay.demand.path_crypt import MAX_WRITE, CryptPath, keys_needed
-from tracereplay.demand.report import Sizes, fill_report
+from tracereplay.demand.opening import MOST_FRAMES, frames_of, gfp_names, losses, task_names, time_range
+from tracereplay.demand.path_crypt import MAX_WRITE, CryptPath, PathInUse, check_max_write, keys_needed
+from tracereplay.demand.report import Sizes, bios_section, fill_report, path_section, thresholds_section
 from tracereplay.demand.ring import TRUST_MOST, flush
-from tracereplay.demand.scan import caller_key, learn, scan
+from tracereplay.demand.scan import learn, scan
 from tracereplay.demand.state import Array, Work
 from tracereplay.demand.stream import ALLOC, FIRST, OP, DemandInfo, DemandReport
 from tracereplay.demand.target import SUM_SIZES, Target, select, size_slot
 from tracereplay.errors import EmptyTraceError, InvariantError, TraceError, UsageError
-from tracereplay.kernel.constants import MAX_PAGE_ORDER, dev_text
-from tracereplay.kernel.gfp import gfp_table
+from tracereplay.kernel.constants import dev_text
 
 if TYPE_CHECKING:
     from tracereplay.trace.reader import Trace
@@ -42,7 +42,6 @@ HOLD_NS = 50_000_000
 """A burst without an event for this long is complete: bounds what is held back."""
 _TASKS = 1 << 12
 _SIZES = 1 << 20
-_MOST_FRAMES = (1 << 31) - 1
 
 
 def open_demand(
@@ -72,17 +71,6 @@ def open_demand(
     )
 
 
-@dataclass(slots=True)
-class _Path:
-    """The path in use."""
-
-    name: str | None
-    device: int | None
-    own: bool
-    """The trace shows dm-crypt's own requests: they are on the path, and its bios are not encrypted again."""
-    source: CryptPath | None
-
-
 class Reconstruction:
     """A demand stream over one trace. Iterate once, then read ``report``."""
 
@@ -105,7 +93,7 @@ class Reconstruction:
         release = trace.metadata.host.get("release")
         self.target = Target(target, path=path is not None, release=release)
         self.report = DemandReport()
-        self._tasks = _task_names(trace)
+        self._tasks = task_names(trace)
         needs_layers = trace.rows("bio_events") > 0
         self.layers = find_layers(trace, self._tasks) if needs_layers else Layers()
         rows = trace.rows("page_events")
@@ -116,21 +104,21 @@ class Reconstruction:
                 if self.layers.writes
                 else "capture with --events page",
             )
-        self.callers = Callers(single_ok=single_ok, gfp_names=_gfp_names(trace))
+        self.callers = Callers(single_ok=single_ok, gfp_names=gfp_names(trace))
         self._stacks = rows > 0 and trace.rows("stacks") > 0
-        frames = _frames(trace)
-        alias = frames if 2 * frames < _MOST_FRAMES - (1 << 27) else 0
+        frames = frames_of(trace)
+        alias = frames if 2 * frames < MOST_FRAMES - (1 << 27) else 0
         first_key = frames + alias
         self.path = self._make_path(path, device, max_write, first_key)
         extra = 0
         if self.path.source is not None and self.path.device is not None:
             d = self.path.device
             extra = keys_needed(self.layers.sectors[d], self.layers.writes[d], max_write)
-        if first_key + extra > _MOST_FRAMES:
+        if first_key + extra > MOST_FRAMES:
             raise TraceError(
                 f"{first_key + extra} keys for frames and bios", hint="at most 2^31 frames can be replayed"
             )
-        start, end = _time_range(trace)
+        start, end = time_range(trace)
         cpus = 1 + max(
             (b[1] for t in ("page_events", "bio_events") if trace.rows(t) and (b := trace.bounds(t, "cpu"))),
             default=0,
@@ -153,21 +141,24 @@ class Reconstruction:
         self._used = False
 
     # ------------------------------------------------------------ making
-    def _make_path(self, name: str | None, device: str | None, max_write: int, first_key: int) -> _Path:
+    def _make_path(self, name: str | None, device: str | None, max_write: int, first_key: int) -> PathInUse:
         if name is None:
-            return _Path(None, None, False, None)
-        crypt = set().union(*(self.layers.beneath(d) for d in self.layers.crypt)) if self.layers.crypt else set()
+            return PathInUse(None, None, False, None)
+        check_max_write(max_write)
+        crypt: set[int] = set()
+        if self.trace.rows("page_events"):  # without them, dm-crypt's own requests are not in the trace
+            crypt = crypt.union(*(self.layers.beneath(d) for d in self.layers.crypt))
         if device is None and crypt:
-            return _Path(name, min(self.layers.crypt), True, None)
+            return PathInUse(name, min(self.layers.crypt), True, None)
         number = self.layers.device(device)
         if number is None or number in crypt:
-            return _Path(name, number, bool(crypt), None)
+            return PathInUse(name, number, bool(crypt), None)
         caller = self.callers.add(f"bio {dev_text(number)}", "", 0x802, 0)
         source = CryptPath({number}, caller, first_key, max_write)
-        return _Path(name, number, bool(crypt), source)
+        return PathInUse(name, number, bool(crypt), source)
 
     def _make_work(self, frames: int, alias: int, cpus: int, start: int, lifetimes: bool) -> Work:
-        t0, t1, lossy = _losses(self.trace)
+        t0, t1, lossy = losses(self.trace)
         scalar = np.zeros(state.SCALARS, np.int64)
         scalar[state.S_START_NS] = start - 1
         scalar[state.S_FRAMES] = frames
@@ -420,65 +411,9 @@ class Reconstruction:
         )
         r = self.report
         r.target = self.target.text
-        r.thresholds = self._threshold_report()
-        r.bios = self._bio_report()
-        r.path = self._path_report()
-
-    def _threshold_report(self) -> dict[str, Any]:
-        by_caller = []
-        totals = self._work.gaps.sum(axis=1)
-        floors = self._floors()
-        for number in np.argsort(-totals, kind="stable")[:20].tolist():
-            if not totals[number] or number >= len(self.callers):
-                break
-            found = gaps.threshold(self._work.gaps[number], self._unit_ns, int(floors[number]), self._resolution_ns)
-            by_caller.append(
-                {
-                    "caller": self.callers.labels[number],
-                    "threshold_ns": found.ns,
-                    "gaps": found.gaps,
-                    "loop_ns": found.mode_ns,
-                }
-            )
-        return {"method": gaps.METHOD, "unit_ns": round(self._unit_ns), "by_caller": by_caller}
-
-    def _bio_report(self) -> dict[str, Any]:
-        check = self.feed.check
-        lowest = self.layers.lowest()
-        if self.layers.crypt:
-            devices, writes = sorted(self.layers.crypt), check.writes
-        else:
-            devices, writes = ([lowest], self.layers.writes[lowest]) if lowest is not None else ([], 0)
-        count = self._work.counts
-        return {
-            "writes": writes,
-            "matched": check.matched,
-            "devices": [dev_text(d) for d in devices],
-            "parts": check.parts,
-            "matched_parts": check.matched_parts,
-            "requests": check.requests,
-            "boundaries_cut_by_bio": int(count[state.C_CUT_BIO]),
-            "boundaries_joined_by_bio": int(count[state.C_JOINED_BIO]),
-        }
-
-    def _path_report(self) -> dict[str, Any] | None:
-        p = self.path
-        if p.name is None:
-            return None
-        made: dict[str, Any] = {
-            "name": p.name,
-            "device": None if p.device is None else dev_text(p.device),
-            "recorded": p.own,
-        }
-        if p.source is not None:
-            made |= {
-                "bios": p.source.bios,
-                "requests": p.source.requests,
-                "pages": p.source.pages,
-                "completed": p.source.completed,
-                "right_censored": p.source.requests - p.source.completed,
-            }
-        return made
+        r.thresholds = thresholds_section(self._work, self.callers, self._floors(), self._unit_ns, self._resolution_ns)
+        r.bios = bios_section(self.feed.check, self.layers, self._work.counts)
+        r.path = path_section(self.path)
 
 
 _NOTHING = PageBatch(
@@ -491,53 +426,3 @@ _NOTHING = PageBatch(
     pid=np.zeros(0, np.uint32),
     stack=np.zeros(0, np.uint32),
 )
-
-
-def _task_names(trace: Trace) -> dict[int, str]:
-    """pid -> comm; of a pid that was reused, the first. The tracer's own tasks are named as such."""
-    cost = trace.metadata.self_cost
-    own = {cost[side]["pid"] for side in ("collector", "writer") if "pid" in cost.get(side, {})}
-    names: dict[int, str] = {}
-    for batch in trace.batches("tasks", ["pid", "tgid", "comm"]):
-        for pid, tgid, comm in zip(*(batch.column(i).to_pylist() for i in range(3)), strict=True):
-            if pid in own or tgid in own:
-                names[pid] = TRACER
-            elif comm:
-                names.setdefault(pid, comm)
-    return names
-
-
-def _gfp_names(trace: Trace) -> dict[str, int]:
-    return trace.metadata.gfp_flags or gfp_table(trace.metadata.host.get("release"))
-
-
-def _frames(trace: Trace) -> int:
-    """Frames of the recorded host that the trace names, rounded up to a largest block."""
-    found = trace.bounds("page_events", "pfn") if trace.rows("page_events") else None
-    block = 1 << MAX_PAGE_ORDER
-    frames = ((found[1] + 1 if found else 0) + block - 1) // block * block
-    if frames > _MOST_FRAMES:
-        raise TraceError(
-            f"page events name frame {found[1] if found else 0:#x}",
-            hint="frames up to 2^31 can be replayed; the trace is damaged or not of a page allocator",
-        )
-    return max(frames, block)
-
-
-def _time_range(trace: Trace) -> tuple[int, int]:
-    ranges = [r for t in ("page_events", "bio_events") if (r := trace.sort_range(t)) is not None]
-    return (min(r[0] for r in ranges), max(r[1] for r in ranges)) if ranges else (0, 0)
-
-
-def _losses(trace: Trace) -> tuple[Array, Array, Array]:
-    """Intervals in which page events were lost, by start, and their CPUs. Open ends reach as far as time does."""
-    low, high = np.iinfo(np.int64).min, np.iinfo(np.int64).max
-    found: list[tuple[int, int, int]] = []
-    for batch in trace.batches("loss", ["t0_ns", "t1_ns", "table", "n", "class", "cpu"]):
-        columns = (batch.column(i).to_pylist() for i in range(6))
-        for t0, t1, table, n, kind, cpu in zip(*columns, strict=True):
-            if table in ("page_events", "all") and n != 0 and kind != "stack":
-                found.append((low if t0 is None else t0, high if t1 is None else t1, -1 if cpu is None else cpu))
-    found.sort()
-    table = np.array(found, np.int64).reshape(-1, 3)
-    return table[:, 0].copy(), table[:, 1].copy(), table[:, 2].copy()

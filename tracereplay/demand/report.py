@@ -7,9 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from tracereplay.demand import gaps
+from tracereplay.demand.bios import Crosscheck
 from tracereplay.demand.callers import Callers
-from tracereplay.demand.state import Array
+from tracereplay.demand.layers import Layers
+from tracereplay.demand.path_crypt import PathInUse
+from tracereplay.demand.state import C_CUT_BIO, C_JOINED_BIO, Array, Work
 from tracereplay.demand.stream import DemandReport
+from tracereplay.kernel.constants import dev_text
 
 if TYPE_CHECKING:
     from tracereplay.trace.reader import Trace
@@ -134,3 +141,63 @@ def as_json(report: DemandReport) -> dict[str, Any]:
         "thresholds": report.thresholds,
         "accounting": asdict(report.accounting),
     }
+
+
+def thresholds_section(
+    work: Work, callers: Callers, floors: Array, unit_ns: float, resolution_ns: int
+) -> dict[str, Any]:
+    """Thresholds of the callers with most gaps, and what they were read from."""
+    by_caller = []
+    totals = work.gaps.sum(axis=1)
+    for number in np.argsort(-totals, kind="stable")[:20].tolist():
+        if not totals[number] or number >= len(callers):
+            break
+        found = gaps.threshold(work.gaps[number], unit_ns, int(floors[number]), resolution_ns)
+        by_caller.append(
+            {
+                "caller": callers.labels[number],
+                "threshold_ns": found.ns,
+                "gaps": found.gaps,
+                "loop_ns": found.mode_ns,
+            }
+        )
+    return {"method": gaps.METHOD, "unit_ns": round(unit_ns), "by_caller": by_caller}
+
+
+def bios_section(check: Crosscheck, layers: Layers, counts: Array) -> dict[str, Any]:
+    """WRITE bios on dm-crypt's devices (else on the lowest device), and how many have their requests."""
+    lowest = layers.lowest()
+    if layers.crypt:
+        devices, writes = sorted(layers.crypt), check.writes
+    else:
+        devices, writes = ([lowest], layers.writes[lowest]) if lowest is not None else ([], 0)
+    return {
+        "writes": writes,
+        "matched": check.matched,
+        "devices": [dev_text(d) for d in devices],
+        "parts": check.parts,
+        "matched_parts": check.matched_parts,
+        "requests": check.requests,
+        "boundaries_cut_by_bio": int(counts[C_CUT_BIO]),
+        "boundaries_joined_by_bio": int(counts[C_JOINED_BIO]),
+    }
+
+
+def path_section(path: PathInUse) -> dict[str, Any] | None:
+    """The path and the layer it used."""
+    if path.name is None:
+        return None
+    made: dict[str, Any] = {
+        "name": path.name,
+        "device": None if path.device is None else dev_text(path.device),
+        "recorded": path.own,
+    }
+    if path.source is not None:
+        made |= {
+            "bios": path.source.bios,
+            "requests": path.source.requests,
+            "pages": path.source.pages,
+            "completed": path.source.completed,
+            "right_censored": path.source.requests - path.source.completed,
+        }
+    return made
