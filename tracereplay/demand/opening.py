@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tracereplay.demand.callers import TRACER
-from tracereplay.demand.state import Array
+from tracereplay.demand.callers import TRACER, Callers
+from tracereplay.demand.state import PIDS, Array
 from tracereplay.errors import TraceError
 from tracereplay.kernel.constants import MAX_PAGE_ORDER
 from tracereplay.kernel.gfp import gfp_table
@@ -69,3 +69,31 @@ def losses(trace: Trace) -> tuple[Array, Array, Array]:
     found.sort()
     table = np.array(found, np.int64).reshape(-1, 3)
     return table[:, 0].copy(), table[:, 1].copy(), table[:, 2].copy()
+
+
+def comm_numbers(tasks: dict[int, str]) -> tuple[list[str], Array]:
+    """Distinct task names, the first being no name, and a table pid -> number of its name."""
+    comms = [""]
+    numbers: dict[str, int] = {"": 0}
+    size = min(max(tasks, default=0) + 1, PIDS)
+    table = np.zeros(max(size, 1), np.int32)
+    for pid, comm in tasks.items():
+        if pid < size:
+            if comm not in numbers:
+                numbers[comm] = len(comms)
+                comms.append(comm)
+            table[pid] = numbers[comm]
+    return comms, table
+
+
+def stack_callers(trace: Trace, callers: Callers) -> Array:
+    """Table stack_id -> caller; -1 for a stack without symbols."""
+    table: dict[int, list[tuple[int, str | None]]] = {}
+    for batch in trace.batches("stacks", ["stack_id", "depth", "symbol"]):
+        ids, depths, symbols = (batch.column(i).to_pylist() for i in range(3))
+        for i, d, name in zip(ids, depths, symbols, strict=True):
+            table.setdefault(i, []).append((d, name))
+    made = np.full(max(table, default=-1) + 1, -1, np.int32)
+    for i, entries in table.items():
+        made[i] = callers.by_stack([name for _, name in sorted(entries, key=lambda e: e[0])])
+    return made

@@ -18,14 +18,23 @@ from tracereplay.demand.callers import Callers
 from tracereplay.demand.columns import PAGE_COLUMNS, PageBatch, page_batch
 from tracereplay.demand.events import caller_key
 from tracereplay.demand.layers import Layers, find_layers
-from tracereplay.demand.opening import MOST_FRAMES, frames_of, gfp_names, losses, task_names, time_range
+from tracereplay.demand.opening import (
+    MOST_FRAMES,
+    comm_numbers,
+    frames_of,
+    gfp_names,
+    losses,
+    stack_callers,
+    task_names,
+    time_range,
+)
 from tracereplay.demand.path_crypt import MAX_WRITE, CryptPath, PathInUse, check_max_write, keys_needed
 from tracereplay.demand.report import Sizes, bios_section, fill_report, path_section, thresholds_section
 from tracereplay.demand.ring import TRUST_MOST, flush
 from tracereplay.demand.scan import learn, scan
 from tracereplay.demand.state import Array, Work
 from tracereplay.demand.stream import ALLOC, FIRST, OP, DemandInfo, DemandReport
-from tracereplay.demand.target import SUM_SIZES, Target, select, size_slot
+from tracereplay.demand.target import SUM_SIZES, Target, grown_sizes, select
 from tracereplay.errors import EmptyTraceError, InvariantError, TraceError, UsageError
 from tracereplay.kernel.constants import dev_text
 
@@ -159,6 +168,7 @@ class Reconstruction:
 
     def _make_work(self, frames: int, alias: int, cpus: int, start: int, lifetimes: bool) -> Work:
         t0, t1, lossy = losses(self.trace)
+        self._comms, numbers = comm_numbers(self._tasks)
         scalar = np.zeros(state.SCALARS, np.int64)
         scalar[state.S_START_NS] = start - 1
         scalar[state.S_FRAMES] = frames
@@ -185,14 +195,14 @@ class Reconstruction:
             bursts=state.new_burst_table(_TASKS),
             cpus=clocks,
             slots=np.zeros(state.PIDS, np.int32),
-            comms=self._comm_numbers(),
+            comms=numbers,
             ring=ring,
             ring64=ring.view(np.int64).reshape(state.RING, 4),
             links=np.zeros(state.RING, state.LINK),
             caller_keys=self.callers.keys,
             caller_ids=self.callers.ids,
             caller_flags=self.callers.flags,
-            stack_callers=self._stack_callers(),
+            stack_callers=stack_callers(self.trace, self.callers) if self._stacks else np.zeros(0, np.int32),
             gaps=np.zeros((state.HISTOGRAMS, state.BINS), np.int64),
             units=np.zeros(state.BINS, np.int64),
             thresholds=np.full(state.HISTOGRAMS, 1000, np.int64),
@@ -207,34 +217,6 @@ class Reconstruction:
             scalar=scalar,
             counts=np.zeros(len(state.COUNTERS), np.int64),
         )
-
-    def _comm_numbers(self) -> Array:
-        """pid -> number of its name; 0 is no name."""
-        self._comms = [""]
-        numbers: dict[str, int] = {"": 0}
-        size = min(max(self._tasks, default=0) + 1, state.PIDS)
-        table = np.zeros(max(size, 1), np.int32)
-        for pid, comm in self._tasks.items():
-            if pid >= size:
-                continue
-            if comm not in numbers:
-                numbers[comm] = len(self._comms)
-                self._comms.append(comm)
-            table[pid] = numbers[comm]
-        return table
-
-    def _stack_callers(self) -> Array:
-        if not self._stacks:
-            return np.zeros(0, np.int32)
-        table: dict[int, list[tuple[int, str | None]]] = {}
-        for batch in self.trace.batches("stacks", ["stack_id", "depth", "symbol"]):
-            ids, depths, symbols = (batch.column(i).to_pylist() for i in range(3))
-            for i, d, name in zip(ids, depths, symbols, strict=True):
-                table.setdefault(i, []).append((d, name))
-        made = np.full(max(table, default=-1) + 1, -1, np.int32)
-        for i, entries in table.items():
-            made[i] = self.callers.by_stack([name for _, name in sorted(entries, key=lambda e: e[0])])
-        return made
 
     # ------------------------------------------------------------ running
     def __iter__(self) -> Iterator[np.ndarray[tuple[int], np.dtype[np.void]]]:
@@ -319,7 +301,7 @@ class Reconstruction:
         self.target.learn(self.callers)
         fits = select(ready, self.target.masks, self.target.limits, self._size_keys, self._size_counts, self._sums)
         if not fits:
-            self._grow_sizes()
+            self._size_keys, self._size_counts = grown_sizes(self._size_keys, self._size_counts)
         if self.feed.check.parts:
             self._match(ready)
         return ready
@@ -359,17 +341,6 @@ class Reconstruction:
         self._learn_tasks = np.concatenate([self._learn_tasks, np.zeros(n, state.TASK)])
         self._learn_last = np.concatenate([self._learn_last, np.zeros((n, 3), np.int64)])
 
-    def _grow_sizes(self) -> None:
-        keys, counts = self._size_keys, self._size_counts
-        self._size_keys = np.zeros(2 * len(keys), np.int64)
-        self._size_counts = np.zeros(2 * len(keys), np.int64)
-        mask = len(self._size_keys) - 1
-        for at in np.flatnonzero(keys).tolist():
-            h = size_slot(int(keys[at]), mask)
-            while self._size_keys[h]:
-                h = (h + 1) & mask
-            self._size_keys[h], self._size_counts[h] = keys[at], counts[at]
-
     def _take_lives(self) -> None:
         n = int(self._work.scalar[state.S_LIFE_N])
         self._lives.append(self._work.life[:n].copy())
@@ -382,21 +353,8 @@ class Reconstruction:
 
     def live_blocks(self, rows: int = 1 << 20) -> Iterator[Array]:
         """Blocks still live at the end, as lifetime rows; call after the stream is exhausted."""
-        frames, who = self._work.frames, self._work.who
-        for base in range(0, len(frames), rows):
-            part = frames[base : base + rows]
-            at = np.flatnonzero(part["state"] & state.STATE_MASK == state.HEAD)
-            if not len(at):
-                continue
-            made = np.zeros(len(at), state.LIFE)
-            made["t_alloc"], made["t_free"], made["pfn"] = part["ts"][at], -1, at + base
-            made["cpu_alloc"], made["cpu_free"], made["order"] = part["cpu"][at], -1, part["order"][at]
-            made["censoring"] = state.RIGHT_CENSORED
-            for name in ("pid", "gfp", "caller"):
-                made[name] = who[name][at + base]
-            yield made
+        return state.live_rows(self._work, rows)
 
-    # ------------------------------------------------------------ the end
     def _finish(self) -> None:
         keys, counts = self._size_keys, self._size_counts
         used = np.flatnonzero(keys)

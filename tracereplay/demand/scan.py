@@ -30,7 +30,6 @@ from tracereplay.demand.events import (
     on_alloc,
     on_failed,
     on_free,
-    on_side,
     pass_losses,
     task_of,
     which_burst,
@@ -39,6 +38,7 @@ from tracereplay.demand.frames import (
     refilled,
 )
 from tracereplay.demand.ring import flush
+from tracereplay.demand.side import on_side
 from tracereplay.kernel.constants import MAX_PAGE_ORDER
 
 

@@ -6,6 +6,7 @@ argument, allocates nothing and returns a status code.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -320,3 +321,20 @@ def new_burst_table(tasks: int) -> Array:
 
 
 __all__ = ["OP", "Work", "new_burst_table"]
+
+
+def live_rows(work: Work, rows: int) -> Iterator[Array]:
+    """Blocks live in the frame table, as right-censored lifetime rows; at most ``rows`` frames are looked at a time."""
+    frames, who = work.frames, work.who
+    for base in range(0, len(frames), rows):
+        part = frames[base : base + rows]
+        at = np.flatnonzero(part["state"] & STATE_MASK == HEAD)
+        if not len(at):
+            continue
+        made = np.zeros(len(at), LIFE)
+        made["t_alloc"], made["t_free"], made["pfn"] = part["ts"][at], -1, at + base
+        made["cpu_alloc"], made["cpu_free"], made["order"] = part["cpu"][at], -1, part["order"][at]
+        made["censoring"] = RIGHT_CENSORED
+        for name in ("pid", "gfp", "caller"):
+            made[name] = who[name][at + base]
+        yield made

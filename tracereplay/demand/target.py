@@ -192,3 +192,15 @@ def select(out: Array, masks: Array, limits: Array, size_keys: Array, size_count
         if taken:
             op.flags |= TARGETED
     return bool(sums[SUM_SIZES] * 2 < size_keys.shape[0])
+
+
+def grown_sizes(keys: Array, counts: Array) -> tuple[Array, Array]:
+    """The table of request sizes with twice the room."""
+    new_keys, new_counts = np.zeros(2 * len(keys), np.int64), np.zeros(2 * len(keys), np.int64)
+    mask = len(new_keys) - 1
+    for at in np.flatnonzero(keys).tolist():
+        h = size_slot(int(keys[at]), mask)
+        while new_keys[h]:
+            h = (h + 1) & mask
+        new_keys[h], new_counts[h] = keys[at], counts[at]
+    return new_keys, new_counts
