@@ -75,6 +75,7 @@ from tracereplay.replay.layout import (
     X_SCRATCH,
     X_TARGETED_PAGES,
     X_TARGETED_REQUESTS,
+    X_WASTE,
 )
 from tracereplay.replay.vectors import clear, count_request, intern_vector, sum_vector, tables_full
 from tracereplay.strategies.contract import (
@@ -193,12 +194,12 @@ def release_targeted(m, st, e, frame, order, owner, tag, cpu, now):
 def free_page_of(m, st, e, h, cpu, now):
     """One page of block ``h`` was freed; the last one releases it."""
     e.bl[h * BL_WORDS + BL_LEFT] -= 1
+    e.x[X_WASTE] += 1
     if e.bl[h * BL_WORDS + BL_LEFT] > 0:
-        waste_add(e, 1)
         return
     frame, order = block_word(e, h, BL_FRAME), block_word(e, h, BL_ORDER)
     owner, tag = block_word(e, h, BL_OWNER), block_word(e, h, BL_TAG)
-    waste_add(e, 1 - (1 << order))
+    e.x[X_WASTE] -= 1 << order
     drop_block(e, h)
     release_targeted(m, st, e, frame, order, owner, tag, cpu, now)
 
@@ -234,6 +235,7 @@ def free_keys(m, st, e, key, order, cpu, now):
             else:
                 owner, tag = owner_of(m, frame)
                 release_targeted(m, st, e, frame, size, owner, tag, cpu, now)
+    waste_add(e, 0)  # pages freed together are not waste in between: only now the peak counts
 
 
 @inner
