@@ -1,0 +1,115 @@
+"""Replay loop and strategies against the slow ones: each request's counters, waste, time bins, and the machine."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.machine_samples import GFPS, MACHINES
+from tests.replay_samples import FACTS, Ops, compare, op, ops_of, random_stream, request, run_engine, run_slow
+from tracereplay.demand.stream import FREE, ON_PATH, REQUIRED, TARGETED, UNSEEN
+from tracereplay.kernel.generations import GENERATIONS
+from tracereplay.machine.config import MachineConfig
+from tracereplay.replay.engine import PathConfig
+
+STRATEGIES = (
+    ("per-page", {}),
+    ("bulk", {}),
+    ("bulk", {"batch_cap": "7"}),
+    ("compound", {}),
+    ("compound", {"sticky_order": "false", "max_order": "3", "account_large": "false"}),
+    ("unmapped-cache", {}),
+    ("unmapped-cache", {"zero": "always", "refill_order": "4"}),
+)
+PATH = PathConfig("dm-crypt", 16, 300)
+"""A small reserve and quota, so that both run out."""
+
+
+def sample(name: str, number: int) -> tuple[MachineConfig, Ops]:
+    """A machine of some generation, and a stream for it."""
+    rng = random.Random(f"{name} {number}")
+    config = replace(MACHINES[name], generation=rng.choice(list(GENERATIONS)))
+    return config, random_stream(rng, 2500, cpus=config.cpus, path=number % 2 == 1)
+
+
+@pytest.mark.parametrize("name", MACHINES)
+@pytest.mark.parametrize("number", range(len(STRATEGIES)))
+@pytest.mark.parametrize("path", [None, PATH], ids=["no path", "path"])
+def test_random_streams(name: str, number: int, path: PathConfig | None) -> None:
+    strategy, params = STRATEGIES[number]
+    config, ops = sample(name, 2 * number + (path is not None))
+    outcome = run_engine(ops, config, strategy, params, path=path, batch=37)
+    assert compare(outcome, run_slow(ops, config, strategy, params, path=path)) == []
+
+
+def test_random_streams_meet_every_rule() -> None:
+    facts: Counter[str] = Counter()
+    counters: Counter[str] = Counter()
+    for name in MACHINES:
+        config, ops = sample(name, 1)
+        for strategy, params in STRATEGIES[::3]:
+            done = run_slow(ops, config, strategy, params, path=PATH)
+            facts += done.facts
+            for request_ in done.ended + done.live:
+                counters += request_.counters
+    assert [fact for fact in FACTS if not facts[fact]] == []
+    wanted = (
+        "restarts",
+        "quota_refusals",
+        "mempool_takes",
+        "mempool_puts",
+        "mempool_waits",
+        "cache_refills",
+        "failures",
+    )
+    assert [name for name in wanted if not counters[name]] == []
+
+
+ORDERS = st.one_of(
+    st.lists(st.just(0), min_size=1, max_size=70), st.lists(st.integers(0, 8), min_size=1, max_size=4), st.just([9])
+)
+FLAGS = st.sampled_from((0, TARGETED, TARGETED, TARGETED | REQUIRED, TARGETED | ON_PATH, UNSEEN))
+
+
+@st.composite
+def streams(draw: st.DrawFn) -> Ops:
+    """Requests one after another; then, for each, its pages come back in pieces of any order, in any turn."""
+    records = []
+    pieces = []
+    key = 0
+    for flags in draw(st.lists(FLAGS, min_size=1, max_size=8)):
+        orders = sorted(draw(ORDERS), reverse=True) if flags != UNSEEN else [0] * draw(st.integers(1, 30))
+        key = -(-key // 1024) * 1024
+        cpu = draw(st.integers(0, 3))
+        records += request(key, orders, flags=flags, cpu=cpu, gfp=draw(st.sampled_from(GFPS)), ts=len(records))
+        wide = draw(st.integers(0, 9))
+        end = key + sum(1 << order for order in orders)
+        while key < end:
+            order = min(wide, (key & -key).bit_length() - 1 if key else 10, (end - key).bit_length() - 1)
+            pieces.append((key, order))
+            key += 1 << order
+    for key, order in draw(st.permutations(pieces)) if len(pieces) < 100 else pieces:
+        if draw(st.integers(0, 9)):
+            records.append(op(FREE, key, order, cpu=draw(st.integers(0, 3)), ts=len(records)))
+    return ops_of(records)
+
+
+@settings(max_examples=150)
+@given(
+    ops=streams(),
+    strategy=st.sampled_from(STRATEGIES),
+    name=st.sampled_from(["one zone", "mixed types, ragged end", "two nodes"]),
+    generation=st.sampled_from(list(GENERATIONS)),
+    path=st.sampled_from([None, PATH]),
+)
+def test_any_stream(
+    ops: Ops, strategy: tuple[str, dict[str, str]], name: str, generation: str, path: PathConfig | None
+) -> None:
+    config = replace(MACHINES[name], generation=generation)
+    outcome = run_engine(ops, config, *strategy, path=path, frames=10240, batch=11)
+    assert compare(outcome, run_slow(ops, config, *strategy, path=path)) == []

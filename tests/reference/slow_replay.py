@@ -1,0 +1,529 @@
+"""The replay loop and its strategies, slow and obvious: one object a block, one Counter a request.
+
+The oracle for ``tracereplay.replay`` and the built-in strategies, on the slow machine. It keeps the stated rules: a
+request is all or nothing; a strategy's block is released when its last page is freed, and pages freed before that are
+waste; a background block freed in pieces is cut into single pages, and such pages that go back together as one aligned
+block go back as one block; a wait for the mempool is a failure.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tests.reference.slow_machine import RECLAIM, ZERO, SlowMachine
+from tracereplay.demand.stream import ALLOC, FIRST, FREE, ON_PATH, REQUIRED, TARGETED, UNSEEN
+
+IO, NORETRY, NOWARN, COMP, NOMEMALLOC = 0x40, 0x10000, 0x2000, 0x40000, 0x80000
+NOWAIT_HIGHMEM = 0x802
+Piece = tuple[int, int]
+"""First frame, order."""
+
+
+@dataclass
+class Request:
+    """A targeted request with its blocks."""
+
+    flags: int
+    time_bin: int
+    counters: Counter[str] = field(default_factory=Counter)
+    by_order: Counter[tuple[str, int]] = field(default_factory=Counter)
+    live_blocks: int = 0
+
+
+@dataclass
+class Block:
+    """A block that serves some keys."""
+
+    frame: int
+    order: int
+    request: Request | None
+    keys: set[int] = field(default_factory=set)
+
+
+# ---------------------------------------------------------------- what strategies share
+@dataclass
+class Pool:
+    """dm-crypt's mempool of single pages and its quota."""
+
+    machine: SlowMachine
+    minimum: int
+    quota: int
+    allocated: int = 0
+    reserve: list[int] = field(default_factory=list)
+    idle_peak: int = 0
+
+    def callback(self, cpu: int, order: int, gfp: int) -> int | None:
+        m = self.machine
+        m.count("callbacks")
+        m.count("percpu_counter_ops")
+        if gfp & NORETRY and self.allocated + (1 << order) > self.quota:
+            m.count("quota_refusals")
+            return None
+        pfn = m.alloc(cpu, order, gfp)
+        if pfn is not None:
+            m.count("percpu_counter_ops")
+            self.allocated += 1 << order
+        return pfn
+
+    def fill(self, cpu: int, gfp: int) -> None:
+        while len(self.reserve) < self.minimum:
+            pfn = self.callback(cpu, 0, gfp)
+            assert pfn is not None
+            self.reserve.append(pfn)
+        self.idle_peak = len(self.reserve)
+
+    def alloc(self, cpu: int, gfp: int) -> int | None:
+        self.machine.count("mempool_calls")
+        full = gfp | NOMEMALLOC | NORETRY | NOWARN
+        careful = full & ~(RECLAIM | IO)
+        for attempt in [careful] if full == careful else [careful, full]:
+            pfn = self.callback(cpu, 0, attempt)
+            if pfn is not None:
+                return pfn
+            if self.reserve:
+                self.machine.count("mempool_takes")
+                return self.reserve.pop()
+        if full & RECLAIM:
+            self.machine.count("mempool_waits")
+        return None
+
+    def free(self, cpu: int, pfn: int) -> None:
+        self.machine.count("mempool_calls")
+        if len(self.reserve) < self.minimum:
+            self.machine.count("mempool_puts")
+            self.reserve.append(pfn)
+            self.idle_peak = max(self.idle_peak, len(self.reserve))
+        else:
+            self.machine.count("callbacks")
+            self.give_back(cpu, pfn, 0)
+
+    def give_back(self, cpu: int, pfn: int, order: int) -> None:
+        self.machine.count("percpu_counter_ops")
+        self.allocated -= 1 << order
+        self.machine.free(cpu, pfn, order)
+
+
+@dataclass
+class Strategy:
+    """Base: single pages, through the mempool on the path."""
+
+    machine: SlowMachine
+    pool: Pool
+    params: dict[str, Any]
+
+    def allocate(self, cpu: int, pages: int, order: int, gfp: int, flags: int) -> list[Piece] | None:
+        """Blocks in page order; None: failed, and nothing is held."""
+        if flags & REQUIRED:
+            return self.contiguous(cpu, order, gfp)
+        if not flags & ON_PATH:
+            return self.without_path(cpu, pages, gfp)
+        blocks = self.one_pass(cpu, pages, NOWAIT_HIGHMEM)
+        if blocks is None:
+            self.machine.count("restarts")
+            self.machine.count("mutex_acquisitions")
+            blocks = self.one_pass(cpu, pages, NOWAIT_HIGHMEM | RECLAIM)
+        return blocks
+
+    def contiguous(self, cpu: int, order: int, gfp: int) -> list[Piece] | None:
+        pfn = self.machine.alloc(cpu, order, gfp)
+        return None if pfn is None else [(pfn, order)]
+
+    def release(self, cpu: int, block: Piece, flags: int) -> None:
+        if flags & ON_PATH and not flags & REQUIRED and block[1] == 0:
+            self.pool.free(cpu, block[0])
+        else:
+            self.machine.free(cpu, *block)
+
+    def all_or_nothing(self, cpu: int, flags: int, n: int, take: Callable[[], int | None]) -> list[Piece] | None:
+        """``n`` single pages, or all of them back in the order they came."""
+        blocks: list[Piece] = []
+        for _ in range(n):
+            pfn = take()
+            if pfn is None:
+                for block in blocks:
+                    self.release(cpu, block, flags)
+                return None
+            blocks.append((pfn, 0))
+        return blocks
+
+    def without_path(self, cpu: int, pages: int, gfp: int) -> list[Piece] | None:
+        return self.all_or_nothing(cpu, 0, pages, lambda: self.machine.alloc(cpu, 0, gfp))
+
+    def one_pass(self, cpu: int, pages: int, gfp: int) -> list[Piece] | None:
+        return self.all_or_nothing(cpu, ON_PATH, pages, lambda: self.pool.alloc(cpu, gfp))
+
+
+PerPage = Strategy
+
+
+class Bulk(Strategy):
+    """Bulk calls while they bring something; on the path the mempool for the rest, the quota tested once."""
+
+    def bulk(self, cpu: int, pages: int, gfp: int) -> list[int]:
+        cap = self.params["batch_cap"] or pages
+        found: list[int] = []
+        while len(found) < pages:
+            slots: list[int | None] = [None] * min(cap, pages - len(found))
+            while None in slots:
+                before = slots.count(None)
+                self.machine.alloc_bulk(cpu, gfp, slots)
+                if slots.count(None) == before:
+                    return found + [pfn for pfn in slots if pfn is not None]
+            found += [pfn for pfn in slots if pfn is not None]
+        return found
+
+    def without_path(self, cpu: int, pages: int, gfp: int) -> list[Piece] | None:
+        found = self.bulk(cpu, pages, gfp)
+        if len(found) < pages:
+            for pfn in found:
+                self.machine.free(cpu, pfn, 0)
+            return None
+        return [(pfn, 0) for pfn in found]
+
+    def one_pass(self, cpu: int, pages: int, gfp: int) -> list[Piece] | None:
+        found: list[int] = []
+        self.machine.count("percpu_counter_ops")
+        if self.pool.allocated < self.pool.quota:
+            found = self.bulk(cpu, pages, gfp & ~RECLAIM)
+            self.pool.allocated += len(found)
+            self.machine.count("percpu_counter_ops")
+        else:
+            self.machine.count("quota_refusals")
+        while len(found) < pages:
+            pfn = self.pool.alloc(cpu, gfp)
+            if pfn is None:
+                for taken in found:
+                    self.pool.free(cpu, taken)
+                return None
+            found.append(pfn)
+        return [(pfn, 0) for pfn in found]
+
+
+class Compound(Strategy):
+    """Descending orders."""
+
+    def allocate(self, cpu: int, pages: int, order: int, gfp: int, flags: int) -> list[Piece] | None:
+        if flags & REQUIRED:
+            return self.contiguous(cpu, order, gfp)
+        path = bool(flags & ON_PATH)
+        blocks = self.descend(cpu, pages, NOWAIT_HIGHMEM if path else gfp, self.params["max_order"], path)
+        if blocks is None and path:
+            self.machine.count("restarts")
+            self.machine.count("mutex_acquisitions")
+            blocks = self.descend(cpu, pages, NOWAIT_HIGHMEM | RECLAIM, 0, path)
+        return blocks
+
+    def descend(self, cpu: int, pages: int, gfp: int, cap: int, path: bool) -> list[Piece] | None:
+        blocks: list[Piece] = []
+        left = pages
+        while left:
+            pfn = None
+            order = min(cap, left.bit_length() - 1)
+            while order > 0 and pfn is None:
+                pfn = self.large(cpu, order, gfp, path)
+                if pfn is None:
+                    order -= 1
+                    if self.params["sticky_order"]:
+                        cap = order
+            if order == 0:
+                pfn = self.pool.alloc(cpu, gfp) if path else self.machine.alloc(cpu, 0, gfp)
+            if pfn is None:
+                for block in blocks:
+                    self.release(cpu, block, ON_PATH if path else 0)
+                return None
+            blocks.append((pfn, order))
+            left -= 1 << order
+        return blocks
+
+    def large(self, cpu: int, order: int, gfp: int, path: bool) -> int | None:
+        counted = path and self.params["account_large"]
+        if counted:
+            self.machine.count("percpu_counter_ops")
+            if self.pool.allocated + (1 << order) > self.pool.quota:
+                self.machine.count("quota_refusals")
+                return None
+        pfn = self.machine.alloc(cpu, order, gfp | NOMEMALLOC | NORETRY | NOWARN | COMP)
+        if pfn is not None and counted:
+            self.machine.count("percpu_counter_ops")
+            self.pool.allocated += 1 << order
+        return pfn
+
+    def release(self, cpu: int, block: Piece, flags: int) -> None:
+        if flags & ON_PATH and not flags & REQUIRED and block[1] > 0 and self.params["account_large"]:
+            self.pool.give_back(cpu, *block)
+        else:
+            super().release(cpu, block, flags)
+
+
+@dataclass
+class UnmappedCache(Strategy):
+    """A buddy cache of its own."""
+
+    lists: dict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
+    split_blocks: set[int] = field(default_factory=set)
+
+    def put(self, pfn: int, order: int) -> None:
+        while order < 10 and pfn ^ (1 << order) in self.lists[order]:
+            self.lists[order].remove(pfn ^ (1 << order))
+            pfn &= ~(1 << order)
+            order += 1
+        self.lists[order].insert(0, pfn)
+        self.pool.idle_peak = max(self.pool.idle_peak, self.pages + len(self.pool.reserve))
+
+    @property
+    def pages(self) -> int:
+        return sum(len(found) << order for order, found in self.lists.items())
+
+    def take(self, order: int) -> int | None:
+        for larger in range(order, 11):
+            if self.lists[larger]:
+                pfn = self.lists[larger].pop(0)
+                for half in range(larger - 1, order - 1, -1):
+                    self.lists[half].insert(0, pfn + (1 << half))
+                return pfn
+        return None
+
+    def refill(self, cpu: int, order: int, gfp: int) -> bool:
+        zero = 0 if self.params["zero"] == "never" else ZERO
+        for larger in range(min(9, max(self.params["refill_order"], order)), order - 1, -1):
+            pfn = self.machine.alloc(cpu, larger, gfp & ~ZERO | zero)
+            if pfn is not None:
+                self.machine.count("cache_refills")
+                self.machine.count("tlb_flushes")
+                if pfn >> 9 not in self.split_blocks:
+                    self.split_blocks.add(pfn >> 9)
+                    self.machine.count("direct_map_splits")
+                self.put(pfn, larger)
+                return True
+        return False
+
+    def allocate(self, cpu: int, pages: int, order: int, gfp: int, flags: int) -> list[Piece] | None:
+        size = order if flags & REQUIRED else 0
+        blocks: list[Piece] = []
+        for _ in range(pages >> size):
+            self.machine.count("alloc_calls")
+            pfn = self.take(size)
+            if pfn is not None:
+                self.machine.count("cache_hits")
+            elif self.refill(cpu, size, gfp):
+                pfn = self.take(size)
+            if pfn is None:
+                for block in blocks:
+                    self.put(*block)
+                return None
+            if self.params["zero"] == "always":
+                self.machine.count("zeroed_pages", 1 << size)
+            blocks.append((pfn, size))
+        return blocks
+
+    def release(self, cpu: int, block: Piece, flags: int) -> None:
+        self.machine.count("free_calls")
+        self.put(*block)
+
+
+STRATEGIES: dict[str, type[Strategy]] = {
+    "per-page": PerPage,
+    "bulk": Bulk,
+    "compound": Compound,
+    "unmapped-cache": UnmappedCache,
+}
+
+
+# ---------------------------------------------------------------- the loop
+@dataclass
+class SlowReplay:
+    """A stream of operations through a strategy on a machine."""
+
+    machine: SlowMachine
+    strategy: Strategy
+    cpus: int
+    start_ns: int
+    bin_ns: int
+    bins: int
+    served: dict[int, Block] = field(default_factory=dict)
+    """Blocks by key."""
+    ended: list[Request] = field(default_factory=list)
+    live: list[Request] = field(default_factory=list)
+    facts: Counter[str] = field(default_factory=Counter)
+    waste: int = 0
+    waste_peak: int = 0
+    background: Counter[str] = field(default_factory=Counter)
+    background_by_order: Counter[tuple[str, int]] = field(default_factory=Counter)
+    series: dict[int, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    """Background by time bin."""
+
+    def feed(self, ops: np.ndarray[Any, Any]) -> None:
+        rows = [dict(zip(ops.dtype.names, row, strict=True)) for row in ops.tolist()]
+        i = 0
+        while i < len(rows):
+            op = rows[i]
+            op["cpu"] %= self.cpus
+            extents = [op]
+            if op["kind"] == ALLOC and op["flags"] & (TARGETED | UNSEEN):
+                while i + len(extents) < len(rows):
+                    more = rows[i + len(extents)]
+                    if more["kind"] != ALLOC or more["flags"] & FIRST:
+                        break
+                    extents.append(more)
+            before = self.background.copy()
+            self.machine.counters, self.machine.by_order = self.background, self.background_by_order
+            self.one(op, extents)
+            self.series[self.bin_of(op["ts_ns"])] += self.background - before
+            i += len(extents)
+
+    def bin_of(self, ts_ns: int) -> int:
+        return min((ts_ns - self.start_ns) // self.bin_ns, self.bins - 1)
+
+    def one(self, op: dict[str, int], extents: list[dict[str, int]]) -> None:
+        if op["kind"] == FREE:
+            self.free(op["pfn"], op["order"], op["cpu"])
+        elif op["kind"] != ALLOC:
+            self.facts["held_frees"] += 1
+            frame = self.machine.free_held(op["cpu"], op["pfn"], op["order"])
+            self.facts["held_missing"] += frame is None
+            self.facts["held_elsewhere"] += frame is not None and frame != op["pfn"]
+        else:
+            if op["flags"] & FIRST:
+                self.facts["requests"] += 1
+                self.facts["pages"] += op["pages"]
+            if op["flags"] & TARGETED:
+                self.targeted(op, extents)
+            elif op["flags"] & UNSEEN:
+                self.unseen(op, extents)
+            else:
+                frame = self.machine.alloc(op["cpu"], op["order"], op["gfp"])
+                if frame is None:
+                    self.background_failure()
+                else:
+                    keys = range(op["pfn"], op["pfn"] + (1 << op["order"]))
+                    self.enter(Block(frame, op["order"], None), keys)
+
+    def background_failure(self) -> None:
+        self.machine.count("failures")
+        self.facts["background_failed"] += 1
+
+    def enter(self, block: Block, keys: Any) -> None:
+        block.keys = set(keys)
+        for key in keys:
+            self.served[key] = block
+
+    def charge(self, request: Request) -> None:
+        self.machine.counters, self.machine.by_order = request.counters, request.by_order
+
+    def targeted(self, op: dict[str, int], extents: list[dict[str, int]]) -> None:
+        request = Request(op["flags"], self.bin_of(op["ts_ns"]))
+        self.facts["targeted_requests"] += 1
+        self.facts["targeted_pages"] += op["pages"]
+        self.charge(request)
+        if op["flags"] & REQUIRED:
+            blocks: list[Piece] | None = []
+            for extent in extents:
+                found = self.strategy.allocate(op["cpu"], 1 << extent["order"], extent["order"], op["gfp"], op["flags"])
+                if found is None:
+                    for block in blocks or []:
+                        self.strategy.release(op["cpu"], block, op["flags"])
+                    blocks = None
+                    break
+                assert blocks is not None
+                blocks += found
+        else:
+            blocks = self.strategy.allocate(op["cpu"], op["pages"], 0, op["gfp"], op["flags"])
+        if blocks is None:
+            self.machine.count("failures")
+            self.facts["failed"] += 1
+            self.ended.append(request)
+            return
+        keys = [k for extent in extents for k in range(extent["pfn"], extent["pfn"] + (1 << extent["order"]))]
+        at = 0
+        for frame, order in blocks:
+            mine = keys[at : at + (1 << order)]
+            at += 1 << order
+            assert mine
+            self.enter(Block(frame, order, request), mine)
+            self.note_waste((1 << order) - len(mine))
+        request.live_blocks = len(blocks)
+        self.live.append(request)
+
+    def unseen(self, op: dict[str, int], extents: list[dict[str, int]]) -> None:
+        self.facts["unseen_pages"] += op["pages"]
+        slots: list[int | None] = [None] * op["pages"]
+        while None in slots:
+            before = slots.count(None)
+            self.machine.alloc_bulk(op["cpu"], op["gfp"], slots)
+            if slots.count(None) == before:
+                break
+        keys = [k for extent in extents for k in range(extent["pfn"], extent["pfn"] + (1 << extent["order"]))]
+        for key, frame in zip(keys, slots, strict=True):
+            if frame is None:
+                self.background_failure()
+            else:
+                self.enter(Block(frame, 0, None), [key])
+
+    def free(self, first: int, order: int, cpu: int) -> None:
+        keys = range(first, first + (1 << order))
+        block = self.served.get(first)
+        if block and block.request is None and len(block.keys) > len(keys):
+            self.cut(block)
+        blocks = [self.served.get(key) for key in keys]
+        if order and self.lie_together(blocks, order):
+            # pieces of one block that go back as one
+            owners = [b.frame for b in blocks if b]
+            _, mt, owner = self.machine.used[owners[0]]
+            for frame in owners:
+                del self.machine.used[frame]
+            self.machine.used[owners[0]] = (order, mt, owner)
+            for key in keys:
+                del self.served[key]
+            self.machine.free(cpu, owners[0], order)
+            return
+        for key in keys:
+            block = self.served.pop(key, None)
+            if block is None:
+                self.facts["orphans"] += 1
+                continue
+            block.keys.discard(key)
+            if block.request is not None:
+                self.waste += 1
+            if not block.keys and block.request is None:
+                self.machine.free(cpu, block.frame, block.order)
+            elif not block.keys:
+                self.waste -= 1 << block.order
+                self.release(block, cpu)
+        self.waste_peak = max(self.waste_peak, self.waste)
+
+    def lie_together(self, blocks: list[Block | None], order: int) -> bool:
+        """Single background pages of one kind in a row of aligned frames."""
+        if any(b is None or b.request is not None or b.order > 0 for b in blocks):
+            return False
+        frames = [b.frame for b in blocks if b]
+        kinds = {self.machine.used[frame] for frame in frames}
+        return (
+            frames[0] % (1 << order) == 0 and frames == [*range(frames[0], frames[0] + len(frames))] and len(kinds) == 1
+        )
+
+    def cut(self, block: Block) -> None:
+        """``split_page``."""
+        _, mt, owner = self.machine.used.pop(block.frame)
+        for i, key in enumerate(sorted(block.keys)):
+            self.machine.used[block.frame + i] = (0, mt, owner)
+            self.enter(Block(block.frame + i, 0, None), [key])
+
+    def note_waste(self, pages: int) -> None:
+        self.waste += pages
+        self.waste_peak = max(self.waste_peak, self.waste)
+
+    def release(self, block: Block, cpu: int) -> None:
+        request = block.request
+        assert request is not None
+        self.charge(request)
+        self.strategy.release(cpu, (block.frame, block.order), request.flags)
+        self.machine.counters, self.machine.by_order = self.background, self.background_by_order
+        request.live_blocks -= 1
+        if request.live_blocks == 0:
+            self.live.remove(request)
+            self.ended.append(request)

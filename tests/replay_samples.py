@@ -1,0 +1,258 @@
+"""Random demand streams as the contract of tracereplay/demand/stream.py has them, and both replays of one."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from tests.machine_samples import GFPS
+from tests.reference.machine_driver import counters_of, differences, picture_of_compiled, picture_of_slow, slow_twin
+from tests.reference.slow_replay import STRATEGIES, Pool, Request, SlowReplay
+from tracereplay.demand.stream import (
+    ALLOC,
+    BATCH,
+    FIRST,
+    FREE,
+    FREE_INITIAL,
+    ON_PATH,
+    OP,
+    REQUIRED,
+    TARGETED,
+    UNSEEN,
+)
+from tracereplay.machine.build import build_machine
+from tracereplay.machine.config import MachineConfig
+from tracereplay.machine.counters import COUNTERS
+from tracereplay.machine.layout import CFG_RESERVE_PEAK
+from tracereplay.replay import layout as at
+from tracereplay.replay.engine import Engine, Outcome, PathConfig
+from tracereplay.strategies.registry import load_strategy
+
+Ops = np.ndarray[Any, np.dtype[np.void]]
+FACTS = {
+    "requests": at.X_REQUESTS,
+    "pages": at.X_PAGES,
+    "targeted_requests": at.X_TARGETED_REQUESTS,
+    "targeted_pages": at.X_TARGETED_PAGES,
+    "failed": at.X_FAILED,
+    "background_failed": at.X_BACKGROUND_FAILED,
+    "orphans": at.X_ORPHANS,
+    "held_frees": at.X_HELD_FREES,
+    "held_elsewhere": at.X_HELD_ELSEWHERE,
+    "held_missing": at.X_HELD_MISSING,
+    "unseen_pages": at.X_UNSEEN_PAGES,
+}
+"""What both replays count, by name."""
+
+
+def op(
+    kind: int, key: int, order: int = 0, *, ts: int = 0, cpu: int = 0, gfp: int = 0xCC0, pages: int = 0, flags: int = 0
+) -> Any:
+    """One record, as a tuple in the order of OP's fields."""
+    return (ts, key, gfp, pages, 0, cpu, flags, kind, order, 0, 0)
+
+
+def ops_of(records: Iterable[Any]) -> Ops:
+    """Records as an array."""
+    return np.array(list(records), OP)
+
+
+def request(key: int, orders: Iterable[int], *, flags: int = 0, **more: int) -> list[Any]:
+    """A request of extents of these orders, keys one after another from ``key`` on (aligned as asked)."""
+    records = []
+    orders = list(orders)
+    pages = sum(1 << order for order in orders)
+    for i, order in enumerate(orders):
+        first = i == 0
+        records.append(
+            op(ALLOC, key, order, pages=pages if first else 0, flags=flags | (FIRST if first else 0), **more)
+        )
+        key += 1 << order
+    return records
+
+
+class Keys:
+    """Keys that are free, given out aligned to their order."""
+
+    def __init__(self, frames: int, rng: random.Random) -> None:
+        self.free = set(range(frames))
+        self.frames = frames
+        self.rng = rng
+
+    def take(self, order: int) -> int | None:
+        size = 1 << order
+        for _ in range(20):
+            key = self.rng.randrange(self.frames >> order) << order
+            if self.free.issuperset(range(key, key + size)):
+                self.free -= set(range(key, key + size))
+                return key
+        return None
+
+
+def random_stream(rng: random.Random, n: int, *, frames: int = 4096, cpus: int = 4, path: bool = False) -> Ops:
+    """About ``n`` records: background, targeted and unseen requests of all shapes; frees in pieces and of several."""
+    keys = Keys(frames, rng)
+    live: set[int] = set()
+    records: list[Any] = []
+    ts = 0
+    while len(records) < n:
+        ts += rng.choice((0, 1, 50, 3000))
+        cpu = rng.randrange(cpus + 1)  # one more than the machine may have
+        draw = rng.random()
+        if draw < 0.02:
+            records.append(op(FREE_INITIAL, rng.randrange(frames), rng.choice((0, 0, 1, 3, 10)), ts=ts, cpu=cpu))
+        elif draw < 0.5 and live:
+            for _ in range(min(rng.randint(1, 40), len(live))):
+                records.append(free_some(rng, live, keys, ts, cpu))
+                if not live:
+                    break
+        else:
+            flags = rng.choice((0, 0, TARGETED, TARGETED, TARGETED, UNSEEN))
+            if flags == TARGETED:
+                flags |= rng.choice((0, BATCH, BATCH, REQUIRED)) | (ON_PATH if path and rng.random() < 0.7 else 0)
+            shape = rng.choice(((0,) * rng.randint(1, 40), (rng.randint(0, 6),), (2, 1, 0), (3, 3), (0, 1, 2, 0), (8,)))
+            if flags == UNSEEN:
+                shape = (0,) * rng.randint(1, 20)
+            taken = [(order, keys.take(order)) for order in shape]
+            found = [(order, key) for order, key in taken if key is not None]
+            pages = sum(1 << order for order, _ in found)
+            gfp = rng.choice(GFPS)
+            for i, (order, key) in enumerate(found):
+                mark = FIRST if i == 0 else 0
+                records.append(
+                    op(ALLOC, key, order, ts=ts, cpu=cpu, gfp=gfp, pages=0 if i else pages, flags=flags | mark)
+                )
+                live |= set(range(key, key + (1 << order)))
+    return ops_of(records)
+
+
+def free_some(rng: random.Random, live: set[int], keys: Keys, ts: int, cpu: int) -> Any:
+    """Free an aligned run of live keys, whatever requests they belong to."""
+    key = rng.choice(tuple(live)) if len(live) < 50 else next(iter(live))
+    order = 0
+    for wider in range(rng.choice((0, 0, 1, 2, 3, 5, 8)) + 1):
+        head = key >> wider << wider
+        if live.issuperset(range(head, head + (1 << wider))):
+            order = wider
+    head = key >> order << order
+    pages = set(range(head, head + (1 << order)))
+    live -= pages
+    keys.free |= pages
+    return op(FREE, head, order, ts=ts, cpu=cpu)
+
+
+def run_engine(
+    ops: Ops,
+    config: MachineConfig,
+    strategy: str = "per-page",
+    params: dict[str, str] | None = None,
+    *,
+    frames: int = 4096,
+    end_ns: int | None = None,
+    bins: int = 6,
+    path: PathConfig | None = None,
+    batch: int | None = None,
+) -> Outcome:
+    """The compiled replay of a stream, in batches that cut no request."""
+    engine = Engine(
+        load_strategy(strategy).from_text(params or {}),
+        config,
+        frames=frames,
+        start_ns=0,
+        end_ns=int(ops["ts_ns"].max()) if end_ns is None else end_ns,
+        bins=bins,
+        path=path,
+    )
+    starts = np.flatnonzero((ops["kind"] != ALLOC) | (ops["flags"] & FIRST != 0))
+    cuts = starts[::batch].tolist() if batch else [0]
+    for first, last in zip(cuts, [*cuts[1:], len(ops)], strict=True):
+        engine.feed(ops[first:last])
+    return engine.finish()
+
+
+def run_slow(
+    ops: Ops,
+    config: MachineConfig,
+    strategy: str = "per-page",
+    params: dict[str, str] | None = None,
+    *,
+    bins: int = 6,
+    path: PathConfig | None = None,
+) -> SlowReplay:
+    """The slow replay of the same."""
+    machine = slow_twin(build_machine(config), config)
+    pool = Pool(machine, path.pool_pages if path else 0, path.quota if path else 1 << 62)
+    pool.fill(0, 0xCC0)
+    machine.counters.clear()
+    machine.by_order.clear()
+    values = load_strategy(strategy).from_text(params or {}).values()
+    replay = SlowReplay(
+        machine=machine,
+        strategy=STRATEGIES[strategy](machine, pool, values),
+        cpus=config.cpus,
+        start_ns=0,
+        bin_ns=max(1, -(-(int(ops["ts_ns"].max()) + 1) // bins)),
+        bins=bins,
+    )
+    replay.feed(ops)
+    return replay
+
+
+def vectors_of(outcome: Outcome) -> Counter[frozenset[tuple[str, int]]]:
+    """How many requests have which counters."""
+    found: Counter[frozenset[tuple[str, int]]] = Counter()
+    for vector, count in zip(outcome.vectors.tolist(), outcome.counts.tolist(), strict=True):
+        found[frozenset((k, v) for k, v in zip(COUNTERS, vector, strict=True) if v)] += count
+    return found
+
+
+def summary_of_engine(outcome: Outcome) -> dict[str, Any]:
+    """What a compiled replay found, in plain values."""
+    x = outcome.scalars
+    return {
+        "facts": {name: int(x[place]) for name, place in FACTS.items()} | {"censored": int(x[at.X_CENSORED])},
+        "vectors": {tuple(sorted(k)): n for k, n in vectors_of(outcome).items()},
+        "targeted": counters_of(outcome.totals),
+        "background": counters_of(outcome.background),
+        "waste": (int(x[at.X_WASTE]), int(x[at.X_WASTE_PEAK])),
+        "reserve_peak": int(outcome.machine.w[CFG_RESERVE_PEAK]),
+        "series": [dict(zip(COUNTERS, row, strict=True)) for row in outcome.series.tolist()],
+        "background_series": [dict(zip(COUNTERS, row, strict=False)) for row in outcome.background_series.tolist()],
+        "machine": picture_of_compiled(outcome.machine) | {"counters": None, "used": None},
+    }
+
+
+def summary_of_slow(replay: SlowReplay) -> dict[str, Any]:
+    """The same of the slow one."""
+    requests: list[Request] = replay.ended + replay.live
+    series: list[Counter[str]] = [Counter() for _ in range(replay.bins)]
+    totals: Counter[str] = Counter()
+    for r in requests:
+        series[r.time_bin] += r.counters
+        totals += r.counters
+        for (name, order), n in r.by_order.items():
+            totals[f"{name}[{order}]"] += n
+    background = replay.background.copy()
+    for (name, order), n in replay.background_by_order.items():
+        background[f"{name}[{order}]"] += n
+    vectors = Counter(tuple(sorted((k, v) for k, v in r.counters.items() if v)) for r in requests)
+    return {
+        "facts": {name: replay.facts[name] for name in FACTS} | {"censored": len(replay.live)},
+        "vectors": dict(vectors),
+        "targeted": {k: v for k, v in totals.items() if v},
+        "background": {k: v for k, v in background.items() if v},
+        "waste": (replay.waste, replay.waste_peak),
+        "reserve_peak": replay.strategy.pool.idle_peak,
+        "series": [{name: row[name] for name in COUNTERS} for row in series],
+        "background_series": [{name: replay.series[b][name] for name in COUNTERS} for b in range(replay.bins)],
+        "machine": picture_of_slow(replay.machine) | {"counters": None, "used": None},
+    }
+
+
+def compare(outcome: Outcome, replay: SlowReplay) -> list[str]:
+    """Where the two differ."""
+    return differences(summary_of_engine(outcome), summary_of_slow(replay))
