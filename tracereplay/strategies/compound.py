@@ -45,7 +45,7 @@ class Compound(Params):
     """Parameters of the descending-order loop."""
 
     name = "compound"
-    summary = "compound pages of descending order; single pages where none is left"
+    summary = "compound pages of descending order, then single pages"
     mimics = "crypt_alloc_buffer and crypt_free_buffer_pages, drivers/md/dm-crypt.c, v6.5 on"
     leaves_out = "the clone bio and its vecs; waiting for the reserve (such a request fails and is counted)"
 

@@ -35,7 +35,7 @@ class PerPage(Params):
     """No parameters: the baseline."""
 
     name = "per-page"
-    summary = "one page at a time: alloc_page in a loop; dm-crypt's loop before 6.5 on its path"
+    summary = "one page at a time; dm-crypt's loop before 6.5 on its path"
     mimics = "crypt_alloc_buffer and crypt_free_buffer_pages, drivers/md/dm-crypt.c, v4.0 to v6.4"
     leaves_out = "the clone bio and its vecs; waiting for the reserve (such a request fails and is counted)"
 

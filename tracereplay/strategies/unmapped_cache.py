@@ -51,7 +51,7 @@ class UnmappedCache(Params):
     """Parameters of the cache."""
 
     name = "unmapped-cache"
-    summary = "a buddy cache of pages unmapped from the direct map, refilled by 2 MiB"
+    summary = "a 2 MiB-wise cache of pages that left the direct map"
     mimics = "unmapped_alloc of '[RFC PATCH 0/5] Prototype for direct map awareness in page allocator', 2023-03-08"
     leaves_out = "the shrinker, the posted patches' deviations from their cover letter, NUMA placement"
 
