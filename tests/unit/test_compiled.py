@@ -160,6 +160,7 @@ def test_sources_cover_what_compiled_modules_import() -> None:
 
 
 def test_environment_variable_names_the_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("TRACEREPLAY_CACHE_DIR", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "x"))
     assert compiled.cache_root() == tmp_path / "x" / "tracereplay" / "numba"
     monkeypatch.setenv("TRACEREPLAY_CACHE_DIR", str(tmp_path / "t"))
