@@ -164,3 +164,7 @@ ERROR_OUTSIDE = 2
 """A frame outside every zone."""
 ERROR_TOO_FEW = 3
 """A strategy said DONE with fewer pages than asked."""
+ERROR_NOT_HELD = 4
+"""A strategy gave a block that is not in use with that order."""
+ERROR_TOO_MANY = 5
+"""A strategy gave more blocks than the request has pages."""

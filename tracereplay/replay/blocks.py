@@ -10,7 +10,19 @@ from tracereplay.compiled import hot, inner, kernel
 from tracereplay.kernel.constants import NR_PAGE_ORDERS
 from tracereplay.machine.buddy import get_info, owner_of, set_info, set_owner
 from tracereplay.machine.counters import FAILURES, NR_SLOTS
-from tracereplay.machine.layout import CFG_CPUS, ERROR_TOO_FEW, HELD, INFO_ORDER, Machine
+from tracereplay.machine.layout import (
+    CFG_CPUS,
+    CFG_FRAMES,
+    ERROR_BAD_FREE,
+    ERROR_NOT_HELD,
+    ERROR_TOO_FEW,
+    ERROR_TOO_MANY,
+    HELD,
+    INFO_ORDER,
+    INFO_STATE,
+    USED,
+    Machine,
+)
 from tracereplay.machine.page_alloc import alloc_pages_bulk
 from tracereplay.machine.page_free import free_held, free_pages, report_error
 from tracereplay.replay.layout import (
@@ -129,6 +141,14 @@ def next_page(ops, i, extents, x, key, left, pages):
     return x, np.int64(ops[i + x].pfn), 1 << np.int64(ops[i + x].order)
 
 
+@hot
+def holds(m, frame, order):
+    """Whether a block that a strategy gives is one in use."""
+    if frame < 0 or frame >= m.w[CFG_FRAMES]:
+        return False
+    return get_info(m, frame) & (INFO_STATE | INFO_ORDER) == USED | order
+
+
 @inner
 def map_blocks(m, e, ops, i, extents, blocks, owner, tag):
     """Enter the ``blocks`` found at X_OUT as the pages of the ``extents`` operations from ``i`` on, in page order."""
@@ -137,6 +157,12 @@ def map_blocks(m, e, ops, i, extents, blocks, owner, tag):
     left = 1 << np.int64(ops[i].order)
     for b in range(blocks):
         frame, order = e.x[X_OUT + 2 * b], e.x[X_OUT + 2 * b + 1]
+        if not holds(m, frame, order):
+            report_error(m, ERROR_NOT_HELD, frame)
+            return
+        if x == extents:
+            report_error(m, ERROR_TOO_MANY, frame)
+            return
         size = 1 << order
         if left >= size and x < extents and (order == 0 or ops[i + x].order == order):
             set_owner(m, frame, owner, tag)
@@ -229,6 +255,15 @@ def order_at(m, v):
     return get_info(m, (v & FM_FRAME) - 1) & INFO_ORDER
 
 
+@hot
+def still_held(m, frame):
+    """Whether a frame of the frame map heads a block in use. Reported when not: only a strategy can have freed it."""
+    if get_info(m, frame) & INFO_STATE == USED:
+        return True
+    report_error(m, ERROR_BAD_FREE, frame)
+    return False
+
+
 @inner
 def containing_extent(m, e, key):
     """Key of the block's head that covers a page which has no entry of its own; -1 when none does."""
@@ -248,6 +283,8 @@ def spread_extent(m, e, head):
     v = np.int64(e.fm[head])
     order = order_at(m, v)
     frame = (v & FM_FRAME) - 1
+    if not still_held(m, frame):
+        return
     if v >= FM_TARGETED:
         owner, tag = owner_of(m, frame)
         h = new_block(e, frame, order, 1 << order, owner, tag)
@@ -335,7 +372,9 @@ def end_live(e, m, i):
         elif i < rows + blocks:
             owner, tag = block_word(e, i - rows, BL_OWNER), block_word(e, i - rows, BL_TAG)
         elif e.fm[i - rows - blocks] >= FM_TARGETED:
-            owner, tag = owner_of(m, (np.int64(e.fm[i - rows - blocks]) & FM_FRAME) - 1)
+            frame = (np.int64(e.fm[i - rows - blocks]) & FM_FRAME) - 1
+            if still_held(m, frame):
+                owner, tag = owner_of(m, frame)
         if tag != 0 and not tag & TAG_ROW:
             e.x[X_CENSORED] += 1
             count_request(e.t, e.x, owner, tag >> TAG_BIN_SHIFT)

@@ -26,7 +26,17 @@ from tracereplay.kernel.gfp import GFP_KERNEL
 from tracereplay.machine.build import build_machine, charged_to
 from tracereplay.machine.config import MachineConfig
 from tracereplay.machine.counters import NR_COUNTERS, NR_SLOTS
-from tracereplay.machine.layout import CFG_ERROR, CFG_ERROR_FRAME, ERROR_BAD_FREE, ERROR_OUTSIDE, I64, MAX_POOL, Machine
+from tracereplay.machine.layout import (
+    CFG_ERROR,
+    CFG_ERROR_FRAME,
+    ERROR_BAD_FREE,
+    ERROR_NOT_HELD,
+    ERROR_OUTSIDE,
+    ERROR_TOO_MANY,
+    I64,
+    MAX_POOL,
+    Machine,
+)
 from tracereplay.machine.mempool import fill_reserve
 from tracereplay.replay import layout as at
 from tracereplay.replay.blocks import end_live
@@ -172,6 +182,8 @@ class Engine:
         i = 0
         while (i := int(end_live(self.arrays, self.machine, i))) >= 0:
             self._grow(at.MORE_TABLES)
+        if self.machine.w[CFG_ERROR]:
+            raise self._misuse()
         x, t = self.arrays.x, self.arrays.t
         vectors = t[: x[at.X_VECTORS] * NR_COUNTERS].reshape(-1, NR_COUNTERS).copy()
         keys = t[x[at.X_CK] : x[at.X_CK] + x[at.X_KEY_ROOM]]
@@ -222,6 +234,8 @@ class Engine:
         what = {
             ERROR_BAD_FREE: f"freed frame {frame:#x}, which it does not hold with that order",
             ERROR_OUTSIDE: f"used frame {frame:#x}, which no zone has",
+            ERROR_NOT_HELD: f"gave frame {frame:#x}, which it does not hold with that order",
+            ERROR_TOO_MANY: "gave more blocks than the request has pages",
         }.get(code, "reported success with fewer pages than asked")
         return StrategyError(f"strategy {self.params.name!r} {what}", hint="this is a bug in the strategy's code")
 

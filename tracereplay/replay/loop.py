@@ -37,6 +37,7 @@ from tracereplay.replay.blocks import (
     order_at,
     serve_unseen,
     spread_extent,
+    still_held,
     tag_of,
     waste_add,
 )
@@ -230,6 +231,8 @@ def free_keys(m, st, e, key, order, cpu, now):
         else:
             frame, size = (v & FM_FRAME) - 1, order_at(m, v)
             k += 1 << size
+            if not still_held(m, frame):
+                return
             if v < FM_TARGETED:
                 free_pages(m, cpu, frame, size)
             else:
