@@ -188,13 +188,21 @@ CHECKED = """
 import random
 from dataclasses import replace
 from tests.machine_samples import MACHINES, Pair, random_ops
+from tests.replay_samples import compare, random_stream, run_engine, run_slow
 from tracereplay import compiled
+from tracereplay.replay.engine import PathConfig
 assert (compiled.NRT, compiled.BOUNDSCHECK) == (True, True)
 for generation in ("5.10", "5.14", "6.7", "6.19"):
     for name in MACHINES:
         config = replace(MACHINES[name], generation=generation)
         differences = Pair(config).run(random_ops(random.Random(name), 800, config))
         assert differences == [], (generation, name, differences)
+path = PathConfig("dm-crypt", 16, 300)
+for name, config in MACHINES.items():
+    ops = random_stream(random.Random(name), 1500, cpus=config.cpus, path=True)
+    done = run_engine(ops, config, "compound", path=path, batch=50)
+    differences = compare(done, run_slow(ops, config, "compound", path=path))
+    assert differences == [], (name, differences)
 print("agrees")
 """
 
