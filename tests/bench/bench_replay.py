@@ -30,7 +30,7 @@ from tracereplay.trace.reader import Trace
 pytestmark = pytest.mark.bench
 
 EVENTS = 10_000_000
-FEWER = 2_000_000
+FEWER = 4_000_000
 FRAMES = (16 << 30) // PAGE_SIZE
 CPUS = 4
 STRATEGIES = ("per-page", "bulk", "compound", "unmapped-cache")
