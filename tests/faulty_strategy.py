@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from tracereplay.machine import ops
 from tracereplay.strategies.contract import (
     BLOCK_FRAME,
+    BLOCK_ORDER,
     DONE,
     FAIL,
     REQ_BLOCKS,
@@ -19,7 +20,9 @@ from tracereplay.strategies.contract import (
     param,
 )
 
-NONE, FOREIGN, OUTSIDE, TWICE, WRONG_ORDER, TOO_FEW, NOTHING, SAME_FRAME, TOO_MANY, INVENTED, BEYOND = range(11)
+NONE, FOREIGN, OUTSIDE, TWICE, WRONG_ORDER, TOO_FEW, NOTHING, SAME_FRAME, TOO_MANY, INVENTED, BEYOND, ROUNDS_UP = range(
+    12
+)
 FAULTS = (
     "none",
     "foreign",
@@ -51,8 +54,16 @@ def init(m, st):
 
 
 def allocate(m, st, req, out):
-    """Single pages."""
+    """Single pages; ROUNDS_UP (no fault): one block that holds them."""
     pages = req[REQ_PAGES]
+    if st[0] == ROUNDS_UP:
+        order = 0
+        while 1 << order < pages:
+            order += 1
+        out[0] = ops.alloc_pages(m, req[REQ_CPU], order, req[REQ_GFP])
+        out[1] = order
+        req[REQ_BLOCKS] = 1
+        return DONE if out[0] >= 0 else FAIL
     for i in range(pages):
         frame = ops.alloc_pages(m, req[REQ_CPU], 0, req[REQ_GFP])
         if frame < 0:
@@ -84,6 +95,6 @@ def release(m, st, block, cpu, now):
         frame += 1
     elif st[0] == OUTSIDE:
         frame = 1 << 28
-    ops.free_pages(m, cpu, frame, 1 if st[0] == WRONG_ORDER else 0)
+    ops.free_pages(m, cpu, frame, 1 if st[0] == WRONG_ORDER else block[BLOCK_ORDER])
     if st[0] == TWICE:
         ops.free_pages(m, cpu, frame, 0)

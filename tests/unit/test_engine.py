@@ -299,6 +299,18 @@ def test_one_that_behaves_passes() -> None:
     assert of(runner.finish(), "pages_freed") == 2
 
 
+def test_pages_beyond_the_request_are_waste_until_the_block_goes_back() -> None:
+    runner = faulty("rounds-up")
+    waste = []
+    for part in (request(0, [0] * 5, flags=TARGETED), [op(FREE, 4), op(FREE, 0, 1)], [op(FREE, 2, 1)]):
+        runner.feed(ops_of(part))
+        waste.append(int(runner.arrays.x[at.X_WASTE]))
+    assert waste == [3, 6, 0]
+    outcome = runner.finish()
+    assert outcome.scalars[at.X_WASTE_PEAK] == 6
+    assert of(outcome, "pages_freed") == 8
+
+
 def test_a_strategy_without_its_functions_is_named() -> None:
     @dataclass(frozen=True)
     class Hollow(Params):
