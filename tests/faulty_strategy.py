@@ -35,6 +35,7 @@ FAULTS = (
     "too-many",
     "invented",
     "beyond",
+    "rounds-up",
 )
 
 
