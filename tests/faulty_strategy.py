@@ -20,23 +20,10 @@ from tracereplay.strategies.contract import (
     param,
 )
 
-NONE, FOREIGN, OUTSIDE, TWICE, WRONG_ORDER, TOO_FEW, NOTHING, SAME_FRAME, TOO_MANY, INVENTED, BEYOND, ROUNDS_UP = range(
-    12
-)
-FAULTS = (
-    "none",
-    "foreign",
-    "outside",
-    "twice",
-    "wrong-order",
-    "too-few",
-    "nothing",
-    "same-frame",
-    "too-many",
-    "invented",
-    "beyond",
-    "rounds-up",
-)
+FAULTS = ("none", "foreign", "outside", "twice", "wrong-order", "too-few", "nothing", "same-frame")
+FAULTS += ("too-many", "invented", "beyond", "rounds-up")
+NONE, FOREIGN, OUTSIDE, TWICE, WRONG_ORDER, TOO_FEW, NOTHING, SAME_FRAME = range(8)
+TOO_MANY, INVENTED, BEYOND, ROUNDS_UP = range(8, 12)
 
 
 @dataclass(frozen=True)
