@@ -120,6 +120,9 @@ def test_result_file_is_the_json(tmp_path: Path) -> None:
         (["--profile", "nosuch"], 5, "brouer-2021"),
         (["--target", "nosuch"], 2, "batches"),
         (["--path", "nosuch"], 2, "dm-crypt"),
+        (["--max-write", "131072"], 2, "--path dm-crypt"),
+        (["-o", "/nosuch/r.json"], 2, "a directory that exists"),
+        (["-o", "/tmp", "--force"], 2, "a directory that exists"),
     ],
 )
 def test_errors_name_the_next_step(arguments: list[str], code: int, words: str) -> None:

@@ -54,6 +54,10 @@ def run(
     """
     if output is not None and output.exists() and not force:
         raise OutputExistsError(output)
+    if output is not None and (output.is_dir() or not output.absolute().parent.is_dir()):
+        raise UsageError(f"cannot write {output}", hint="name a file in a directory that exists")
+    if max_write is not None and path is None:
+        raise UsageError("--max-write belongs to a path", hint="add --path dm-crypt")
     from tracereplay.strategies.registry import choose
 
     choices = choose(strategy or list(STANDARD), set_ or [])
