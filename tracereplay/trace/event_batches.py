@@ -121,9 +121,13 @@ class BioBatches:
     def batch(self, records: Records) -> pa.RecordBatch:
         """A batch in time order. Fields that an event does not carry are null."""
         codes = self._codes[records.column("kind")]
-        rwbs, inverse = np.unique(records.column("rwbs"), return_inverse=True)
-        texts = [t.decode("ascii", "replace") for t in rwbs.tolist()]
-        flags = pa.DictionaryArray.from_arrays(pa.array(inverse.astype(np.int32)), pa.array(texts, pa.string()))
+        raw, which = np.unique(records.column("rwbs"), return_inverse=True)
+        # The kernel ends the text with a NUL and leaves behind it what an earlier event had there.
+        cut = [t.split(b"\0")[0].decode("ascii", "replace") for t in raw.tolist()]
+        texts = sorted(set(cut))
+        codes_of = {text: code for code, text in enumerate(texts)}
+        inverse = np.array([codes_of[t] for t in cut], np.int32)[which]
+        flags = pa.DictionaryArray.from_arrays(pa.array(inverse), pa.array(texts, pa.string()))
         operations = pa.array([operation(t) for t in texts], pa.string())
         other = records.column("other_sector")
 
