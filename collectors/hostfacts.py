@@ -10,15 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-
-def cpu_list(text: str) -> list[int]:
-    """CPU numbers of a kernel list such as ``0-3,8``."""
-    cpus: list[int] = []
-    for part in text.strip().split(","):
-        if part:
-            first, _, last = part.partition("-")
-            cpus.extend(range(int(first), int(last or first) + 1))
-    return cpus
+from collectors.memoryfacts import cpu_list, memory_facts
 
 
 def cpus(which: str) -> list[int]:
@@ -52,7 +44,7 @@ def mem_total_bytes() -> int:
 
 
 def host_facts() -> dict[str, Any]:
-    """Name, kernel, machine, CPUs, memory, page size, boot line."""
+    """Name, kernel, machine, CPUs, memory, page size, boot line, and the facts of memoryfacts.py."""
     facts: dict[str, Any] = {
         "hostname": platform.node(),
         "release": platform.release(),
@@ -65,7 +57,7 @@ def host_facts() -> dict[str, Any]:
         "command_line": _text("/proc/cmdline"),
         "boot_id": _text("/proc/sys/kernel/random/boot_id"),
     }
-    return {k: v for k, v in facts.items() if v not in ("", 0)}
+    return {**{k: v for k, v in facts.items() if v not in ("", 0)}, **memory_facts()}
 
 
 def own_cost() -> dict[str, Any]:
