@@ -13,6 +13,8 @@ _BPF_NUMBER = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc
 _BPF_PROG_GET_NEXT_ID = 11
 _BPF_PROG_GET_FD_BY_ID = 13
 _BPF_OBJ_GET_INFO_BY_FD = 15
+_BPF_ENABLE_STATS = 32
+_BPF_STATS_RUN_TIME = 0
 
 # struct bpf_prog_info, include/uapi/linux/bpf.h: fixed offsets, the struct only grows at its end.
 _INFO_BYTES = 232
@@ -59,6 +61,14 @@ def program_info(fd: int) -> dict[str, int | None]:
         "run_cnt": value(_INFO_RUN_CNT, "=Q"),
         "recursion_misses": value(_INFO_RECURSION_MISSES, "=Q"),
     }
+
+
+def enable_run_statistics() -> int:
+    """Let the kernel count run time and runs of all BPF programs while the returned descriptor is open.
+
+    Linux 5.8 or later, CAP_SYS_ADMIN; raises OSError.
+    """
+    return _bpf(_BPF_ENABLE_STATS, ctypes.create_string_buffer(struct.pack("=I", _BPF_STATS_RUN_TIME), 120))
 
 
 def loaded_programs() -> list[dict[str, object]]:

@@ -156,7 +156,7 @@ def check_programs() -> dict[str, Any]:
         usable = [p for p in PROBES if p.event in formats]
         bcc = import_bcc()
         lanes = programs.lanes_of(usable, raw=True)
-        loaded = compile_programs(programs.source(lanes, formats))
+        loaded = compile_programs(programs.source(programs.Plan(lanes, formats)))
         for lane in lanes:
             raw = lane.role != programs.TRACEPOINT
             loaded.load_func(lane.function.encode(), bcc.BPF.RAW_TRACEPOINT if raw else bcc.BPF.TRACEPOINT)

@@ -3,37 +3,10 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 
-from collectors.tracepoints import GROUPS
-
-
-def _groups(text: str) -> list[str]:
-    groups = [g.strip() for g in text.split(",") if g.strip()]
-    unknown = [g for g in groups if g not in GROUPS]
-    if unknown or not groups:
-        raise argparse.ArgumentTypeError(f"unknown group {', '.join(unknown) or text!r}; groups: {', '.join(GROUPS)}")
-    return groups
-
-
-def parser() -> argparse.ArgumentParser:
-    """The options."""
-    made = argparse.ArgumentParser(
-        prog="collectors", description="Record page-allocation and block events as raw frames."
-    )
-    made.add_argument(
-        "--events", type=_groups, default=["page", "bio"], help="groups: page,bio,buddy (default page,bio)"
-    )
-    made.add_argument("--duration", type=float, metavar="SECONDS", help="stop after so long")
-    made.add_argument("--ring-mib", type=float, default=16.0, help="page ring per CPU in MiB; bio rings get a quarter")
-    made.add_argument("--drain-ms", type=float, default=10.0, help="interval between drains")
-    made.add_argument("--raw", metavar="FILE", help="write frames to FILE (must not exist) instead of standard output")
-    made.add_argument("--no-raw-tap", action="store_true", help="page events through perf tracepoints only")
-    made.add_argument("--attended", action="store_true", help="stop when stdin ends and when the parent dies")
-    made.add_argument("--check", action="store_true", help="try what a capture needs, print the findings as JSON, end")
-    return made
+from collectors.options import options_of, parser
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -43,9 +16,9 @@ def main(argv: list[str] | None = None) -> int:
         from collectors.check import print_findings
 
         return print_findings(args.events)
-    from collectors.session import Options, run_session
+    from collectors.session import run_session
 
-    options = Options(args.events, args.duration, args.ring_mib, args.drain_ms, args.attended, not args.no_raw_tap)
+    options = options_of(args)
     if args.raw:
         try:
             fd = os.open(args.raw, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

@@ -14,15 +14,15 @@ from typing import Any
 
 from collectors import bpfsys, hostfacts, programs
 from collectors.errors import BccUnavailableError, CollectorError, PrivilegeError, ProbeUnavailableError
-from collectors.layout import RINGS, TASK
 from collectors.pagegeometry import PageGeometry
-from collectors.programs import NESTED, TRACEPOINT, Lane
+from collectors.programs import LANE_BYTES, LANE_COUNTERS, NESTED, TRACEPOINT, Lane, Plan
 from collectors.rings import MappedRing, memory_barrier, ring_bytes
 from collectors.stubtree import stub_tree
-from collectors.tracepoints import Format, Probe, tracefs_root
+from collectors.tracepoints import Probe, tracefs_root
 
 BPF_MAP_TYPE_RINGBUF = 27
-LOSS_COUNTERS = ("full", "lock", "no_ring")
+
+SHED_WORD = LANE_COUNTERS.index("shed")
 
 BCC_HINT = (
     "install the distribution's package for the system Python: Debian/Ubuntu `apt install python3-bpfcc`, "
@@ -98,23 +98,18 @@ def compile_programs(text: str) -> Any:
 class LoadedProbes:
     """Programs attached to their tracepoints, recording once the gate is open."""
 
-    def __init__(
-        self,
-        lanes: Sequence[Lane],
-        formats: Mapping[str, Format],
-        ring_mib: float,
-        geometry: PageGeometry | None,
-    ) -> None:
-        self.lanes = list(lanes)
+    def __init__(self, plan: Plan, ring_mib: float, geometry: PageGeometry | None) -> None:
+        self.plan = plan
+        self.lanes = list(plan.lanes)
         self.missing: dict[str, str] = {}
         """Events that could not be attached, with the reason."""
-        self.ring_sizes = {ring.index: ring_bytes(ring_mib, ring.share) for ring in RINGS}
+        self.ring_sizes = [ring_bytes(ring_mib, ring.share) for ring in plan.rings]
         self.rings: dict[tuple[int, int], MappedRing] = {}
         """(ring, CPU) -> reader."""
         self.refused_cpus: dict[int, str] = {}
         self._geometry = geometry
         self._barrier = memory_barrier()
-        self._bpf = compile_programs(programs.source(self.lanes, formats))
+        self._bpf = compile_programs(programs.source(plan))
         self._lib = __import__("bcc.libbcc", fromlist=["lib"]).lib
         self._program_fds: dict[int, int] = {}
         self._links: list[int] = []
@@ -124,17 +119,17 @@ class LoadedProbes:
 
     def add_cpu(self, cpu: int) -> None:
         """Rings for a CPU; its events count as lost until it has them."""
-        for ring in RINGS:
-            if (ring.index, cpu) in self.rings:
+        for index, ring in enumerate(self.plan.rings):
+            if (index, cpu) in self.rings:
                 continue
-            size = self.ring_sizes[ring.index]
+            size = self.ring_sizes[index]
             name = f"tr_{ring.name}_{cpu}".encode()
             fd = self._lib.bcc_create_map(BPF_MAP_TYPE_RINGBUF, name, 0, 0, size, 0)
             if fd < 0:
                 errno = ctypes.get_errno()
                 hint = "use a smaller --ring-mib" if errno == 12 else "see `tracereplay doctor`"
                 raise CollectorError(f"no ring of {size} bytes for CPU {cpu}: {os.strerror(errno)}", hint)
-            self.rings[ring.index, cpu] = MappedRing(fd, size, ring.stride, self._barrier)
+            self.rings[index, cpu] = MappedRing(fd, size, ring.stride, self._barrier)
             self._bpf[f"{ring.name}_rings".encode()][ctypes.c_int(cpu)] = ctypes.c_int(fd)
 
     def add_online_cpus(self) -> list[int]:
@@ -187,27 +182,52 @@ class LoadedProbes:
         self._links.append(link)
         return int(function.fd)
 
-    def set_gate(self, is_open: bool) -> None:
-        """Start or stop all programs at one instant."""
+    def set_gate(self, is_open: bool, *, keep_one_in: int = 1, stack_every: int = 0) -> None:
+        """Start or stop all programs at one instant.
+
+        ``keep_one_in``: callers whose page events are recorded, a power of two. ``stack_every``: of so many
+        events one gets its stack; 0: none.
+        """
         table = self._bpf[b"gate"]
         base, shift = (self._geometry.base, self._geometry.shift) if self._geometry else (0, 0)
-        if is_open:
+        if is_open and not self._misses:
             self._misses = self._recursion_misses()
-        table[ctypes.c_int(0)] = table.Leaf(base, shift, int(is_open))
+        table[ctypes.c_int(0)] = table.Leaf(base, shift, int(is_open), keep_one_in - 1, stack_every)
 
     def counters(self) -> dict[str, dict[str, dict[str, dict[str, int]]]]:
-        """ring name -> CPU -> lane -> {seq, full, lock, no_ring}: what the kernel counted; where there was
-        nothing to count, left out."""
+        """ring name -> CPU -> lane -> counters (programs.LANE_COUNTERS): what the kernel counted; where there
+        was nothing to count, left out."""
         per_cpu = self._bpf[b"state"][ctypes.c_int(0)]
-        found: dict[str, dict[str, dict[str, dict[str, int]]]] = {ring.name: {} for ring in RINGS}
+        found: dict[str, dict[str, dict[str, dict[str, int]]]] = {ring.name: {} for ring in self.plan.rings}
         for index, cpu in enumerate(hostfacts.cpus("possible")):
             state = per_cpu[index]
             for number, lane in enumerate(self.lanes):
-                for ring, counted in ((lane.probe.ring, state.lane[number]), (TASK, state.note[number])):
-                    if counted.seq:
-                        values = {"seq": int(counted.seq)}
-                        values.update({name: int(getattr(counted, name)) for name in LOSS_COUNTERS})
-                        found[ring.name].setdefault(str(cpu), {})[str(number)] = values
+                counted = [(lane.probe.ring, state.lane[number]), ("task", state.note[number])]
+                if self.plan.stacks:
+                    counted.append(("stack", state.stacks[number]))
+                for ring, values in counted:
+                    told = {name: int(getattr(values, name)) for name in LANE_COUNTERS}
+                    if any(told.values()):
+                        found[ring].setdefault(str(cpu), {})[str(number)] = told
+        return found
+
+    def events_seen(self) -> int:
+        """Events that the programs took or left out by sampling, over all CPUs: for rates, cheaper than
+        ``counters``."""
+        per_cpu = self._bpf[b"state"][ctypes.c_int(0)]
+        total = 0
+        for index in range(len(hostfacts.cpus("possible"))):
+            words = memoryview(bytes(per_cpu[index]))[: len(self.lanes) * LANE_BYTES].cast("Q")
+            total += sum(words[0 :: LANE_BYTES // 8]) + sum(words[SHED_WORD :: LANE_BYTES // 8])
+        return total
+
+    def run_times(self) -> dict[str, tuple[int, int]]:
+        """function -> (ns, runs) of each program since it was loaded, counted while statistics were on."""
+        found = {}
+        for index, fd in self._program_fds.items():
+            with contextlib.suppress(OSError):
+                info = bpfsys.program_info(fd)
+                found[self.lanes[index].function] = (info["run_time_ns"] or 0, info["run_cnt"] or 0)
         return found
 
     def _recursion_misses(self) -> dict[int, int]:
@@ -261,22 +281,21 @@ class LoadedProbes:
         self._bpf.cleanup()
 
 
-def describe_lanes(
-    lanes: Sequence[Lane], formats: Mapping[str, Format], missing: Mapping[str, str]
-) -> list[dict[str, Any]]:
+def describe_lanes(plan: Plan, missing: Mapping[str, str]) -> list[dict[str, Any]]:
     """Hello's ``probes``, in order of the ``kind`` codes of records: event, kind, group, ring, tap, the
     event's format text, and why it is not attached if so."""
     listing = []
-    for lane in lanes:
+    names = [ring.name for ring in plan.rings]
+    for lane in plan.lanes:
         probe = lane.probe
         entry: dict[str, Any] = {
             "event": probe.event,
             "kind": probe.kind,
             "group": probe.group,
-            "ring": probe.ring.index,
+            "ring": names.index(probe.ring),
             "tap": lane.role,
             "attached": probe.event not in missing,
-            "format": formats[probe.event].text if lane.role != NESTED else "",
+            "format": plan.formats[probe.event].text if lane.role != NESTED else "",
         }
         if probe.event in missing:
             entry["reason"] = missing[probe.event]
@@ -284,6 +303,6 @@ def describe_lanes(
     return listing
 
 
-def describe_rings(sizes: dict[int, int]) -> list[dict[str, Any]]:
+def describe_rings(plan: Plan, sizes: Sequence[int]) -> list[dict[str, Any]]:
     """Hello's record layouts."""
-    return [dict(ring.describe(), bytes_per_cpu=sizes[ring.index]) for ring in RINGS]
+    return [dict(ring.describe(), bytes_per_cpu=size) for ring, size in zip(plan.rings, sizes)]

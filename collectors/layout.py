@@ -4,7 +4,7 @@ hello)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 RING_HEADER = 8
@@ -24,22 +24,43 @@ FLAG_LOST_LOCK = 0x80
 
 @dataclass(frozen=True)
 class Field:
-    """A field of a record: C type, or ``charN`` for N bytes of text padded with NULs."""
+    """A field of a record: C type, ``charN`` for N bytes of text padded with NULs, or ``u64xN`` for N numbers."""
 
     name: str
     type: str
 
     @property
+    def base(self) -> str:
+        """C type of the field, or of its elements."""
+        return "char" if self.type.startswith("char") else self.type.split("x")[0]
+
+    @property
+    def count(self) -> int:
+        """Elements of an array; 0 for a scalar."""
+        if self.base == "char":
+            return int(self.type[4:])
+        return int(self.type.split("x")[1]) if "x" in self.type else 0
+
+    @property
+    def alignment(self) -> int:
+        """Bytes of an element."""
+        return 1 if self.base == "char" else C_TYPES[self.base]
+
+    @property
     def size(self) -> int:
         """Bytes."""
-        return int(self.type[4:]) if self.type.startswith("char") else C_TYPES[self.type]
+        return self.alignment * max(1, self.count)
+
+    @property
+    def declaration(self) -> str:
+        """The field in C."""
+        return f"{self.base} {self.name}[{self.count}];" if self.count else f"{self.base} {self.name};"
 
 
 @dataclass(frozen=True)
 class Ring:
     """A family of rings, one per CPU, that carries records of one layout."""
 
-    index: int
     name: str
     table: str
     """The trace table that its losses are booked under."""
@@ -62,8 +83,7 @@ class Ring:
         found: dict[str, int] = {}
         at = 0
         for field in self.fields:
-            align = 1 if field.type.startswith("char") else field.size
-            if at % align:
+            if at % field.alignment:
                 raise ValueError(f"{self.name}.{field.name} is not aligned at {at}")
             found[field.name] = at
             at += field.size
@@ -73,13 +93,7 @@ class Ring:
 
     def c_struct(self) -> str:
         """The record as C."""
-        lines = []
-        for field in self.fields:
-            if field.type.startswith("char"):
-                lines.append(f"    char {field.name}[{field.size}];")
-            else:
-                lines.append(f"    {field.type} {field.name};")
-        body = "\n".join(lines)
+        body = "\n".join(f"    {field.declaration}" for field in self.fields)
         return f"struct {self.name}_rec {{\n{body}\n}};"
 
     def describe(self) -> dict[str, Any]:
@@ -98,16 +112,14 @@ def _fields(text: str) -> tuple[Field, ...]:
     return tuple(Field(*item.split(":")) for item in text.split())
 
 
-# Every record begins with ts and seq; `kind` is the index of the probe in hello `probes`.
+# Every record begins with ts and has seq, kind (index of the program in hello `probes`) and flags.
 PAGE = Ring(
-    0,
     "page",
     "page_events",
     _fields("ts:u64 pfn:u64 gfp:u32 pid:u32 seq:u32 kind:u8 order:u8 migratetype:u8 flags:u8"),
     1,
 )
 BIO = Ring(
-    1,
     "bio",
     "bio_events",
     _fields(
@@ -116,5 +128,43 @@ BIO = Ring(
     ),
     4,
 )
-TASK = Ring(2, "task", "tasks", _fields("ts:u64 pid:u32 tgid:u32 comm:char16 seq:u32 kind:u8 flags:u8 pad:u16"), 64)
-RINGS = (PAGE, BIO, TASK)
+TASK = Ring(
+    "task",
+    "tasks",
+    _fields("ts:u64 cgroup:u64 pid:u32 tgid:u32 comm:char16 seq:u32 kind:u8 flags:u8 pad:u16"),
+    64,
+)
+MM = Ring(
+    "mm",
+    "mm_events",
+    _fields("ts:u64 result:u64 gfp:u32 pid:u32 seq:u32 kind:u8 order:u8 flags:u8 pad:u8"),
+    64,
+)
+STACK_FRAMES = 32
+STACK = Ring(
+    "stack",
+    "stacks",
+    _fields(f"ts:u64 hash:u64 seq:u32 depth:u16 kind:u8 flags:u8 frames:u64x{STACK_FRAMES}"),
+    16,
+)
+"""Stacks at first sight; events name them by hash."""
+BULK = Ring(
+    "bulk",
+    "page_events",
+    _fields("ts:u64 caller:u64 requested:u32 returned:u32 gfp:u32 pid:u32 seq:u32 kind:u8 flags:u8 pad:u16"),
+    16,
+)
+
+_WITH_STACK = ("page", "bio")
+
+
+def rings_for(*, stacks: bool = False, bulk: bool = False) -> tuple[Ring, ...]:
+    """The rings of a capture, in the order of their numbers in BATCH frames."""
+    rings = [PAGE, BIO, TASK, MM]
+    if stacks:
+        field = _fields("stack:u64")
+        rings = [replace(r, fields=r.fields + field) if r.name in _WITH_STACK else r for r in rings]
+        rings.append(STACK)
+    if bulk:
+        rings.append(BULK)
+    return tuple(rings)

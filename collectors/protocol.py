@@ -13,17 +13,18 @@ offset type meaning
 0      u32  marker 0x46435254 (bytes ``TRCF``)
 4      u16  frame type, see FrameType; a reader skips the types that it does not know
 6      u16  ring (index into hello ``rings``); BATCH only, else 0
-8      u32  CPU; BATCH only, else 0
+8      u32  CPU; BATCH and FTRACE only, else 0
 12     u32  payload length in bytes
 16     u64  CLOCK_MONOTONIC nanoseconds; for BATCH and WATERMARK: every record of this ring (BATCH) or of all
             rings (WATERMARK) with a smaller time stamp has been sent
-24     u64  BATCH: position of the first payload byte in its ring (ever increasing); else 0
+24     u64  BATCH: position of the first payload byte in its ring (ever increasing); PAGE_MAP: first page
+            frame; else 0
 ====== ==== =========================================================================================
 
 Header integers are little-endian. A BATCH payload is a byte range of a ring as the kernel laid it out:
 records of one size per ring, each preceded by the kernel's 8-byte header (u32 length and flag bits, u32
-private), in the byte order of the host (hello ``byteorder``). HELLO, SNAPSHOT, STATUS, CLOSING and ERROR
-carry one UTF-8 JSON object. A stream ends with CLOSING (clean end, accounting inside) or ERROR; anything
+private), in the byte order of the host (hello ``byteorder``). HELLO, SNAPSHOT, STATUS, SYMBOLS, CGROUPS,
+CLOSING and ERROR carry one UTF-8 JSON object. A stream ends with CLOSING (clean end, accounting inside) or ERROR; anything
 else is a broken stream.
 """
 
@@ -58,6 +59,16 @@ class FrameType:
     """Last frame of a clean end: the exact accounting."""
     ERROR = 7
     """Last frame of a failed start or run: ``{"error": CLASS, "message", "hint"}``."""
+    SYMBOLS = 8
+    """Functions of the addresses in stacks: ``{"symbols": {ADDRESS: [name, offset, module]}, "note"}``; once,
+    before CLOSING."""
+    CGROUPS = 9
+    """Paths of cgroup ids seen since the last such frame: ``{ID: path}``."""
+    PAGE_MAP = 10
+    """Kinds of a range of page frames, binary (pagemap.py): ``position`` is the first frame, ``mono_ns`` the
+    time at which the range had been read."""
+    FTRACE = 11
+    """Raw pages of a tracefs ring buffer of one CPU (tracefs_session.py)."""
 
 
 def stream_header() -> bytes:

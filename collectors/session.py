@@ -4,59 +4,35 @@ account, end."""
 
 from __future__ import annotations
 
-import os
-import select
 import signal
+import sys
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from collectors import bpfsys, hostfacts
+from collectors.attendance import Attendance, StopRequest
+from collectors.cgroups import path_of
+from collectors.drain import Drain
 from collectors.errors import CollectorError, ProbeUnavailableError, ReaderGoneError
 from collectors.kernel import LoadedProbes, describe_lanes, describe_rings, ensure_tracefs, import_bcc
-from collectors.layout import RINGS
+from collectors.options import Options
 from collectors.output import Output
 from collectors.pagegeometry import EVENT, PageGeometry, find_page_geometry
-from collectors.programs import lanes_of
-from collectors.protocol import FRAME_HEADER, VERSION, FrameType, frame_header, json_frame, stream_header
-from collectors.snapshots import take_snapshot
-from collectors.tracepoints import chosen, find_formats
+from collectors.pagemap import PageMapReader
+from collectors.programs import Plan, lanes_of
+from collectors.protocol import FRAME_HEADER, VERSION, FrameType, json_frame, stream_header
+from collectors.resolve import filters_of
+from collectors.selfcost import SelfCost
+from collectors.shed import Controller
+from collectors.snapshots import SnapshotTaker
+from collectors.symbols import SymbolTable
+from collectors.tracepoints import Format, chosen, find_formats
 
-STATUS_S = 1.0
+STATUS_NS = 1_000_000_000
+CONTROL_NS = 200_000_000
+"""How often the limits are looked at."""
 STALL_AFTER_STOP_S = 10.0
 """A reader that takes nothing for so long after the stop was asked for is given up."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """What a capture is asked to do."""
-
-    groups: list[str]
-    duration_s: float | None = None
-    ring_mib: float = 16.0
-    drain_ms: float = 10.0
-    attended: bool = False
-    """Stop when standard input ends and when the parent process dies."""
-    raw_tap: bool = True
-    """Tap page events raw where the kernel allows it (see programs.py)."""
-
-
-class StopRequest:
-    """Why to stop, set by signals, by the clock or by the other side."""
-
-    def __init__(self) -> None:
-        self.reason: str | None = None
-
-    def set(self, reason: str) -> None:
-        """The first reason stays."""
-        self.reason = self.reason or reason
-
-    def install(self) -> None:
-        """Let SIGINT, SIGTERM and SIGHUP ask for the end."""
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, lambda n, _frame: self.set(signal.Signals(n).name))
-        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
 
 
 class Session:
@@ -66,15 +42,17 @@ class Session:
         self.options = options
         self.output = output
         self.stop = stop
-        self.loaded: LoadedProbes | None = None
-        self.drained: dict[str, dict[str, int]] = {ring.name: {} for ring in RINGS}
         self.started_ns = 0
         self.stopped_ns = 0
-        self._watermark = 0
-        self._limits: dict[Any, int] = {}
         self._no_raw = ""
         """Why page events are not tapped raw; empty: they are."""
         self._programs: dict[str, dict[str, Any]] = {}
+        self._missing: dict[str, str] = {}
+        self._named_cgroups: set[int] = {0}
+        self._snapshots = SnapshotTaker(options.snapshot_every_s)
+        self._controller = Controller(options.max_overhead, options.max_rate, options.stacks, options.stack_sample)
+        self._seen = (0, 0)
+        """Time of the last look at the rate, and the events seen by then."""
 
     # ------------------------------------------------------------ life
     def run(self) -> None:
@@ -84,23 +62,16 @@ class Session:
             bpfsys.die_with_parent(signal.SIGTERM)
         tracefs, how = ensure_tracefs()
         bcc = import_bcc()
-        wanted = chosen(self.options.groups)
-        formats, missing = find_formats(tracefs, wanted)
-        usable = [p for p in wanted if p.event in formats]
-        for group in self.options.groups:
-            if not any(p.group == group for p in usable):
-                reasons = "; ".join(missing[p.event] for p in wanted if p.group == group)
-                raise ProbeUnavailableError(
-                    f"no usable tracepoint in group {group!r}: {reasons}", "see `tracereplay doctor`"
-                )
-        geometry, self._no_raw = self._page_geometry(formats)
-        lanes = lanes_of(usable, raw=geometry is not None)
-        loaded = self.loaded = LoadedProbes(lanes, formats, self._ring_mib(), geometry)
+        plan, geometry = self._plan(*find_formats(tracefs, chosen(self.options.groups)))
+        loaded = self.loaded = LoadedProbes(plan, self._ring_mib(plan), geometry)
+        self.drain = Drain(plan.rings, loaded.rings, self.output)
+        self.cost = SelfCost(loaded.run_times, always=bool(self.options.max_overhead))
+        self.attendance = Attendance(self.output, self.stop, attended=self.options.attended)
         try:
             loaded.add_online_cpus()
             loaded.attach()
-            missing.update(loaded.missing)
-            self.output.send([stream_header(), self._hello(bcc, tracefs, how, formats, missing)])
+            self._missing.update(loaded.missing)
+            self.output.send([stream_header(), self._hello(bcc, {"path": str(tracefs), "how": how})])
             self._snapshot("start")
             self._record()
         finally:
@@ -110,51 +81,102 @@ class Session:
                 self._programs = loaded.program_facts()
             finally:
                 loaded.detach()
+                self.cost.close()
         self._finish()
         loaded.close()
 
+    def _plan(self, formats: dict[str, Format], missing: dict[str, str]) -> tuple[Plan, PageGeometry | None]:
+        """What to load. Raises ProbeUnavailableError when a group has nothing that this kernel offers."""
+        wanted = chosen(self.options.groups)
+        usable = [p for p in wanted if p.event in formats]
+        self._missing = dict(missing)
+        for group in self.options.groups:
+            if not any(p.group == group for p in usable):
+                reasons = "; ".join(missing[p.event] for p in wanted if p.group == group)
+                raise ProbeUnavailableError(
+                    f"no usable tracepoint in group {group!r}: {reasons}", "see `tracereplay doctor`"
+                )
+        geometry, self._no_raw = self._page_geometry(formats)
+        plan = Plan(
+            lanes_of(usable, raw=geometry is not None),
+            formats,
+            filters_of(self.options),
+            self.options.stacks,
+            self.options.stack_every_ns,
+        )
+        return plan, geometry
+
     def _record(self) -> None:
-        assert self.loaded is not None
-        self.loaded.set_gate(True)
+        self._open_gate()
         self.started_ns = time.monotonic_ns()
         self._status("started", {"started_ns": self.started_ns})
-        poller = select.poll()
-        if self.output.is_stream:
-            poller.register(self.output.fd, 0)
-        if self.options.attended:
-            poller.register(0, select.POLLIN)
+        page_map = PageMapReader() if self.options.page_map else None
         end_ns = None
         if self.options.duration_s is not None:
             end_ns = self.started_ns + int(self.options.duration_s * 1e9)
         step_ns = int(self.options.drain_ms * 1e6)
-        next_status = self.started_ns + int(STATUS_S * 1e9)
+        next_status = self.started_ns + STATUS_NS
+        next_control = self.started_ns + CONTROL_NS
         while self.stop.reason is None:
             now = time.monotonic_ns()
             if end_ns is not None and now >= end_ns:
                 self.stop.set("duration")
                 break
+            reading = page_map is not None and not page_map.done
             wait_ns = step_ns if end_ns is None else min(step_ns, end_ns - now)
-            for fd, events in poller.poll(max(0, -(-wait_ns // 1_000_000))):
-                self._other_side(fd, events)
-            self._drain()
-            if time.monotonic_ns() >= next_status:
-                next_status += int(STATUS_S * 1e9)
+            self.attendance.wait(0 if reading else wait_ns)
+            self.drain.step()
+            self.cost.step(now)
+            if page_map is not None and not page_map.done:
+                self.output.send(page_map.step())
+                if page_map.done and page_map.error:
+                    self._send_json(
+                        FrameType.SNAPSHOT, {"phase": "start", "files": {}, "errors": {"page map": page_map.error}}
+                    )
+            if self.options.sheds and now >= next_control:
+                next_control = now + CONTROL_NS
+                self._control(now)
+            if now >= next_status:
+                next_status += STATUS_NS
                 self.loaded.add_online_cpus()
+                self._name_cgroups()
                 self._status("tick")
+            if self._snapshots.due(now):
+                self._snapshot("tick")
 
-    def _other_side(self, fd: int, events: int) -> None:
-        if fd == self.output.fd and self.output.reader_gone(events):
-            raise ReaderGoneError("the reader closed the stream")
-        if fd == 0 and (events & (select.POLLHUP | select.POLLERR) or not os.read(0, 4096)):
-            self.stop.set("asked")
+    def _open_gate(self) -> None:
+        """Let the programs record, at the level of detail that holds now."""
+        level = self._controller.level
+        self.loaded.set_gate(True, keep_one_in=level.sample, stack_every=level.stacks)
+
+    def _control(self, now_ns: int) -> None:
+        """Keep the limits: shed load, or take it up again, and say so."""
+        self.cost.writer_seconds = self.attendance.writer_seconds
+        overhead = self.cost.look(now_ns)
+        then, before = self._seen
+        seen = self.loaded.events_seen()
+        self._seen = (now_ns, seen)
+        if not then:
+            return
+        rate = (seen - before) * 1e9 / (now_ns - then)
+        level = self._controller.decide(now_ns, overhead, rate)
+        if level is None:
+            return
+        self._open_gate()
+        told = {"stage": level.stage, "stacks": level.stacks, "sample": level.sample, "reason": level.reason}
+        self._send_json(
+            FrameType.STATUS, {"event": "shed", "t_ns": time.monotonic_ns(), "overhead": overhead, "rate": rate, **told}
+        )
 
     def _finish(self) -> None:
-        assert self.loaded is not None
         self.output.stall_limit_s = STALL_AFTER_STOP_S
-        while self._drain():
+        while self.drain.step():
             pass
         self._status("stopped", {"stopped_ns": self.stopped_ns, "reason": self.stop.reason})
         self._snapshot("end")
+        self._name_cgroups()
+        if self.drain.addresses:
+            self._send_json(FrameType.SYMBOLS, SymbolTable().resolve(self.drain.addresses - {0}))
         self._send_json(
             FrameType.CLOSING,
             {
@@ -163,7 +185,7 @@ class Session:
                 "stopped_ns": self.stopped_ns,
                 "clock": hostfacts.clock_triple(),
                 "counters": self.loaded.counters(),
-                "drained": self.drained,
+                "drained": self.drain.drained,
                 "refused_cpus": {str(k): v for k, v in self.loaded.refused_cpus.items()},
                 "programs": self._programs,
                 "cost": self._cost(),
@@ -171,72 +193,37 @@ class Session:
         )
 
     # ------------------------------------------------------------ frames
-    def _drain(self) -> bool:
-        """Send what the rings hold, in place, then hand the space back. Whether there was anything."""
-        assert self.loaded is not None
-        frames: list[Any] = []
-        taken = []
-        lowest = None
-        for (ring, cpu), reader in self.loaded.rings.items():
-            # The time first: what is not in the ring when it is looked at got its time stamp later than this.
-            before = time.monotonic_ns()
-            data, busy = reader.peek()
-            # A busy record may carry a time from before; nothing is promised for this ring until it is
-            # committed.
-            limit = self._limits.get((ring, cpu), 0) if busy else before
-            self._limits[ring, cpu] = limit
-            lowest = limit if lowest is None else min(lowest, limit)
-            if data is None:
-                continue
-            frames.append(
-                frame_header(FrameType.BATCH, data.nbytes, ring=ring, cpu=cpu, mono_ns=limit, position=reader.position)
-            )
-            frames.append(data)
-            taken.append((ring, cpu, reader, data.nbytes))
-        if lowest is not None and lowest > self._watermark:
-            self._watermark = lowest
-        frames.append(frame_header(FrameType.WATERMARK, 0, mono_ns=self._watermark))
-        self.output.send(frames)
-        for ring, cpu, reader, count in taken:
-            reader.advance(count)
-            of_ring = self.drained[RINGS[ring].name]
-            of_ring[str(cpu)] = of_ring.get(str(cpu), 0) + count // reader.stride
-        return bool(taken)
-
     def _send_json(self, frame_type: int, value: dict[str, Any]) -> None:
         self.output.send([json_frame(frame_type, value, mono_ns=time.monotonic_ns())])
 
     def _snapshot(self, phase: str) -> None:
-        self._send_json(FrameType.SNAPSHOT, take_snapshot(phase))
+        self._send_json(FrameType.SNAPSHOT, self._snapshots.take(phase))
+
+    def _name_cgroups(self) -> None:
+        """Send the paths of cgroups seen since the last call, while they still exist."""
+        fresh = self.drain.cgroups - self._named_cgroups
+        if not fresh:
+            return
+        self._named_cgroups |= fresh
+        paths = {str(number): path for number in sorted(fresh) if (path := path_of(number)) is not None}
+        if paths:
+            self._send_json(FrameType.CGROUPS, paths)
 
     def _status(self, event: str, more: dict[str, Any] | None = None) -> None:
-        assert self.loaded is not None
-        self._send_json(
-            FrameType.STATUS,
-            dict(
-                more or {},
-                event=event,
-                counters=self.loaded.counters(),
-                drained=self.drained,
-                cost=self._cost(),
-            ),
-        )
+        counters = self.loaded.counters()
+        told = {"event": event, "counters": counters, "drained": self.drain.drained, "cost": self._cost()}
+        self._send_json(FrameType.STATUS, {**(more or {}), **told})
 
     def _cost(self) -> dict[str, Any]:
-        assert self.loaded is not None
-        high: dict[str, int] = {}
-        for (ring, _cpu), reader in self.loaded.rings.items():
-            name = RINGS[ring].name
-            high[name] = max(high.get(name, 0), reader.high_water)
-        cost = hostfacts.own_cost()
-        cost.update(
-            ring_high_water_bytes=high,
+        return dict(
+            self.cost.describe(),
+            ring_high_water_bytes=self.drain.high_water(),
+            ring_fill=self.drain.take_fill(),
             bytes_sent=self.output.bytes_sent,
             waited_for_reader_s=self.output.waited_s,
         )
-        return cost
 
-    def _page_geometry(self, formats: Mapping[str, Any]) -> tuple[PageGeometry | None, str]:
+    def _page_geometry(self, formats: dict[str, Format]) -> tuple[PageGeometry | None, str]:
         """What the raw tap of page events needs, and if it is not there, why."""
         if "page" not in self.options.groups:
             return None, "no page events wanted"
@@ -246,38 +233,31 @@ class Session:
             return None, f"no {EVENT}"
         return find_page_geometry(formats[EVENT])
 
-    def _ring_mib(self) -> float:
+    def _ring_mib(self, plan: Plan) -> float:
         """At most 1/32 of the memory for all rings together."""
-        per_cpu_share = sum(1.0 / ring.share for ring in RINGS)
+        per_cpu_share = sum(1.0 / ring.share for ring in plan.rings)
         budget = hostfacts.mem_total_bytes() / 32 / (1 << 20) / per_cpu_share / len(hostfacts.cpus("online"))
         return min(self.options.ring_mib, max(budget, 0.0625))
 
-    def _hello(
-        self,
-        bcc: Any,
-        tracefs: Any,
-        how: str,
-        formats: dict[str, Any],
-        missing: dict[str, str],
-    ) -> bytes:
-        import sys
-
-        assert self.loaded is not None
+    def _hello(self, bcc: Any, tracefs: dict[str, str]) -> bytes:
         hello = {
             "protocol": VERSION,
             "byteorder": sys.byteorder,
             "frame_header_bytes": FRAME_HEADER.size,
             "python": sys.version.split()[0],
             "bcc": getattr(bcc, "__version__", "?"),
-            "tracefs": {"path": str(tracefs), "how": how},
+            "tracer": "ebpf",
+            "tracefs": tracefs,
             "host": hostfacts.host_facts(),
             "cpus": hostfacts.cpus("online"),
             "clock": {"name": "monotonic", "resolution_ns": 1, "triple": hostfacts.clock_triple()},
-            "groups": self.options.groups,
+            "groups": list(self.options.groups),
             "drain_ms": self.options.drain_ms,
-            "rings": describe_rings(self.loaded.ring_sizes),
-            "probes": describe_lanes(self.loaded.lanes, formats, missing),
-            "missing": missing,
+            "filters": self.options.filters(),
+            "sampling": self.options.sampling(),
+            "rings": describe_rings(self.loaded.plan, self.loaded.ring_sizes),
+            "probes": describe_lanes(self.loaded.plan, self._missing),
+            "missing": self._missing,
             "no_raw_tap": self._no_raw,
         }
         return json_frame(FrameType.HELLO, hello, mono_ns=time.monotonic_ns())
@@ -302,8 +282,6 @@ def run_session(options: Options, output_fd: int) -> int:
 
 
 def _send_failure(output: Output, failure: CollectorError) -> None:
-    import sys
-
     sys.stderr.write(f"collector: {failure.message}\n")
     start = b"" if output.bytes_sent else stream_header()
     value = {"error": type(failure).__name__, "message": failure.message, "hint": failure.hint}

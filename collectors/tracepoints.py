@@ -9,11 +9,11 @@ percpu_refill came with 6.0, rwbs grew from 8 to 10, ioprio came with 6.5.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from collectors.layout import BIO, FLAG_REFILL, PAGE, TASK, Ring
+from collectors.layout import FLAG_REFILL
 
 
 class UnusableProbeError(Exception):
@@ -71,6 +71,18 @@ def parse_format(text: str) -> Format:
 
 
 @dataclass(frozen=True)
+class Packed:
+    """A field of the event that shares a field of the record: ``target |= (source & mask) << shift``."""
+
+    source: str
+    """Left out where the kernel's event lacks it."""
+    target: str
+    shift: int = 0
+    mask: int = 0xFF
+    """1: any value but 0 counts as 1."""
+
+
+@dataclass(frozen=True)
 class Probe:
     """How one tracepoint becomes a record: ``copy`` maps record field -> event field, or ``event?`` when
     optional."""
@@ -78,11 +90,10 @@ class Probe:
     event: str
     kind: str
     group: str
-    ring: Ring
+    ring: str
+    """Name of the ring that takes the record (layout.py)."""
     copy: Mapping[str, str]
-    extra: tuple[tuple[str, str], ...] = ()
-    """Further (event field, C statement) pairs; the statement is used when the field exists, with ``{v}``
-    its value."""
+    packed: tuple[Packed, ...] = ()
     raw: tuple[str, ...] = ()
     """Record fields in the order of the tracepoint's arguments (TP_PROTO), for a raw tap; ``page`` is a
     struct page pointer. Empty: no raw tap."""
@@ -98,62 +109,86 @@ class Probe:
         if missing:
             raise UnusableProbeError(f"{self.event} has no field {', '.join(missing)} on this kernel")
 
-
-def _page(event: str, kind: str, copy: dict[str, str], *raw: str) -> Probe:
-    return Probe("kmem:" + event, kind, "page", PAGE, copy, raw=raw)
-
-
-def _buddy(event: str, kind: str, copy: dict[str, str], extra: tuple[tuple[str, str], ...] = ()) -> Probe:
-    return Probe("kmem:" + event, kind, "buddy", PAGE, copy, extra)
+    def describe(self) -> dict[str, object]:
+        """The rules as plain values, for a reader that builds the records itself."""
+        packed = [{"source": x.source, "target": x.target, "shift": x.shift, "mask": x.mask} for x in self.packed]
+        return {"event": self.event, "kind": self.kind, "group": self.group, "copy": dict(self.copy), "packed": packed}
 
 
-_BIO_COMMON = {"dev": "dev", "sector": "sector", "rwbs": "rwbs"}
+def _kmem(group: str, event: str, kind: str, copy: dict[str, str], packed: tuple[Packed, ...] = ()) -> Probe:
+    return Probe("kmem:" + event, kind, group, "page", copy, packed)
+
+
+def _mm(event: str, kind: str, **copy: str) -> Probe:
+    return Probe(event, kind, "reclaim", "mm", copy)
 
 
 def _bio(event: str, kind: str, **copy: str) -> Probe:
-    return Probe("block:" + event, kind, "bio", BIO, {**_BIO_COMMON, **copy})
+    return Probe("block:" + event, kind, "bio", "bio", {**_BIO_COMMON, **copy})
 
 
+_BIO_COMMON = {"dev": "dev", "sector": "sector", "rwbs": "rwbs"}
 _PFN_ORDER = {"pfn": "pfn", "order": "order"}
 PROBES: tuple[Probe, ...] = (
-    _page(
-        "mm_page_alloc",
+    Probe(
+        "kmem:mm_page_alloc",
         "alloc",
+        "page",
+        "page",
         {**_PFN_ORDER, "gfp": "gfp_flags", "migratetype": "migratetype"},
-        *("page", "order", "gfp", "migratetype"),
+        raw=("page", "order", "gfp", "migratetype"),
     ),
-    _page("mm_page_free", "free", _PFN_ORDER, "page", "order"),
-    _buddy(
+    Probe("kmem:mm_page_free", "free", "page", "page", _PFN_ORDER, raw=("page", "order")),
+    _kmem(
+        "buddy",
         "mm_page_alloc_zone_locked",
         "zone_locked",
         {**_PFN_ORDER, "migratetype": "migratetype"},
-        (("percpu_refill", f"e->flags |= {{v}} ? {FLAG_REFILL} : 0;"),),
+        (Packed("percpu_refill", "flags", mask=FLAG_REFILL),),
     ),
-    _buddy("mm_page_pcpu_drain", "drain", {**_PFN_ORDER, "migratetype": "migratetype"}),
-    _buddy(
+    _kmem("buddy", "mm_page_pcpu_drain", "drain", {**_PFN_ORDER, "migratetype": "migratetype"}),
+    _kmem(
+        "buddy",
         "mm_page_alloc_extfrag",
         "extfrag",
         {"pfn": "pfn", "order": "alloc_order", "migratetype": "alloc_migratetype"},
         (
             # No gfp in this event: its word carries the three values that only this event has.
-            ("fallback_order", "e->gfp |= ((u32){v} & 0xff);"),
-            ("fallback_migratetype", "e->gfp |= ((u32){v} & 0xff) << 8;"),
-            ("change_ownership", "e->gfp |= {v} ? 1u << 16 : 0;"),
+            Packed("fallback_order", "gfp"),
+            Packed("fallback_migratetype", "gfp", shift=8),
+            Packed("change_ownership", "gfp", shift=16, mask=1),
         ),
     ),
+    # In addition to mm_page_free of the same page, and without an order: it tells frees in batches from others.
+    _kmem("buddy", "mm_page_free_batched", "free_batched", {"pfn": "pfn"}),
+    _mm(
+        "compaction:mm_compaction_try_to_compact_pages", "compaction_try", order="order", gfp="gfp_mask", result="prio"
+    ),
+    _mm("compaction:mm_compaction_begin", "compaction_begin", result="sync"),
+    _mm("compaction:mm_compaction_end", "compaction_end", result="status"),
+    _mm("vmscan:mm_vmscan_direct_reclaim_begin", "reclaim_begin", order="order", gfp="gfp_flags?"),
+    _mm("vmscan:mm_vmscan_direct_reclaim_end", "reclaim_end", result="nr_reclaimed"),
+    _mm("vmscan:mm_vmscan_wakeup_kswapd", "kswapd_wakeup", order="order", gfp="gfp_flags?", result="nid"),
+    _mm("vmscan:mm_vmscan_kswapd_wake", "kswapd_wake", order="order", result="nid"),
+    _mm("vmscan:mm_vmscan_kswapd_sleep", "kswapd_sleep", result="nid"),
     _bio("block_bio_queue", "queue", nr_sectors="nr_sector"),
     _bio("block_bio_remap", "remap", nr_sectors="nr_sector", old_dev="old_dev", other_sector="old_sector"),
     _bio("block_split", "split", other_sector="new_sector"),
+    _bio("block_bio_backmerge", "backmerge", nr_sectors="nr_sector"),
+    _bio("block_bio_frontmerge", "frontmerge", nr_sectors="nr_sector"),
     _bio("block_bio_complete", "bio_complete", nr_sectors="nr_sector", error="error"),
+    _bio("block_rq_insert", "insert", nr_sectors="nr_sector", nr_bytes="bytes"),
     _bio("block_rq_issue", "issue", nr_sectors="nr_sector", nr_bytes="bytes"),
+    _bio("block_rq_requeue", "requeue", nr_sectors="nr_sector"),
     _bio("block_rq_complete", "complete", nr_sectors="nr_sector", error="error"),
-    Probe("task:task_rename", "rename", "task", TASK, {"pid": "pid", "comm": "newcomm"}),
+    _bio("block_rq_error", "error", nr_sectors="nr_sector", error="error"),
+    Probe("task:task_rename", "rename", "task", "task", {"pid": "pid", "comm": "newcomm"}),
 )
-GROUPS = ("page", "buddy", "bio")
-"""Groups that ``--events`` can name; group ``task`` is always on."""
+GROUPS = ("page", "buddy", "reclaim", "bio", "bulk")
+"""Groups that ``--events`` can name. ``bulk`` has no tracepoint (bulkprobe.py); group ``task`` is always on."""
 
 
-def chosen(groups: list[str]) -> list[Probe]:
+def chosen(groups: Sequence[str]) -> list[Probe]:
     """The probes of the groups, and those that name tasks, in table order."""
     return [p for p in PROBES if p.group in groups or p.group == "task"]
 

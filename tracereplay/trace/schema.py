@@ -40,7 +40,18 @@ BIO_KINDS = (
 
 ``complete`` is block_rq_complete, ``bio_complete`` is block_bio_complete.
 """
-MM_KINDS = ("compaction_begin", "compaction_end", "reclaim_begin", "reclaim_end")
+MM_KINDS = (
+    "compaction_begin",
+    "compaction_end",
+    "reclaim_begin",
+    "reclaim_end",
+    "compaction_try",
+    "kswapd_wakeup",
+    "kswapd_wake",
+    "kswapd_sleep",
+)
+"""Kinds of ``mm_events``, in code order. ``compaction_try`` is the direct compaction of one allocation, ``compaction_begin``
+and ``_end`` one zone's; ``reclaim_*`` direct reclaim; ``kswapd_wakeup`` the call that wakes kswapd."""
 LOSS_CLASSES = (
     "ring_full",
     "ring_lock",
@@ -135,6 +146,18 @@ STACKS = pa.schema(
         pa.field("address", pa.uint64()),
         pa.field("symbol", _text),
         pa.field("offset", pa.uint64()),
+        pa.field("module", _text),  # null: the kernel itself
+    ]
+)
+SHED = pa.schema(
+    [
+        pa.field("t0_ns", pa.int64(), nullable=False),
+        pa.field("t1_ns", pa.int64()),  # null: to the end of the trace
+        pa.field("stacks", pa.uint32()),  # a stack for one event in so many; 0: none; null: not asked for
+        pa.field("sample", pa.uint32(), nullable=False),  # page events of one caller in so many; 1: all
+        pa.field("reason", _text),
+        pa.field("overhead", pa.float64()),  # share of a core when it was decided
+        pa.field("rate", pa.float64()),  # events/s when it was decided
     ]
 )
 SNAPSHOTS = pa.schema(
@@ -156,6 +179,7 @@ PAGE_MAP = pa.schema(
         pa.field("pfn", pa.uint64(), nullable=False),  # first frame of a run
         pa.field("pages", pa.uint64(), nullable=False),  # length of the run
         pa.field("kind", _text, nullable=False),  # buddy slab pgtable lru anon huge reserved other
+        pa.field("ts_ns", pa.int64()),  # when this part of the map had been read
     ]
 )
 
@@ -195,6 +219,7 @@ TABLES: dict[str, Table] = {
         ),
         Table("mm_events", MM_EVENTS, "ts_ns", delta=("ts_ns",)),
         Table("loss", LOSS, None),
+        Table("shed", SHED, "t0_ns"),
         Table("tasks", TASKS, None),
         Table("stacks", STACKS, None),
         Table("snapshots", SNAPSHOTS, None),
@@ -233,6 +258,15 @@ COLUMN_NOTES: dict[str, str] = {
     "result": "end events: what was achieved",
     "t0_ns": "last event before the gap; null: none",
     "t1_ns": "first event after the gap; null: none",
+    "shed.t0_ns": "from then on less was recorded",
+    "shed.t1_ns": "until then; null: to the end",
+    "stacks": "a stack for one in so many; 0: none",
+    "sample": "page events of one caller in so many",
+    "reason": "which limit was met",
+    "overhead": "share of a core at that time",
+    "rate": "events/s at that time",
+    "module": "module of the function; null: kernel",
+    "page_map.ts_ns": "when this part had been read",
     "n": "events lost; null: the source does not say",
     "class": "why: ring_full, overwritten, reported ...",
     "tgid": "process id",

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What capturing costs this host, measured while it runs.
+
+Three parts: the BPF programs (the kernel's run-time statistics, which themselves cost two clock readings a
+run), this process, and the writer where it runs on the same host (it tells on standard input). The statistics
+are on for a quarter of a second every five seconds, or all the time where a limit has to be kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from collectors import bpfsys, hostfacts
+
+WINDOW_NS = 250_000_000
+EVERY_NS = 5_000_000_000
+
+RunTimes = Callable[[], Mapping[str, "tuple[int, int]"]]
+
+
+class SelfCost:
+    """Costs so far, and since the last look. Call ``step`` often; ``close`` at the end."""
+
+    def __init__(self, run_times: RunTimes, *, always: bool) -> None:
+        self._run_times = run_times
+        self._always = always
+        self._fd: int | None = None
+        self._refused = ""
+        self._since_ns = 0
+        self._next_ns = 0
+        self._measured_ns = 0
+        self.writer_seconds = 0.0
+        """CPU of the writer, as it tells."""
+        self._last = (time.monotonic_ns(), 0, self._cpu())
+        self.overhead = 0.0
+        """Share of one core in the last interval of ``look``."""
+
+    def _cpu(self) -> float:
+        return float(hostfacts.own_cost()["cpu_seconds"]) + self.writer_seconds
+
+    def step(self, now_ns: int) -> None:
+        """Switch the kernel's statistics on or off as it is time."""
+        if self._refused:
+            return
+        if self._fd is None and now_ns >= self._next_ns:
+            try:
+                self._fd = bpfsys.enable_run_statistics()
+            except OSError as error:
+                self._refused = error.strerror or str(error)
+                return
+            self._since_ns = now_ns
+        elif self._fd is not None and not self._always and now_ns - self._since_ns >= WINDOW_NS:
+            self._stop(now_ns)
+
+    def _stop(self, now_ns: int) -> None:
+        assert self._fd is not None
+        os.close(self._fd)
+        self._fd = None
+        self._measured_ns += now_ns - self._since_ns
+        self._next_ns = now_ns + EVERY_NS - WINDOW_NS
+
+    def look(self, now_ns: int) -> float:
+        """Overhead since the last look, as a share of one core. BPF run time counts where it is measured all
+        the time."""
+        bpf_ns = sum(ns for ns, _ in self._run_times().values()) if self._always else 0
+        cpu = self._cpu()
+        then, bpf_then, cpu_then = self._last
+        if now_ns > then:
+            self.overhead = (bpf_ns - bpf_then + (cpu - cpu_then) * 1e9) / (now_ns - then)
+        self._last = (now_ns, bpf_ns, cpu)
+        return self.overhead
+
+    def describe(self) -> dict[str, Any]:
+        """For STATUS and CLOSING: CPU and memory of this process; of each BPF program ns and runs within
+        ``measured_ns`` of wall time, and the share of a core that makes (None: the kernel refuses to count)."""
+        now = time.monotonic_ns()
+        measured = self._measured_ns + (now - self._since_ns if self._fd is not None else 0)
+        times = self._run_times()
+        total = sum(ns for ns, _ in times.values())
+        told: dict[str, Any] = dict(hostfacts.own_cost())
+        told.update(
+            measured_ns=measured,
+            bpf_ns=total,
+            bpf_runs=sum(runs for _, runs in times.values()),
+            bpf_share=total / measured if measured and not self._refused else None,
+            programs={name: {"run_time_ns": ns, "run_cnt": runs} for name, (ns, runs) in times.items() if runs},
+            overhead=self.overhead,
+        )
+        if self._refused:
+            told["bpf_refused"] = self._refused
+        return told
+
+    def close(self) -> None:
+        """Let the kernel stop counting."""
+        if self._fd is not None:
+            with contextlib.suppress(OSError):
+                self._stop(time.monotonic_ns())
