@@ -134,6 +134,14 @@ class CollectorError(CaptureError):
     """The collector process failed or died."""
 
 
+class HostUnreachableError(CaptureError):
+    """The way to the host that is to be captured does not lead there."""
+
+
+class ConnectionLostError(CollectorError):
+    """The way to the captured host broke in the middle."""
+
+
 # ---------------------------------------------------------------- strategies (exit 5)
 class StrategyError(TracereplayError):
     """A strategy that cannot be used or broke its contract."""

@@ -22,6 +22,7 @@ app = typer.Typer(
 VERBS = {
     "doctor": "doctor",
     "capture": "capture",
+    "collector": "collector",
     "import": "import_",
     "info": "info",
     "validate": "validate",
