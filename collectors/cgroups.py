@@ -100,7 +100,7 @@ class CgroupTree:
         directory = self.mount.joinpath(*parts)
         if ".." in parts or not directory.is_dir():
             if path.startswith("/sys/fs/cgroup/") and Path(path).is_dir():
-                hint = "that is version 1; eBPF knows groups of version 2: the line of /proc/PID/cgroup that begins with 0::"
+                hint = "that is version 1; eBPF knows version 2: the line of /proc/PID/cgroup that begins with 0::"
             else:
                 hint = self._nearest("/".join(parts))
             raise CollectorError(f"there is no control group {path} under {mount}", hint)

@@ -28,7 +28,7 @@ RESTRICTED = (
     "stacks carry addresses without names"
 )
 
-_MARKER = re.compile(rb"(^|_)[se]?text(_start|_end)?$")
+_MARKER = re.compile(rb"(^|_)([se]|sinit|einit|exit|entry)?text(_start|_end)?$")
 """Labels of linker sections: they share the address of the section's first function."""
 _GENERATED = (b".", b"__pfx_", b"__cfi_", b"__pi_")
 
