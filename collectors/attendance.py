@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import time
 
 from collectors.errors import ReaderGoneError
 from collectors.output import Output
@@ -30,9 +31,13 @@ class StopRequest:
 
 class Attendance:
     """Watches the output's reader, and, when attended, standard input: lines of text, then the end of file that
-    asks for the end."""
+    asks for the end.
 
-    def __init__(self, output: Output, stop: StopRequest, *, attended: bool) -> None:
+    ``silence_s``: a link over which nothing comes (or to which nothing goes) for so long is dead, whatever its
+    sockets say; 0: no limit.
+    """
+
+    def __init__(self, output: Output, stop: StopRequest, *, attended: bool, silence_s: float = 0.0) -> None:
         self._output = output
         self._stop = stop
         self._poller = select.poll()
@@ -43,6 +48,10 @@ class Attendance:
             self._poller.register(output.fd, 0)
         if attended:
             self._poller.register(0, select.POLLIN)
+        self._silence_s = silence_s if attended else 0.0
+        self._heard = time.monotonic()
+        if self._silence_s:
+            output.stall_limit_s = self._silence_s
 
     def wait(self, ns: int) -> None:
         """Sleep for so long, or until the other side stirs. Raises ReaderGoneError."""
@@ -51,6 +60,9 @@ class Attendance:
                 raise ReaderGoneError("the reader closed the stream")
             if fd == 0:
                 self._input(events)
+                self._heard = time.monotonic()
+        if self._silence_s and time.monotonic() - self._heard > self._silence_s:
+            raise ReaderGoneError(f"nothing came over standard input for {self._silence_s:g} s")
 
     def _input(self, events: int) -> None:
         data = os.read(0, 4096) if events & select.POLLIN else b""

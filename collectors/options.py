@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from collectors import VERSION
 from collectors.tracepoints import GROUPS
 
 TRACERS = ("auto", "ebpf", "tracefs")
@@ -25,6 +26,8 @@ class Options:
     drain_ms: float = 10.0
     attended: bool = False
     """Stop when standard input ends and when the parent process dies."""
+    silence_s: float = 0.0
+    """Attended: stop also when nothing comes over standard input for so long (a dead link); 0: no limit."""
     raw_tap: bool = True
     """Tap page events raw where the kernel allows it (see programs.py)."""
     tracer: str = "auto"
@@ -116,6 +119,7 @@ def parser() -> argparse.ArgumentParser:
         prog="collectors", description="Record page-allocation and block events as raw frames."
     )
     add = made.add_argument
+    add("--version", action="version", version=f"tracereplay collector {VERSION}")
     default = Options()
     add("--events", type=_groups, default=list(default.groups), help=f"groups: {','.join(GROUPS)} (default page,bio)")
     add("--duration", type=float, metavar="SECONDS", help="stop after so long")
@@ -124,6 +128,7 @@ def parser() -> argparse.ArgumentParser:
     add("--raw", metavar="FILE", help="write frames to FILE (must not exist) instead of standard output")
     add("--no-raw-tap", action="store_true", help="page events through perf tracepoints only")
     add("--attended", action="store_true", help="stop when stdin ends and when the parent dies")
+    add("--silence-s", type=_at_least(0, float), default=0.0, metavar="SECONDS", help="stop when stdin is silent")
     add("--check", action="store_true", help="try what a capture needs, print the findings as JSON, end")
     add("--tracer", choices=TRACERS, default=default.tracer, help="auto: eBPF, else an instance of tracefs")
     add("--stacks", action="store_true", help="take kernel stacks of allocations and bio submissions")
@@ -152,6 +157,7 @@ def options_of(args: argparse.Namespace) -> Options:
         ring_mib=args.ring_mib,
         drain_ms=args.drain_ms,
         attended=args.attended,
+        silence_s=args.silence_s,
         raw_tap=not args.no_raw_tap,
         tracer=args.tracer,
         stacks=args.stacks,

@@ -66,7 +66,9 @@ class Session:
         loaded = self.loaded = LoadedProbes(plan, self._ring_mib(plan), geometry)
         self.drain = Drain(plan.rings, loaded.rings, self.output)
         self.cost = SelfCost(loaded.run_times, always=bool(self.options.max_overhead))
-        self.attendance = Attendance(self.output, self.stop, attended=self.options.attended)
+        self.attendance = Attendance(
+            self.output, self.stop, attended=self.options.attended, silence_s=self.options.silence_s
+        )
         try:
             loaded.add_online_cpus()
             loaded.attach()
