@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,10 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tracereplay.errors import TruncatedTraceError
-from tracereplay.trace.manifest import FileEntry, Manifest
+from tracereplay.trace.manifest import FileEntry, Manifest, part_number
 from tracereplay.trace.schema import TABLES
-
-_PART = re.compile(r"part-\d{6}\.parquet")
 
 
 @dataclass
@@ -77,15 +74,22 @@ def unreadable(path: Path, reason: object) -> TruncatedTraceError:
 def table_files(bundle: Path, manifest: Manifest) -> dict[str, list[PartFile]]:
     """Files of every table, in order: those of the manifest and finished ones that it does not list yet.
 
-    ``.tmp`` files are never among them. Tables without a file are absent.
+    ``.tmp`` files are never among them, nor are files that were dropped and then not removed. Tables without a
+    file are absent.
     """
     found: dict[str, list[PartFile]] = {}
     for name in TABLES:
         listed = {e.file: e for e in manifest.tables.get(name, [])}
         folder = bundle / name
         present = folder.iterdir() if folder.is_dir() else ()
-        on_disk = {f"{name}/{p.name}" for p in present if _PART.fullmatch(p.name)}
-        names = sorted(listed.keys() | on_disk)
+        floor = manifest.dropped_below.get(name, 0)
+        on_disk = {f"{name}/{p.name}" for p in present if _counts(p.name, floor)}
+        names = sorted(listed.keys() | on_disk, key=lambda f: (part_number(f) or 0, f))
         if names:
             found[name] = [PartFile(bundle / f, listed.get(f)) for f in names]
     return found
+
+
+def _counts(name: str, floor: int) -> bool:
+    number = part_number(name)
+    return number is not None and number >= floor

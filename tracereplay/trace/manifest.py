@@ -1,14 +1,18 @@
 """``manifest.json``: what a bundle is, and which finished files it holds.
 
 Layout: ``{"format", "schema", "complete", "metadata": {...}, "tables": {TABLE: [{"file", "rows", "bytes",
-"min", "max"}]}}``; ``min`` and ``max`` are those of the column the table is sorted by. It is always replaced
-as a whole.
+"min", "max"}]}, "dropped_below": {TABLE: n}}``; ``min`` and ``max`` are those of the column the table is sorted
+by. It is always replaced as a whole.
+
+``dropped_below`` is there only where files were dropped on purpose (flight recorder): files of the table with
+a smaller number that the manifest does not list are leftovers, not part of the trace.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +22,8 @@ from tracereplay.errors import (
     SchemaTooOldError,
     TraceFormatError,
     TraceNotFoundError,
+    TracereplayError,
+    UsageError,
 )
 from tracereplay.trace.metadata import TraceMetadata
 from tracereplay.trace.schema import BUNDLE_FORMAT, MIN_SCHEMA_VERSION, SCHEMA_VERSION
@@ -47,16 +53,34 @@ class Manifest:
     """The writer ended as it should. False: it still runs, was aborted, or died."""
     tables: dict[str, list[FileEntry]] = field(default_factory=dict)
     schema: int = SCHEMA_VERSION
+    dropped_below: dict[str, int] = field(default_factory=dict)
+    """Table -> number below which files that are not listed do not count."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, in the order in which they are written."""
+        dropped = {"dropped_below": dict(self.dropped_below)} if self.dropped_below else {}
         return {
             "format": BUNDLE_FORMAT,
             "schema": self.schema,
             "complete": self.complete,
             "metadata": self.metadata.to_json(),
             "tables": {name: [asdict(e) for e in entries] for name, entries in self.tables.items()},
+            **dropped,
         }
+
+
+_NUMBER = re.compile(r"part-(\d{6,})\.parquet")
+
+
+def part_name(table: str, number: int) -> str:
+    """Path inside the bundle of a table's file. Numbers grow beyond six digits where a recorder runs for long."""
+    return f"{table}/part-{number:06d}.parquet"
+
+
+def part_number(file: str) -> int | None:
+    """Number of a data file by its name or path; None for a name that is none."""
+    match = _NUMBER.fullmatch(file.rsplit("/", 1)[-1])
+    return None if match is None else int(match[1])
 
 
 def fsync_directory(path: Path) -> None:
@@ -151,12 +175,30 @@ def _parse(value: Any, path: Path) -> Manifest:
                 FileEntry(str(e["file"]), int(e["rows"]), int(e["bytes"]), _number(e.get("min")), _number(e.get("max")))
                 for e in entries
             ]
+        dropped = {str(name): int(number) for name, number in value.get("dropped_below", {}).items()}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise TraceFormatError(
             f"the file list in {path} is damaged: {error!r}", hint="restore the manifest from a copy"
         ) from None
-    return Manifest(metadata, bool(value.get("complete", False)), tables, version)
+    return Manifest(metadata, bool(value.get("complete", False)), tables, version, dropped)
 
 
 def _number(value: Any) -> int | None:
     return None if value is None else int(value)
+
+
+def refuse_stranger(path: Path) -> None:
+    """--force replaces a trace or an empty directory, and never anything else: UsageError."""
+    if path.is_dir() and not path.is_symlink():
+        if not list(path.iterdir()):
+            return
+        try:
+            read_manifest(path)
+        except TracereplayError:
+            pass
+        else:
+            return
+    raise UsageError(
+        f"{path} is not a trace; --force does not replace it",
+        hint="choose another path, or remove it yourself",
+    )

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from tracereplay.errors import StorageError
 from tracereplay.trace.columns import assemble
-from tracereplay.trace.manifest import FileEntry, fsync_directory
+from tracereplay.trace.manifest import FileEntry, fsync_directory, part_name
 from tracereplay.trace.schema import Table
 
 ROW_GROUP_ROWS = 1 << 20
@@ -48,7 +48,8 @@ class PartWriter:
     def __init__(self, bundle: Path, table: Table, number: int, row_group_rows: int) -> None:
         self.table = table
         self.bundle = bundle
-        self.name = f"{table.name}/part-{number:06d}.parquet"
+        self.number = number
+        self.name = part_name(table.name, number)
         self.path = bundle / f"{self.name}.tmp"
         self.rows = 0
         self.first: int | None = None
@@ -88,6 +89,11 @@ class PartWriter:
         self._parts, self._waiting = [], 0
 
     @property
+    def gathering(self) -> int:
+        """Rows that wait in memory for their row group to fill."""
+        return self._waiting
+
+    @property
     def bytes(self) -> int:
         """Bytes written so far, without the row group that gathers."""
         return 0 if self._sink is None else int(self._sink.tell())
@@ -98,7 +104,9 @@ class PartWriter:
         return 0 if self.first is None or self.last is None else self.last - self.first
 
     def _open(self) -> None:
-        self.path.parent.mkdir(exist_ok=True)
+        if not self.path.parent.is_dir():
+            self.path.parent.mkdir()
+            fsync_directory(self.bundle)
         self._sink = pa.OSFile(str(self.path), "wb")
         self._parquet = pq.ParquetWriter(self._sink, self.table.schema, **parquet_options(self.table))
 

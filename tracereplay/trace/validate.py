@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from tracereplay.errors import TraceError, ValidationError
 from tracereplay.trace.columns import conform, sort_bounds
 from tracereplay.trace.files import PartFile
+from tracereplay.trace.manifest import part_name, part_number
 from tracereplay.trace.reader import Trace
 from tracereplay.trace.rules import ERROR, NOTE, WARNING, Rule, row_rules
 from tracereplay.trace.schema import TABLES
@@ -116,6 +117,8 @@ def _check_bundle(trace: Trace, report: ValidationReport) -> None:
             continue
         if path.suffix == ".tmp":
             report.add(WARNING, "unfinished-file", str(relative), "left by a writer that died, never read")
+        elif relative.parts[0] in trace.manifest.dropped_below and part_number(path.name) is not None:
+            report.add(NOTE, "dropped-file", str(relative), "dropped from the trace and not yet removed, not read")
         else:
             report.add(NOTE, "foreign-file", str(relative), "not part of the trace, ignored")
     for name, entries in trace.manifest.tables.items():
@@ -144,7 +147,7 @@ def _check_table(trace: Trace, table: str, report: ValidationReport) -> None:
     rules = row_rules(table, trace.metadata)
     progress = _Progress(table)
     report.files += len(parts)
-    _check_numbers(table, parts, report)
+    _check_numbers(table, parts, trace.manifest.dropped_below.get(table, 0), report)
     for part in parts:
         where = f"{table}/{part.path.name}"
         if part.entry is None:
@@ -159,12 +162,11 @@ def _check_table(trace: Trace, table: str, report: ValidationReport) -> None:
         report.sound_files += len(report.errors) == before
 
 
-def _check_numbers(table: str, parts: list[PartFile], report: ValidationReport) -> None:
-    numbers = [int(p.path.stem.removeprefix("part-")) for p in parts if p.path.stem[5:].isdigit()]
-    missing = sorted(set(range(max(numbers, default=-1) + 1)) - set(numbers))
-    for number in missing:
-        where = f"{table}/part-{number:06d}.parquet"
-        report.add(ERROR, "file-missing", where, "missing, and later files of the table exist")
+def _check_numbers(table: str, parts: list[PartFile], floor: int, report: ValidationReport) -> None:
+    """Files are numbered without gaps, from the first one that was not dropped."""
+    numbers = {n for p in parts if (n := part_number(p.path.name)) is not None}
+    for number in sorted(set(range(floor, max(numbers, default=-1) + 1)) - numbers):
+        report.add(ERROR, "file-missing", part_name(table, number), "missing, and later files of the table exist")
 
 
 def _check_file(part: PartFile, where: str, rules: list[Rule], progress: _Progress, report: ValidationReport) -> None:

@@ -3,7 +3,7 @@
 At every instant the bundle on disk either is not there or opens. Its directory appears by one rename with a
 manifest in it; data files are written as ``part-NNNNNN.parquet.tmp``, flushed to disk, renamed, and only then
 listed in the manifest, which is replaced as a whole. A crash loses the files that were open, nothing else;
-readers ignore ``.tmp``.
+readers ignore ``.tmp``. Files that are dropped on purpose leave the manifest first and the disk after it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import contextlib
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -24,11 +24,16 @@ from tracereplay.errors import (
     OutputExistsError,
     StorageError,
     TraceError,
-    TracereplayError,
-    UsageError,
 )
 from tracereplay.trace.columns import conform, sort_bounds, table_named
-from tracereplay.trace.manifest import Manifest, fsync_directory, read_manifest, write_manifest
+from tracereplay.trace.manifest import (
+    FileEntry,
+    Manifest,
+    fsync_directory,
+    part_number,
+    refuse_stranger,
+    write_manifest,
+)
 from tracereplay.trace.metadata import TraceMetadata
 from tracereplay.trace.partwriter import ROW_GROUP_ROWS, PartWriter, storage
 from tracereplay.trace.schema import EVENT_TABLES, Table
@@ -36,6 +41,8 @@ from tracereplay.trace.schema import EVENT_TABLES, Table
 ROTATE_ROWS = 1 << 26
 ROTATE_BYTES = 256 << 20
 MIN_FREE_BYTES = 64 << 20
+BYTES_PER_ROW = 6.0
+"""Guess for rows that gather in memory while nothing of their table has been written."""
 
 
 class TraceWriter:
@@ -76,6 +83,9 @@ class TraceWriter:
         self._last: dict[str, int] = {}
         self._count: dict[str, int] = {}
         self._manifest = Manifest(metadata)
+        self._fresh: list[FileEntry] = []
+        self._density: dict[str, float] = {}
+        self._finished_bytes = 0
         self._replaced: Path | None = None
         self._refusal: StorageError | None = None
         self._begun = False
@@ -83,7 +93,7 @@ class TraceWriter:
         if self.path.is_symlink() or self.path.exists():
             if not force:
                 raise OutputExistsError(path)
-            _refuse_stranger(self.path)
+            refuse_stranger(self.path)
 
     # ------------------------------------------------------------ writing
     def write(self, table: str, batch: pa.RecordBatch | pa.Table) -> None:
@@ -96,10 +106,9 @@ class TraceWriter:
         if self._refusal is not None:
             raise self._refusal
         entry = table_named(table)
-        batches = batch.to_batches() if isinstance(batch, pa.Table) else [batch]
         ready = []
         last = self._last.get(table)
-        for part in batches:
+        for part in _batches(batch):
             if part.num_rows == 0:
                 continue
             columns = conform(entry, part)
@@ -157,11 +166,108 @@ class TraceWriter:
             )
             raise self._refusal
 
+    # ------------------------------------------------------------ size
+    @property
+    def finished_bytes(self) -> int:
+        """Bytes of the finished files that the trace holds."""
+        return self._finished_bytes
+
+    @property
+    def open_bytes(self) -> int:
+        """Bytes of the open files, written or (estimated) still gathering in memory."""
+        return sum(file.bytes for file in self._files.values()) + self.gathering_bytes
+
+    @property
+    def gathering_bytes(self) -> int:
+        """What the rows that gather in memory will take on disk: an estimate from the rows before them."""
+        return sum(int(f.gathering * self._density.get(n, BYTES_PER_ROW)) for n, f in self._files.items())
+
+    def files(self, table: str) -> list[FileEntry]:
+        """Finished files of a table that the trace holds."""
+        return list(self._manifest.tables.get(table, ()))
+
+    # ------------------------------------------------------------ dropping
+    def drop(self, files: Collection[str]) -> None:
+        """Take finished files out of the trace, then off the disk. Each must be the oldest of its table.
+
+        A crash in between leaves files that readers ignore. Raises StorageError.
+        """
+        self._check_running()
+        for table, entries in self._manifest.tables.items():
+            gone = [e.file for e in entries if e.file in files]
+            if gone != [e.file for e in entries[: len(gone)]]:
+                raise InvariantError(f"{table}: {gone} are not its oldest files")
+            self._manifest.tables[table] = entries[len(gone) :]
+            self._finished_bytes -= sum(e.bytes for e in entries[: len(gone)])
+            for file in gone:
+                self._raise_floor(file)
+        self._write_manifest()
+        self._unlink(files)
+
+    def replace(self, table: str, batch: pa.RecordBatch | pa.Table, files: Collection[str]) -> None:
+        """Put rows in place of some finished files of a table, as one new file at its end, or none.
+
+        The rows are held in memory. A crash leaves the table as it was, or as it is to be. Raises TraceError
+        for rows that do not fit, StorageError.
+        """
+        self._check_running()
+        entry = table_named(table)
+        ready = []
+        for part in _batches(batch):
+            columns = conform(entry, part)
+            if part.num_rows:
+                sort_bounds(entry, columns)
+                ready.append((columns, part.num_rows))
+        if table in self._files:
+            raise InvariantError(f"{table} is being written; rotate first")
+        before = self._manifest.tables.get(table, [])
+        gone = [e for e in before if e.file in files]
+        new: list[FileEntry] = []
+        if ready:
+            # The new file does not count before the manifest lists it.
+            self._begin()
+            self._manifest.dropped_below[table] = self._count.get(table, 0) + 1
+            self._write_manifest()
+            file = self._open(entry)
+            with self._dropping(table):
+                for columns, rows in ready:
+                    start = 0
+                    while start < rows:
+                        take = min(file.room, rows - start)
+                        file.add({n: c.slice(start, take) for n, c in columns.items()}, take)
+                        start += take
+                finished = file.close()
+            del self._files[table]
+            assert finished is not None
+            new.append(finished)
+        else:
+            self._manifest.dropped_below[table] = self._count.get(table, 0)
+        self._manifest.tables[table] = [e for e in before if e not in gone] + new
+        self._finished_bytes += sum(e.bytes for e in new) - sum(e.bytes for e in gone)
+        self._fresh = [e for e in self._fresh if e not in gone] + new
+        self._write_manifest()
+        self._unlink([e.file for e in gone])
+
+    def _raise_floor(self, file: str) -> None:
+        table = file.split("/")[0]
+        floor = (part_number(file) or 0) + 1
+        self._manifest.dropped_below[table] = max(self._manifest.dropped_below.get(table, 0), floor)
+
+    def _unlink(self, files: Collection[str]) -> None:
+        for file in files:
+            with storage(self.path / file):
+                (self.path / file).unlink(missing_ok=True)
+
     # ------------------------------------------------------------ ending
-    def rotate(self) -> None:
-        """Close the open files now: what was written so far survives a crash."""
+    def rotate(self) -> list[FileEntry]:
+        """Close the open files now: what was written so far survives a crash.
+
+        Returns every file finished since the last call, those that had reached their size included.
+        """
         self._check_running()
         self._close(list(self._files))
+        fresh, self._fresh = self._fresh, []
+        return fresh
 
     def finish(self) -> Path:
         """Close everything and mark the trace complete; its path."""
@@ -244,6 +350,9 @@ class TraceWriter:
             del self._files[name]
             if entry is not None:
                 self._manifest.tables.setdefault(name, []).append(entry)
+                self._fresh.append(entry)
+                self._finished_bytes += entry.bytes
+                self._density[name] = entry.bytes / entry.rows
                 closed = True
         if closed and manifest:
             self._write_manifest()
@@ -274,18 +383,5 @@ class TraceWriter:
             shutil.rmtree(self._replaced, ignore_errors=True)
 
 
-def _refuse_stranger(path: Path) -> None:
-    """--force replaces a trace or an empty directory, and never anything else."""
-    if path.is_dir() and not path.is_symlink():
-        if not list(path.iterdir()):
-            return
-        try:
-            read_manifest(path)
-        except TracereplayError:
-            pass
-        else:
-            return
-    raise UsageError(
-        f"{path} is not a trace; --force does not replace it",
-        hint="choose another path, or remove it yourself",
-    )
+def _batches(rows: pa.RecordBatch | pa.Table) -> list[pa.RecordBatch]:
+    return rows.to_batches() if isinstance(rows, pa.Table) else [rows]
