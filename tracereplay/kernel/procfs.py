@@ -62,6 +62,11 @@ def _row(
     )
 
 
+def one_row(source: str, name: str, value: int) -> SnapshotRow:
+    """A value of the whole host."""
+    return _row(source, name, value)
+
+
 def _counts(words: list[str]) -> list[int]:
     """Numbers of a line; empty when one of its words is no number."""
     if not words or len(words) > _ORDERS or not all(_NUMBER.fullmatch(w) for w in words):

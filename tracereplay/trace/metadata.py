@@ -47,6 +47,9 @@ class TraceMetadata:
     """What the recorder itself counted as lost, for comparison with the ``loss`` table: ``by_class`` {class:
     n}.
     """
+    unseen: dict[str, Any] = field(default_factory=dict)
+    """Pages allocated without an event, reckoned at the end of a capture (``tracereplay.trace.unseen``); empty: not
+    reckoned."""
     self_cost: dict[str, Any] = field(default_factory=dict)
     """What recording cost: CPU seconds, peak memory, ns per event."""
     notes: list[str] = field(default_factory=list)

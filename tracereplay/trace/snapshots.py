@@ -10,8 +10,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from tracereplay.errors import TraceError
-from tracereplay.kernel.procfs import PROC_PARSERS, SnapshotRow
+from tracereplay.errors import ImportFormatError, TraceError
+from tracereplay.kernel.procfs import PROC_PARSERS, SnapshotRow, one_row
 from tracereplay.trace.reader import Trace
 from tracereplay.trace.schema import SNAPSHOT_PHASES, SNAPSHOTS
 
@@ -26,6 +26,25 @@ def snapshot_rows(texts: Mapping[str, str]) -> list[SnapshotRow]:
         if name in texts:
             rows += parse(texts[name])
     return rows
+
+
+def snapshot_of(message: Mapping[str, Any]) -> tuple[list[SnapshotRow], dict[str, str]]:
+    """Rows of a collector's SNAPSHOT frame (docs/capture.md), and by file name why it gave none.
+
+    A text that cannot be parsed costs that file only. When a file was read is a row of source ``read_ns``.
+    """
+    rows: list[SnapshotRow] = []
+    problems = {str(name): str(reason) for name, reason in dict(message.get("errors", {})).items()}
+    read_ns = message.get("read_ns", {})
+    for name, text in dict(message.get("files", {})).items():
+        try:
+            rows += snapshot_rows({name: text})
+        except ImportFormatError as error:
+            problems[name] = error.message
+            continue
+        if isinstance(read_ns.get(name), int):
+            rows.append(one_row("read_ns", name, read_ns[name]))
+    return rows, problems
 
 
 def snapshot_batch(rows: Sequence[SnapshotRow], ts_ns: int | None, phase: str) -> pa.RecordBatch:
@@ -68,9 +87,10 @@ class ZoneFacts:
     """Free blocks by order, from /proc/buddyinfo; empty when it was not recorded."""
 
 
-def zones(trace: Trace, phase: str = "start") -> list[ZoneFacts]:
-    """Populated zones of the first snapshot of a phase, ascending by node and first frame."""
-    rows = _rows_of(trace, phase)
+def zones(trace: Trace, phase: str = "start", ts_ns: int | None = None) -> list[ZoneFacts]:
+    """Populated zones of the snapshot taken at ``ts_ns`` (see ``snapshot_times``), else of the first snapshot of
+    a phase, of ``end`` the last; ascending by node and first frame."""
+    rows = _rows_of(trace, phase, ts_ns, "zoneinfo", "buddyinfo")
     zone_values: dict[tuple[int, str], dict[str, int]] = {}
     pcp_values: dict[tuple[int, str], dict[str, dict[int, int]]] = {}
     blocks: dict[tuple[int, str], dict[int, int]] = {}
@@ -111,14 +131,21 @@ def zones(trace: Trace, phase: str = "start") -> list[ZoneFacts]:
     return sorted(found, key=lambda z: (z.node, z.start_pfn or 0))
 
 
-def vmstat(trace: Trace, phase: str) -> dict[str, int]:
-    """Counters of /proc/vmstat: the last snapshot of phase ``end``, the first of others; empty if none."""
-    return {r["name"]: r["value"] for r in _rows_of(trace, phase) if r["source"] == "vmstat"}
+def vmstat(trace: Trace, phase: str, ts_ns: int | None = None) -> dict[str, int]:
+    """Counters of /proc/vmstat: of the snapshot at ``ts_ns``, else of the last one of phase ``end``, the first of
+    others; empty if none."""
+    return {r["name"]: r["value"] for r in _rows_of(trace, phase, ts_ns, "vmstat")}
 
 
 def directmap_kib(trace: Trace, phase: str = "start") -> dict[str, int]:
     """``DirectMap4k``, ``DirectMap2M``, ``DirectMap1G`` in KiB; empty where they were not recorded."""
-    return {r["name"]: r["value"] for r in _rows_of(trace, phase) if r["source"] == "directmap"}
+    return {r["name"]: r["value"] for r in _rows_of(trace, phase, None, "directmap")}
+
+
+def pageblock_order(trace: Trace) -> int | None:
+    """Order of a pageblock, from pagetypeinfo; None where that was not readable."""
+    found = [r["value"] for r in _rows_of(trace, "start", None, "pagetypeinfo") if r["name"] == "pageblock_order"]
+    return found[0] if found else None
 
 
 def snapshot_span(trace: Trace) -> tuple[int, int] | None:
@@ -126,19 +153,51 @@ def snapshot_span(trace: Trace) -> tuple[int, int] | None:
     return trace.bounds("snapshots", "ts_ns")
 
 
-def _rows_of(trace: Trace, phase: str) -> list[dict[str, Any]]:
-    """Rows of one snapshot: of a phase with several, the first, or for ``end`` the last."""
-    found: list[dict[str, Any]] = []
-    times: list[int | None] = []
-    for batch in trace.batches("snapshots"):
-        rows = [r for r in batch.to_pylist() if r["phase"] == phase]
-        found += rows
-        times += [r["ts_ns"] for r in rows]
-    known = [t for t in times if t is not None]
-    if not known:
-        return found
-    chosen = max(known) if phase == "end" else min(known)
-    return [r for r in found if r["ts_ns"] is None or r["ts_ns"] == chosen]
+def snapshot_times(trace: Trace) -> list[tuple[int | None, str]]:
+    """(ts_ns, phase) of every snapshot in time order; foreign ones without a time in the order of phases."""
+    found: dict[tuple[int | None, str], None] = {}
+    for batch in trace.batches("snapshots", ["ts_ns", "phase"]):
+        pairs = pa.Table.from_batches([batch]).group_by(["ts_ns", "phase"]).aggregate([])
+        found.update(dict.fromkeys(zip(*(c.to_pylist() for c in pairs.columns), strict=True)))
+    return sorted(found, key=lambda f: (f[0] is not None, f[0] or 0, SNAPSHOT_PHASES.index(f[1])))
+
+
+def vmstat_readings(trace: Trace) -> list[tuple[int | None, dict[str, int]]]:
+    """(time, counters) of every reading of /proc/vmstat in time order; the time is that of the reading itself
+    where the capture noted it, else that of the snapshot, and None in foreign ones."""
+    import polars as pl
+
+    rows = (
+        trace.snapshots.filter(
+            (pl.col("source") == "vmstat") | ((pl.col("source") == "read_ns") & (pl.col("name") == "vmstat"))
+        )
+        .select("ts_ns", "phase", "source", "name", "value")
+        .collect()
+    )
+    found: dict[tuple[int | None, str], tuple[list[int], dict[str, int]]] = {}
+    for ts_ns, phase, source, name, value in rows.iter_rows():
+        times, counters = found.setdefault((ts_ns, phase), ([], {}))
+        if source == "read_ns":
+            times.append(value)
+        else:
+            counters[name] = value
+    readings = [(times[0] if times else ts_ns, counters) for (ts_ns, _), (times, counters) in found.items() if counters]
+    return sorted(readings, key=lambda r: (r[0] is not None, r[0] or 0))
+
+
+def _rows_of(trace: Trace, phase: str, ts_ns: int | None, *sources: str) -> list[dict[str, Any]]:
+    """Rows of some sources of one snapshot: that of a time, else of a phase the first, or for ``end`` the last."""
+    import polars as pl
+
+    wanted = trace.snapshots.filter(pl.col("source").is_in(sources))
+    if ts_ns is not None:
+        return wanted.filter(pl.col("ts_ns") == ts_ns).collect().to_dicts()
+    frame = wanted.filter(pl.col("phase") == phase).collect()
+    times = frame["ts_ns"]
+    chosen = times.max() if phase == "end" else times.min()
+    if chosen is not None:
+        frame = frame.filter(pl.col("ts_ns").is_null() | (pl.col("ts_ns") == chosen))
+    return frame.to_dicts()
 
 
 def snapshot_problems(trace: Trace) -> list[str]:
