@@ -1,0 +1,293 @@
+"""From the raw pages of a tracefs instance to the same records that the eBPF rings carry.
+
+What comes out has the layouts of hello's ``rings``, CPU by CPU in time order with running numbers, so that
+:class:`~tracereplay.trace.decode.RingDecoder` merges and counts it like any other. Loss is different: an instance has
+one buffer per CPU for all events, and the kernel says how many it overwrote but not which. So losses are booked here,
+under table ``all``, between the last event before the gap and the first one behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tracereplay.errors import CollectorError
+from tracereplay.trace.decode import Array, Loss, RingLayout
+from tracereplay.trace.frames import FLUSH_BYTES, FLUSH_NS, Bytes, SlabKey
+from tracereplay.trace.ftrace_fields import EventRules, event_fields
+from tracereplay.trace.ftrace_pages import Events, PageLayout, Pages, event_window, gather_pages, read_events
+
+TABLE = "all"
+SCAN_CPU = 65535
+"""The tasks found in /proc come as records of this CPU."""
+NEWTASK = "task:task_newtask"
+CLONE_THREAD = 0x10000
+"""include/uapi/linux/sched.h: the new task belongs to the process of the one that made it."""
+
+
+@dataclass(slots=True)
+class _Cpu:
+    """What is known of one CPU's buffer."""
+
+    last_ns: int | None = None
+    seen: int = 0
+    lost: int = 0
+    """Overwritten, by the gaps that are booked."""
+    refused: int = 0
+    """Refused for lack of space, as the kernel counted by the last look."""
+    looked_ns: int | None = None
+    open: tuple[int | None, int] | None = None
+    """A gap whose end has not come yet: its begin and number (0: not said)."""
+    unsaid: list[tuple[int | None, int | None]] = field(default_factory=list)
+    """Gaps (begin, end) for which the pages do not say how many."""
+
+
+class FtraceDecoder:
+    """Takes FTRACE frames, gives slabs of records for the ring decoders, and rows of ``loss``."""
+
+    def __init__(self, hello: Mapping[str, Any], layouts: Sequence[RingLayout]) -> None:
+        """Raises CollectorError for a hello whose formats cannot be read."""
+        if hello["byteorder"] != "little":
+            raise CollectorError("ring-buffer pages of a big-endian host cannot be read", hint="capture it with eBPF")
+        try:
+            self._layout = PageLayout.from_header_page(hello["ftrace"]["header_page"])
+            probes = list(hello["probes"])
+            self._rules = [
+                EventRules(probe, kind, layouts[probe["ring"]])
+                for kind, probe in enumerate(probes)
+                if probe.get("attached") and probe.get("id") is not None
+            ]
+            self._clone_flags = _clone_flags(probes)
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise CollectorError(f"the collector's hello is damaged: {error!r}") from None
+        self._layouts = list(layouts)
+        self._task_ring = next(i for i, layout in enumerate(layouts) if layout.table == "tasks")
+        self._scan_kind = next((k for k, p in enumerate(probes) if p["group"] == "task"), 0)
+        self.losses: list[Loss] = []
+        """Gaps found since the caller last emptied the list."""
+        self.notes: list[str] = []
+        """What does not add up at the end."""
+        self.watermark_ns = 0
+        """Every event with a smaller time has been fed."""
+        self._since_ns = 0
+        self._bytes = 0
+        self._payloads: dict[int, list[Any]] = {}
+        self._cpus: dict[int, _Cpu] = {}
+        self._numbers: dict[tuple[int, int], int] = {}
+        """(CPU, kind) -> records made."""
+        self._tgids: dict[int, int] = {}
+        self._extra: dict[SlabKey, list[Array]] = {}
+
+    # ------------------------------------------------------------ intake
+    def feed(self, cpu: int, payload: Any, floor_ns: int) -> bool:
+        """Take the pages of a frame. ``floor_ns``: every event of any CPU with a smaller time came before. Whether
+        enough has gathered to be taken.
+        """
+        self.watermark_ns = max(self.watermark_ns, floor_ns)
+        if not self._bytes:
+            self._since_ns = floor_ns
+        self._payloads.setdefault(cpu, []).append(payload)
+        self._bytes += len(payload)
+        return self._bytes >= FLUSH_BYTES or floor_ns - self._since_ns >= FLUSH_NS
+
+    def tasks(self, rows: Sequence[Sequence[Any]], ts_ns: int) -> None:
+        """Names found in /proc at a time: [pid, tgid, comm] each."""
+        layout = self._layouts[self._task_ring]
+        out: Array = np.zeros(len(rows), layout.dtype)
+        out["header"] = layout.record_bytes
+        out["ts"] = ts_ns
+        out["kind"] = self._scan_kind
+        out["pid"] = [int(row[0]) for row in rows]
+        out["tgid"] = [int(row[1]) for row in rows]
+        out["comm"] = [str(row[2]).encode()[:15] for row in rows]
+        self._tgids.update((int(row[0]), int(row[1])) for row in rows)
+        self._number(SCAN_CPU, out)
+        self._extra.setdefault((self._task_ring, SCAN_CPU), []).append(out)
+
+    def take(self) -> dict[SlabKey, Bytes]:
+        """Records of everything fed so far, per (ring, CPU)."""
+        payloads, self._payloads = self._payloads, {}
+        self._bytes = 0
+        slabs: dict[SlabKey, list[Array]] = self._extra
+        self._extra = {}
+        cpus = sorted(payloads)
+        parts = [part for cpu in cpus for part in payloads[cpu]]
+        if parts:
+            pages = gather_pages(self._layout, parts)
+            events = read_events(pages)
+            size = self._layout.page_bytes
+            counts = [sum(-(-len(part) // size) for part in payloads[cpu]) for cpu in cpus]
+            ends = np.cumsum(counts)
+            cuts = np.searchsorted(events.page, ends)
+            for cpu, first, page_end, begin, end in zip(
+                cpus, (ends - counts).tolist(), ends.tolist(), [0, *cuts[:-1].tolist()], cuts.tolist(), strict=True
+            ):
+                self._gaps(cpu, pages, events, slice(first, page_end), slice(begin, end))
+            for key, records in self._records(pages, events, cpus, cuts.tolist()):
+                slabs.setdefault(key, []).append(records)
+        return {key: np.concatenate(found).view(np.uint8) for key, found in slabs.items()}
+
+    # ------------------------------------------------------------ records
+    def _records(self, pages: Pages, events: Events, cpus: Sequence[int], cuts: Sequence[int]) -> Any:
+        """((ring, CPU), records), in time order for each."""
+        ids = pages.words[events.at].astype(np.int64) & 0xFFFF
+        by_ring: dict[int, list[tuple[Array, Array]]] = {}
+        known = 0
+        for rules in self._rules:
+            rows = np.flatnonzero(ids == rules.id)
+            known += len(rows)
+            if not len(rows):
+                continue
+            if (events.size[rows] < rules.size).any():
+                raise CollectorError(f"an event {rules.event} is shorter than its format says")
+            found = event_window(pages, rules.dtype)[events.at[rows]]
+            made = rules.records(found, events.ts[rows])
+            by_ring.setdefault(rules.ring, []).append((rows, made))
+        if known < len(ids):
+            strange = ids[~np.isin(ids, [r.id for r in self._rules])]
+            raise CollectorError(
+                f"the tracefs instance holds events of id {int(strange[0])}, which hello does not name"
+            )
+        for ring, parts in by_ring.items():
+            rows = np.concatenate([p[0] for p in parts])
+            records = np.concatenate([p[1] for p in parts])
+            if len(parts) > 1:
+                order = np.argsort(rows, kind="stable")
+                rows, records = rows[order], records[order]
+            if ring == self._task_ring:
+                self._name_processes(pages, events, rows, records)
+            ends = np.searchsorted(rows, cuts).tolist()
+            for cpu, begin, end in zip(cpus, [0, *ends[:-1]], ends, strict=True):
+                if end > begin:
+                    self._number(cpu, records[begin:end])
+                    yield (ring, cpu), records[begin:end]
+
+    def _number(self, cpu: int, records: Array) -> None:
+        """Running numbers for each kind of event: the loss is booked here, so there are no gaps in them."""
+        kinds = np.ascontiguousarray(records["kind"])
+        for kind in np.unique(kinds).tolist():
+            rows = np.flatnonzero(kinds == kind)
+            first = self._numbers.get((cpu, kind), 0)
+            records["seq"][rows] = (first + np.arange(len(rows))) & 0xFFFFFFFF
+            self._numbers[cpu, kind] = first + len(rows)
+
+    def _name_processes(self, pages: Pages, events: Events, rows: Array, records: Array) -> None:
+        """Fill ``tgid``: a new task is its own process unless it is a thread of the one that made it."""
+        new_kind = self._clone_flags[0] if self._clone_flags else -1
+        for index in np.argsort(records["ts"], kind="stable").tolist():
+            record = records[index]
+            pid = int(record["pid"])
+            if record["kind"] == new_kind and self._clone_flags:
+                data = pages.words[int(events.at[rows[index]]) :].view(np.uint8)
+                _, flags_at, maker_at = self._clone_flags
+                flags = int(data[flags_at : flags_at + 4].view(np.uint32)[0])
+                maker = int(data[maker_at : maker_at + 4].view(np.uint32)[0])
+                self._tgids[pid] = self._tgids.get(maker, 0) if flags & CLONE_THREAD else pid
+            record["tgid"] = self._tgids.get(pid, 0)
+
+    # ------------------------------------------------------------ loss
+    def _gaps(self, cpu: int, pages: Pages, events: Events, span: slice, rows: slice) -> None:
+        """Book what the kernel overwrote before some of a CPU's pages, and advance what is known of the CPU."""
+        state = self._cpus.setdefault(cpu, _Cpu())
+        ts = events.ts[rows]
+        if state.open is not None and len(ts):
+            begin, n = state.open
+            state.open = None
+            self._gap(cpu, state, begin, int(ts[0]), n)
+        flagged = np.flatnonzero(pages.missed[span]) + span.start
+        for page in flagged.tolist():
+            at = int(np.searchsorted(events.page[rows], page))
+            begin = int(ts[at - 1]) if at else state.last_ns
+            n = int(pages.lost[page])
+            if at < len(ts):
+                self._gap(cpu, state, begin, int(ts[at]), n)
+            else:
+                state.open = (begin, n)
+        state.seen += len(ts)
+        if len(ts):
+            state.last_ns = int(ts[-1])
+
+    def _gap(self, cpu: int, state: _Cpu, begin: int | None, end: int | None, n: int) -> None:
+        if n:
+            state.lost += n
+            self.losses.append(Loss(TABLE, cpu, begin, end, n, "overwritten"))
+        else:
+            state.unsaid.append((begin, end))
+
+    def counted(self, stats: Mapping[str, Mapping[str, int]], now_ns: int, *, drained: Sequence[str] = ()) -> None:
+        """Take the kernel's counters per CPU (per_cpu/cpuN/stats). For the CPUs in ``drained`` all that was overwritten
+        by then lies before the pages fed so far: that says how many a page did not have room to say.
+        """
+        for text, counters in stats.items():
+            cpu = int(text)
+            state = self._cpus.setdefault(cpu, _Cpu())
+            refused = int(counters.get("dropped events", 0)) + int(counters.get("commit overrun", 0))
+            if refused > state.refused:
+                n = refused - state.refused
+                self.losses.append(Loss(TABLE, cpu, state.looked_ns, now_ns, n, "ring_full"))
+                state.refused = refused
+            state.looked_ns = now_ns
+            if text in drained and state.unsaid:
+                self._settle(cpu, state, int(counters["overrun"]))
+
+    def _settle(self, cpu: int, state: _Cpu, overrun: int) -> None:
+        """Give the gaps of unknown size what the counter has beyond those of known size; several become one row, from
+        the first one's begin to the last one's end."""
+        rest = overrun - state.lost
+        gaps, state.unsaid = state.unsaid, []
+        if rest <= 0:
+            self.notes.append(f"CPU {cpu}: {len(gaps)} gaps, but the kernel counts {overrun} overwritten events in all")
+            return
+        self._gap(cpu, state, gaps[0][0], gaps[-1][1], rest)
+
+    def close(self, stats: Mapping[str, Mapping[str, int]], stopped_ns: int) -> None:
+        """Compare with the kernel's last counters, of the stopped and drained instance, and book what is left.
+
+        All that was fed must have been taken.
+        """
+        for text, counters in stats.items():
+            cpu = int(text)
+            state = self._cpus.setdefault(cpu, _Cpu())
+            if state.open is not None:
+                begin, n = state.open
+                state.open = None
+                self._gap(cpu, state, begin, stopped_ns, n)
+            overrun = int(counters["overrun"])
+            if state.unsaid:
+                self._settle(cpu, state, overrun)
+            if overrun > state.lost:
+                self._gap(cpu, state, state.last_ns, stopped_ns, overrun - state.lost)
+            elif overrun < state.lost:
+                self.notes.append(f"CPU {cpu}: pages tell of {state.lost} overwritten events, the counter of {overrun}")
+            missing = int(counters["read events"]) + int(counters["entries"]) - state.seen
+            if missing > 0:
+                self.losses.append(Loss(TABLE, cpu, state.last_ns, stopped_ns, missing, "reader"))
+            elif missing < 0:
+                self.notes.append(f"CPU {cpu}: {state.seen} events came, the kernel counts {missing + state.seen} read")
+        self.counted(stats, stopped_ns)
+
+    def totals(self) -> dict[str, int]:
+        """``seen`` and ``lost`` (overwritten or refused) over all CPUs so far."""
+        cpus = self._cpus.values()
+        return {"seen": sum(c.seen for c in cpus), "lost": sum(c.lost + c.refused for c in cpus)}
+
+
+def kernel_losses(stats: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
+    """Loss by class as the kernel counted it, for comparison with the ``loss`` table."""
+    counts = {
+        "overwritten": sum(int(c["overrun"]) for c in stats.values()),
+        "ring_full": sum(int(c.get("dropped events", 0)) + int(c.get("commit overrun", 0)) for c in stats.values()),
+    }
+    return {name: n for name, n in counts.items() if n}
+
+
+def _clone_flags(probes: Sequence[Mapping[str, Any]]) -> tuple[int, int, int] | None:
+    """(kind, offset of clone_flags, offset of the maker's pid) of the event of new tasks; None without it."""
+    for kind, probe in enumerate(probes):
+        if probe["event"] == NEWTASK and probe.get("attached"):
+            fields = event_fields(probe["format"])
+            return kind, fields["clone_flags"].offset, fields["common_pid"].offset
+    return None
