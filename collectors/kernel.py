@@ -305,4 +305,4 @@ def describe_lanes(plan: Plan, missing: Mapping[str, str]) -> list[dict[str, Any
 
 def describe_rings(plan: Plan, sizes: Sequence[int]) -> list[dict[str, Any]]:
     """Hello's record layouts."""
-    return [dict(ring.describe(), bytes_per_cpu=size) for ring, size in zip(plan.rings, sizes)]
+    return [dict(ring.describe(), bytes_per_cpu=sizes[index]) for index, ring in enumerate(plan.rings)]

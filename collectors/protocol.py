@@ -24,8 +24,8 @@ offset type meaning
 Header integers are little-endian. A BATCH payload is a byte range of a ring as the kernel laid it out:
 records of one size per ring, each preceded by the kernel's 8-byte header (u32 length and flag bits, u32
 private), in the byte order of the host (hello ``byteorder``). HELLO, SNAPSHOT, STATUS, SYMBOLS, CGROUPS,
-CLOSING and ERROR carry one UTF-8 JSON object. A stream ends with CLOSING (clean end, accounting inside) or ERROR; anything
-else is a broken stream.
+CLOSING and ERROR carry one UTF-8 JSON object. A stream ends with CLOSING (clean end, accounting inside) or
+ERROR; anything else is a broken stream.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tracereplay.cli.app import app
-from tracereplay.cli.capture import seconds
+from tracereplay.cli.units import seconds
 from tracereplay.errors import BccUnavailableError, CollectorError, PrivilegeError, UsageError
 from tracereplay.trace import collector_process, hostcheck
 from tracereplay.trace.collector_process import SYSTEM_PYTHON_ENV, CollectorProcess, collector_command

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,36 +9,53 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tracereplay.cli.console import note, warn
-from tracereplay.errors import UsageError
+from tracereplay.cli.units import mask, seconds, size
 
 if TYPE_CHECKING:
     from tracereplay.trace.recording import CaptureSummary, Progress
 
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)?")
-
-
-def seconds(text: str) -> float:
-    """Seconds of ``500ms``, ``10s``, ``2m``, ``1.5h`` or a plain number. Raises UsageError for anything
-    else.
-    """
-    match = _DURATION.fullmatch(text.strip())
-    if match is None or float(match[1]) == 0:
-        raise UsageError(f"no duration: {text!r}", hint="for example 500ms, 10s, 2m, 1h")
-    return float(match[1]) * _UNITS[match[2] or "s"]
-
 
 def run(
-    out: Annotated[Path, typer.Argument(help="Directory of the new trace.")],
+    out: Annotated[Path, typer.Argument(help="Directory of the new trace; with --raw: the new file.")],
     command: Annotated[
         list[str] | None, typer.Argument(help="After --: capture while this command runs.", show_default=False)
     ] = None,
     duration: Annotated[
         str | None, typer.Option(help="Stop after so long: 500ms, 10s, 2m. Default: at Ctrl-C.", show_default=False)
     ] = None,
-    events: Annotated[str, typer.Option(help="Groups of events: page, bio, buddy.")] = "page,bio",
-    ring_mib: Annotated[float, typer.Option(help="Ring buffer per CPU, in MiB.")] = 16.0,
+    events: Annotated[str, typer.Option(help="Groups: page, buddy, reclaim, bio, bulk.")] = "page,bio",
+    stacks: Annotated[bool, typer.Option("--stacks", help="Take kernel stacks of allocations and bios.")] = False,
+    stack_sample: Annotated[int, typer.Option(help="A stack for one event in so many.")] = 1,
+    stack_every: Annotated[
+        str, typer.Option(help="At most one stack in so long for a task, order and gfp mask.")
+    ] = "0s",
+    via: Annotated[str, typer.Option(help='Capture another host: --via "ssh root@host".', show_default=False)] = "",
+    raw: Annotated[bool, typer.Option("--raw", help="Keep raw frames in one file, to import later.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an older trace.")] = False,
+    pid: Annotated[list[int] | None, typer.Option(help="Only this thread.")] = None,
+    tgid: Annotated[list[int] | None, typer.Option(help="Only this process.")] = None,
+    comm: Annotated[list[str] | None, typer.Option(help="Only tasks of this name.")] = None,
+    cgroup: Annotated[list[str] | None, typer.Option(help="Only tasks in this cgroup (v2) or below.")] = None,
+    device: Annotated[list[str] | None, typer.Option(help="Only this block device.")] = None,
+    order: Annotated[list[int] | None, typer.Option(help="Only blocks of this order.")] = None,
+    gfp: Annotated[str, typer.Option(help="Only allocations with all these gfp bits, e.g. 0x100.")] = "0",
+    min_size: Annotated[str, typer.Option(help="Only blocks of pages and bios at least so large.")] = "0",
+    max_overhead: Annotated[float, typer.Option(help="Share of a core; beyond it, shed load. 0: no limit.")] = 0.0,
+    max_rate: Annotated[float, typer.Option(help="Events per second; beyond it, shed load. 0: no limit.")] = 0.0,
+    ring_mib: Annotated[float, typer.Option(help="Ring buffer per CPU, in MiB.")] = 16.0,
+    snapshot_every: Annotated[str, typer.Option(help="State of the allocator, so often; 0: at start and end.")] = "10s",
+    page_map: Annotated[bool, typer.Option(help="Record what every page frame is used for.")] = True,
+    tracer: Annotated[str, typer.Option(help="auto, ebpf or tracefs.")] = "auto",
+    ring: Annotated[
+        str | None,
+        typer.Option(help="Flight recorder: keep the last so long, e.g. 10m.", show_default=False),
+    ] = None,
+    freeze_on: Annotated[list[str] | None, typer.Option(help="End at alloc_failed or extfrag=RATE.")] = None,
+    freeze_after: Annotated[str, typer.Option(help="Go on so long after that.")] = "5s",
+    max_size: Annotated[str, typer.Option(help="End before the trace is larger.")] = "0",
+    min_free_disk: Annotated[str, typer.Option(help="End before the disk has less free.")] = "64MiB",
+    rotate_size: Annotated[str, typer.Option(help="Begin a new file at this size.")] = "256MiB",
+    rotate_time: Annotated[str, typer.Option(help="Begin new files so often.")] = "60s",
 ) -> None:
     """Record page-allocation and block-I/O events of this host into a trace.
 
@@ -58,6 +74,31 @@ def run(
         ring_mib=ring_mib,
         command=tuple(command or ()),
         force=force,
+        tracer=tracer,
+        stacks=stacks,
+        stack_sample=stack_sample,
+        stack_every_s=seconds(stack_every, zero=True),
+        pids=tuple(pid or ()),
+        tgids=tuple(tgid or ()),
+        comms=tuple(comm or ()),
+        cgroups=tuple(cgroup or ()),
+        devices=tuple(device or ()),
+        orders=tuple(order or ()),
+        gfp=mask(gfp),
+        min_bytes=size(min_size),
+        snapshot_every_s=seconds(snapshot_every, zero=True),
+        page_map=page_map,
+        max_overhead=max_overhead,
+        max_rate=max_rate,
+        rotate_s=seconds(rotate_time),
+        rotate_bytes=size(rotate_size),
+        max_bytes=size(max_size),
+        min_free_bytes=size(min_free_disk),
+        flight_s=0.0 if ring is None else seconds(ring),
+        freeze_on=tuple(freeze_on or ()),
+        freeze_after_s=seconds(freeze_after, zero=True),
+        via=via,
+        raw=raw,
     )
     line = _ProgressLine()
     try:

@@ -24,17 +24,21 @@ from tracereplay.trace.metadata import TraceMetadata
 from tracereplay.trace.recording import CaptureSummary, Progress, Recording
 from tracereplay.trace.writer import TraceWriter
 
-EVENT_GROUPS = ("page", "bio", "buddy")
-"""Groups of tracepoints: page (mm_page_alloc, mm_page_free), bio (block layer), buddy (behind the per-CPU
-lists)."""
+EVENT_GROUPS = ("page", "buddy", "reclaim", "bio", "bulk")
+"""Groups of events: page (mm_page_alloc, mm_page_free), buddy (behind the per-CPU lists), reclaim (compaction,
+reclaim, kswapd), bio (block layer), bulk (calls of the bulk allocator, where kprobes or fentry exist)."""
 DEFAULT_GROUPS = ("page", "bio")
-ROTATE_NS = 60_000_000_000
+TRACERS = ("auto", "ebpf", "tracefs")
+ROTATE_S = 60.0
 """Files are closed at least once a minute of trace time: what a crash can cost."""
+ROTATE_BYTES = 256 << 20
+MIN_FREE_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class CaptureOptions:
-    """What to record, and for how long."""
+    """What to record, for how long, and how much it may cost. Empty filters let everything pass; values of one
+    filter are alternatives, different filters must all hold."""
 
     groups: tuple[str, ...] = DEFAULT_GROUPS
     duration_s: float | None = None
@@ -44,6 +48,47 @@ class CaptureOptions:
     command: tuple[str, ...] = ()
     """Run while capturing; its end ends the capture."""
     force: bool = False
+    tracer: str = "auto"
+    """``auto``: eBPF where the host allows it, else an instance of tracefs."""
+    stacks: bool = False
+    """Take kernel stacks of allocations and bio submissions."""
+    stack_sample: int = 1
+    """Of so many events on a CPU, one gets its stack."""
+    stack_every_s: float = 0.0
+    """A task's events of one order and gfp mask get a stack at most once in so long."""
+    pids: tuple[int, ...] = ()
+    """Thread ids."""
+    tgids: tuple[int, ...] = ()
+    comms: tuple[str, ...] = ()
+    cgroups: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()
+    orders: tuple[int, ...] = ()
+    gfp: int = 0
+    """Bits that an allocation's mask must have."""
+    min_bytes: int = 0
+    snapshot_every_s: float = 10.0
+    """0: at start and end only."""
+    page_map: bool = True
+    max_overhead: float = 0.0
+    """Share of one core; beyond it load is shed. 0: no limit."""
+    max_rate: float = 0.0
+    """Recorded events per second; beyond it load is shed. 0: no limit."""
+    rotate_s: float = ROTATE_S
+    rotate_bytes: int = ROTATE_BYTES
+    max_bytes: int = 0
+    """The bundle ends (or, as a flight recorder, forgets) before it grows beyond this. 0: no limit."""
+    min_free_bytes: int = MIN_FREE_BYTES
+    """The capture ends before the disk has less."""
+    flight_s: float = 0.0
+    """Keep the last so many seconds only. 0: keep everything."""
+    freeze_on: tuple[str, ...] = ()
+    """Triggers that end the capture: ``alloc_failed``, ``extfrag=RATE``."""
+    freeze_after_s: float = 5.0
+    """How long a capture goes on after its trigger."""
+    via: str = ""
+    """Command that runs a shell command line on the host to capture, for example ``ssh root@host``."""
+    raw: bool = False
+    """Keep the collector's frames in one file, to be imported later."""
 
     def __post_init__(self) -> None:
         """Raises UsageError for values that make no sense."""
@@ -57,6 +102,44 @@ class CaptureOptions:
             raise UsageError(f"a capture of {self.duration_s} s records nothing", hint="--duration 10s")
         if not 0.0625 <= self.ring_mib <= 1024:
             raise UsageError(f"rings of {self.ring_mib} MiB are out of range", hint="--ring-mib takes 0.0625 to 1024")
+        if self.tracer not in TRACERS:
+            raise UsageError(f"no tracer {self.tracer!r}", hint=f"tracers: {', '.join(TRACERS)}")
+        if self.stack_sample < 1:
+            raise UsageError("--stack-sample takes a number from 1 on", hint="--stack-sample 16: one event in 16")
+        long = [c for c in self.comms if len(c.encode()) > 15 or not c]
+        if long:
+            raise UsageError(f"no task is called {long[0]!r}", hint="the kernel keeps 15 bytes of a task's name")
+        if any(not 0 <= n < 20 for n in self.orders):
+            raise UsageError("orders go from 0 to 19", hint="--order 0 --order 9")
+
+    def collector_arguments(self) -> list[str]:
+        """Command line of the collector."""
+        single: dict[str, Any] = {
+            "events": ",".join(self.groups),
+            "ring-mib": self.ring_mib,
+            "duration": self.duration_s,
+            "tracer": self.tracer,
+            "stack-sample": self.stack_sample if self.stacks else None,
+            "stack-every-ns": round(self.stack_every_s * 1e9) if self.stacks else None,
+            "gfp": self.gfp or None,
+            "min-bytes": self.min_bytes or None,
+            "snapshot-every-s": self.snapshot_every_s,
+            "max-overhead": self.max_overhead or None,
+            "max-rate": self.max_rate or None,
+        }
+        several: dict[str, tuple[Any, ...]] = {
+            "pid": self.pids,
+            "tgid": self.tgids,
+            "comm": self.comms,
+            "cgroup": self.cgroups,
+            "device": self.devices,
+            "order": self.orders,
+        }
+        # With `=` a value may begin with a dash.
+        arguments = ["--attended", *(f"--{name}={value}" for name, value in single.items() if value is not None)]
+        arguments += [f"--{name}={value}" for name, values in several.items() for value in values]
+        flags = {"stacks": self.stacks, "no-page-map": not self.page_map}
+        return arguments + [f"--{name}" for name, given in flags.items() if given]
 
 
 def capture(
@@ -69,12 +152,16 @@ def capture(
     dies (finished files stay, the trace is marked incomplete); StorageError when the disk refuses.
     """
     metadata = TraceMetadata(source={"kind": "capture", "format": "ebpf"})
-    writer = TraceWriter(path, metadata, force=options.force, rotate_ns=ROTATE_NS)
+    writer = TraceWriter(
+        path,
+        metadata,
+        force=options.force,
+        rotate_ns=round(options.rotate_s * 1e9),
+        rotate_bytes=options.rotate_bytes,
+        min_free_bytes=options.min_free_bytes,
+    )
     _keep_heap()
-    arguments = ["--attended", "--events", ",".join(options.groups), "--ring-mib", str(options.ring_mib)]
-    if options.duration_s is not None:
-        arguments += ["--duration", str(options.duration_s)]
-    collector = CollectorProcess(arguments)
+    collector = CollectorProcess(options.collector_arguments())
     command = _Command(options.command, collector.ask_to_stop)
     recording = Recording(writer, on_progress=on_progress, on_started=command.start)
     summary: CaptureSummary | None = None

@@ -62,11 +62,13 @@ class RingLayout:
         """Raises CollectorError for a layout that does not hold together."""
         try:
             stride, size = int(ring["stride"]), int(ring["record_bytes"])
-            names, formats, offsets = ["header"], ["<u4"], [0]
+            names: list[str] = ["header"]
+            formats: list[Any] = ["<u4"]
+            offsets = [0]
             for item in ring["fields"]:
                 kind = item["type"]
                 names.append(item["name"])
-                formats.append("S" + kind[4:] if kind.startswith("char") else _TYPES[kind])
+                formats.append(_numpy_type(kind))
                 offsets.append(RING_HEADER + int(item["offset"]))
             dtype = np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": stride})
             missing = [n for n in ("ts", "seq", "kind", "flags") if n not in names]
@@ -76,6 +78,14 @@ class RingLayout:
             return cls(str(ring["name"]), str(ring["table"]), stride, size, at, dtype)
         except (KeyError, TypeError, ValueError) as error:
             raise CollectorError(f"the collector's hello has a record layout that is damaged: {error!r}") from None
+
+
+def _numpy_type(kind: str) -> Any:
+    """NumPy's name of a field's type: ``u32``, ``char16``, or ``u64x32`` for an array."""
+    if kind.startswith("char"):
+        return "S" + kind[4:]
+    element, _, count = kind.partition("x")
+    return (_TYPES[element], int(count)) if count else _TYPES[element]
 
 
 @dataclass(slots=True)
@@ -112,7 +122,12 @@ class Records:
     def column(self, name: str) -> Array:
         """A field of all records, in time order."""
         first = self._parts[0][1]
-        return self.gather(first.dtype.fields[name][0], first.dtype.fields[name][1])  # type: ignore[index]
+        kind, offset = first.dtype.fields[name][:2]  # type: ignore[index]
+        return self.gather(kind, offset)
+
+    def has(self, name: str) -> bool:
+        """Whether the records have such a field."""
+        return name in (self._parts[0][1].dtype.names or ())
 
     def gather(self, dtype: np.dtype[Any], offset: int) -> Array:
         """Bytes at an offset of every record, as ``dtype``, in time order: neighbouring fields in one
@@ -124,7 +139,7 @@ class Records:
             view = np.ndarray(len(part), dtype, part, offset, (step,))
             out[at : at + len(part)] = view
             at += len(part)
-        return out if self._order is None else out.take(self._order)
+        return out if self._order is None else out.take(self._order, axis=0)
 
     def cpus(self) -> npt.NDArray[np.uint16]:
         """The CPU of every record, in time order."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,8 +14,10 @@ from tracereplay.errors import CollectorError
 from tracereplay.kernel.constants import NO_PFN
 from tracereplay.kernel.rwbs import operation
 from tracereplay.trace.decode import Array, Loss, Records, RingLayout
-from tracereplay.trace.schema import BIO_KINDS, LOSS, PAGE_KINDS, TASKS
+from tracereplay.trace.schema import BIO_KINDS, LOSS, MM_KINDS, PAGE_KINDS, TASKS
 
+StackIds = Callable[[npt.NDArray[np.uint64]], tuple[npt.NDArray[np.uint32], npt.NDArray[np.bool_]]]
+"""From hashes to stack ids, and which of them have one."""
 Codes = npt.NDArray[np.int8]
 Mask = npt.NDArray[np.bool_]
 
@@ -49,10 +51,21 @@ def _kind_column(codes: Codes, kinds: Sequence[str]) -> pa.Array:
     return pa.DictionaryArray.from_arrays(indices, pa.array(list(kinds), pa.string()))
 
 
+def _stack_column(records: Records, stack_ids: StackIds | None) -> dict[str, pa.Array]:
+    """Column ``stack_id`` where the records name stacks."""
+    if stack_ids is None or not records.has("stack"):
+        return {}
+    ids, known = stack_ids(records.column("stack"))
+    return {"stack_id": _valid(ids, pa.uint32(), known)}
+
+
 class PageBatches:
     """Page records -> ``page_events``."""
 
-    def __init__(self, layout: RingLayout, probes: Sequence[Mapping[str, Any]]) -> None:
+    def __init__(
+        self, layout: RingLayout, probes: Sequence[Mapping[str, Any]], stack_ids: StackIds | None = None
+    ) -> None:
+        self._stack_ids = stack_ids
         for names in _PAGE_WORDS:
             at = [layout.offsets.get(n, -1) for n in names]
             size = 8 // len(names) if len(names) == 2 else 1
@@ -70,6 +83,7 @@ class PageBatches:
         self._typed = of("alloc", "alloc_failed", "zone_locked", "drain", "extfrag")
         self._extfrag = PAGE_KINDS.index("extfrag")
         self._zone_locked = PAGE_KINDS.index("zone_locked")
+        self._batched = PAGE_KINDS.index("free_batched")
 
     def batch(self, records: Records) -> pa.RecordBatch:
         """A batch in time order."""
@@ -92,8 +106,9 @@ class PageBatches:
             "gfp": _valid(gfp, pa.uint32(), self._allocs[codes]),
             "migratetype": _valid(np.ascontiguousarray(small[:, 2]), pa.uint8(), self._typed[codes]),
             "pid": _valid(np.ascontiguousarray(gfp_pid[:, 1]), pa.uint32(), None),
+            **_stack_column(records, self._stack_ids),
         }
-        if len(codes) and codes.max() >= self._zone_locked:
+        if len(codes) and codes.max() >= self._batched:
             columns.update(self._buddy(codes, small[:, 3], order, gfp))
         return pa.RecordBatch.from_pydict(columns)
 
@@ -104,7 +119,7 @@ class PageBatches:
         frag = codes == self._extfrag
         return {
             "percpu_refill": pa.array((flags & FLAG_REFILL) != 0, pa.bool_(), mask=~locked),
-            "order": pa.array(order, pa.uint8(), mask=frag),
+            "order": pa.array(order, pa.uint8(), mask=frag | (codes == self._batched)),
             "alloc_order": pa.array(order, pa.uint8(), mask=~frag),
             "fallback_order": pa.array((gfp & 0xFF).astype(np.uint8), pa.uint8(), mask=~frag),
             "fallback_migratetype": pa.array((gfp >> 8 & 0xFF).astype(np.uint8), pa.uint8(), mask=~frag),
@@ -115,7 +130,10 @@ class PageBatches:
 class BioBatches:
     """Bio and request records -> ``bio_events``."""
 
-    def __init__(self, layout: RingLayout, probes: Sequence[Mapping[str, Any]]) -> None:
+    def __init__(
+        self, layout: RingLayout, probes: Sequence[Mapping[str, Any]], stack_ids: StackIds | None = None
+    ) -> None:
+        self._stack_ids = stack_ids
         self._codes = kind_codes(probes, BIO_KINDS)
 
     def batch(self, records: Records) -> pa.RecordBatch:
@@ -144,50 +162,90 @@ class BioBatches:
                 "dev": pa.array(records.column("dev")),
                 "sector": pa.array(records.column("sector")),
                 "nr_sectors": pa.array(records.column("nr_sectors"), mask=codes == BIO_KINDS.index("split")),
-                "nr_bytes": only("nr_bytes", pa.uint32(), "insert", "issue", "requeue"),
+                "nr_bytes": only("nr_bytes", pa.uint32(), "insert", "issue"),
                 "op": operations.take(pa.array(inverse)).dictionary_encode(),
                 "flags": flags,
                 "pid": pa.array(records.column("pid")),
-                "error": only("error", pa.int32(), "complete", "bio_complete", "error", "requeue"),
+                "error": only("error", pa.int32(), "complete", "bio_complete", "error"),
                 "old_dev": only("old_dev", pa.uint32(), "remap"),
                 "old_sector": only(other, pa.uint64(), "remap"),
                 "new_sector": only(other, pa.uint64(), "split"),
+                **_stack_column(records, self._stack_ids),
+            }
+        )
+
+
+class MmBatches:
+    """Compaction and reclaim records -> ``mm_events``."""
+
+    _ORDER = ("compaction_try", "reclaim_begin", "kswapd_wakeup", "kswapd_wake")
+    _GFP = ("compaction_try", "reclaim_begin", "kswapd_wakeup")
+    _NO_RESULT = ("reclaim_begin",)
+
+    def __init__(self, layout: RingLayout, probes: Sequence[Mapping[str, Any]]) -> None:
+        self._codes = kind_codes(probes, MM_KINDS)
+
+    def batch(self, records: Records) -> pa.RecordBatch:
+        """A batch in time order. Fields that an event does not carry are null."""
+        codes = self._codes[records.column("kind")]
+
+        def among(kinds: Sequence[str]) -> Mask:
+            return np.isin(codes, [MM_KINDS.index(k) for k in kinds])
+
+        return pa.RecordBatch.from_pydict(
+            {
+                "ts_ns": pa.array(records.ts),
+                "cpu": pa.array(records.cpus()),
+                "kind": _kind_column(codes, MM_KINDS),
+                "pid": pa.array(records.column("pid")),
+                "order": pa.array(records.column("order"), mask=~among(self._ORDER)),
+                "gfp": pa.array(records.column("gfp"), mask=~among(self._GFP)),
+                "result": pa.array(records.column("result").view(np.int64), mask=among(self._NO_RESULT)),
             }
         )
 
 
 @dataclass(slots=True)
 class TaskTable:
-    """Intervals in which a pid went by a name: opened at first sight, closed when the pid goes by another
-    one."""
+    """Intervals in which a pid went by a name in a cgroup: opened at first sight, closed when either changes."""
 
     rows: list[list[Any]] = field(default_factory=list)
-    """[pid, tgid, comm, first_ns, last_ns]."""
+    """[pid, tgid, comm, cgroup id (0: not known), first_ns, last_ns]."""
     _current: dict[int, int] = field(default_factory=dict)
+    _cgroups: dict[int, str] = field(default_factory=dict)
 
     def add(self, records: Records) -> None:
         """Take task records in time order. A repeated name extends nothing and adds no row."""
-        columns = (records.column(n).tolist() for n in ("pid", "tgid", "comm"))
-        for ts, pid, tgid, raw in zip(records.ts.tolist(), *columns, strict=True):
+        names = ("pid", "tgid", "comm", "cgroup")
+        columns = (records.column(n).tolist() if records.has(n) else [0] * len(records) for n in names)
+        for ts, pid, tgid, raw, cgroup in zip(records.ts.tolist(), *columns, strict=True):
             comm = raw.split(b"\0")[0].decode("utf-8", "replace")
             at = self._current.get(pid)
             if at is not None:
                 row = self.rows[at]
-                if row[2] == comm and tgid in (0, row[1]):
+                # 0: another task made the record, which tells the name only.
+                tgid, cgroup = tgid or row[1] or 0, cgroup or row[3]
+                if row[2] == comm and row[1] in (None, tgid) and row[3] in (0, cgroup):
+                    row[1], row[3] = tgid or None, cgroup
                     continue
-                if row[2] == comm and row[1] is None:
-                    row[1] = tgid
-                    continue
-                row[4] = ts
-                tgid = tgid or row[1] or 0
+                row[5] = ts
             self._current[pid] = len(self.rows)
-            self.rows.append([pid, tgid or None, comm, ts, None])
+            self.rows.append([pid, tgid or None, comm, cgroup, ts, None])
+
+    def name_cgroups(self, paths: Mapping[str, Any]) -> None:
+        """Take a CGROUPS frame: id in decimal -> path."""
+        self._cgroups.update({int(number): str(path) for number, path in paths.items() if number.isdigit()})
 
     def batch(self) -> pa.RecordBatch:
-        """The ``tasks`` table, the idle task (pid 0, one per CPU) included. ``last_ns`` null: until the
-        end."""
-        rows = [[0, 0, "swapper", None, None], *self.rows]
-        names = ("pid", "tgid", "comm", "first_ns", "last_ns")
+        """The ``tasks`` table, the idle task (pid 0, one per CPU) included. ``last_ns`` null: until the end.
+
+        A cgroup that was gone before its path could be asked for is ``id:NUMBER``.
+        """
+        rows = [[0, 0, "swapper", None, None, None]]
+        for pid, tgid, comm, cgroup, first, last in self.rows:
+            path = self._cgroups.get(cgroup, f"id:{cgroup}") if cgroup else None
+            rows.append([pid, tgid, comm, path, first, last])
+        names = ("pid", "tgid", "comm", "cgroup", "first_ns", "last_ns")
         columns = zip(names, zip(*rows, strict=True), strict=True)
         return pa.RecordBatch.from_pydict({n: pa.array(values, TASKS.field(n).type) for n, values in columns})
 

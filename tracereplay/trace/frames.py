@@ -28,8 +28,9 @@ STREAM_HEADER = struct.Struct("<8sHHI")
 FRAME_MARKER = 0x46435254
 FRAME_HEADER = struct.Struct("<IHHIIQQ")
 
-HELLO, BATCH, WATERMARK, SNAPSHOT, STATUS, CLOSING, ERROR = range(1, 8)
-_JSON_FRAMES = (HELLO, SNAPSHOT, STATUS, CLOSING, ERROR)
+HELLO, BATCH, WATERMARK, SNAPSHOT, STATUS, CLOSING, ERROR, SYMBOLS, CGROUPS, PAGE_MAP, FTRACE = range(1, 12)
+_JSON_FRAMES = (HELLO, SNAPSHOT, STATUS, CLOSING, ERROR, SYMBOLS, CGROUPS)
+_BINARY_FRAMES = (PAGE_MAP, FTRACE)
 
 MAX_JSON_BYTES = 256 << 20
 MAX_BATCH_BYTES = 2 << 30
@@ -66,7 +67,18 @@ class Batches:
     slabs: dict[SlabKey, Bytes]
 
 
-Packet = Message | Batches
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """A frame with bytes that are no records: PAGE_MAP, FTRACE."""
+
+    type: int
+    cpu: int
+    mono_ns: int
+    position: int
+    payload: bytearray
+
+
+Packet = Message | Batches | Blob
 
 
 class _Source:
@@ -190,6 +202,8 @@ def read_packets(fd: int, *, flush_bytes: int = FLUSH_BYTES, flush_ns: int = FLU
                 yield message
                 if kind in (CLOSING, ERROR):
                     return
+            elif kind in _BINARY_FRAMES:
+                yield Blob(kind, cpu, mono_ns, position, payload)
         at += length
 
 

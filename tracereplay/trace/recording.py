@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import tracereplay.errors as errors
-from tracereplay.errors import CaptureError, CollectorError, ImportFormatError, TracereplayError
+from tracereplay.errors import CaptureError, CollectorError, TracereplayError
 from tracereplay.trace import frames
 from tracereplay.trace.decode import COUNTER_CLASSES, Loss, RingDecoder, RingLayout
-from tracereplay.trace.event_batches import BioBatches, PageBatches, TaskTable, loss_batch
-from tracereplay.trace.printfmt import gfp_names, migratetype_names
-from tracereplay.trace.snapshots import snapshot_batch, snapshot_rows
+from tracereplay.trace.event_batches import BioBatches, MmBatches, PageBatches, loss_batch
+from tracereplay.trace.printfmt import gfp_names
+from tracereplay.trace.schema import EVENT_TABLES
+from tracereplay.trace.sidetables import SideTables
 from tracereplay.trace.writer import TraceWriter
 
 
@@ -61,9 +62,9 @@ class Recording:
         self._on_progress = on_progress
         self._on_started = on_started
         self._decoders: list[RingDecoder] = []
-        self._builders: dict[str, PageBatches | BioBatches] = {}
-        self._tasks = TaskTable()
-        self._rows: dict[str, int] = {"page_events": 0, "bio_events": 0}
+        self._builders: dict[str, PageBatches | BioBatches | MmBatches] = {}
+        self._side = SideTables(writer)
+        self._rows: dict[str, int] = dict.fromkeys(EVENT_TABLES, 0)
         self._lost: dict[str, int] = {}
         self._missing: dict[str, str] = {}
         self._started_ns = 0
@@ -78,16 +79,12 @@ class Recording:
         for packet in packets:
             if isinstance(packet, frames.Batches):
                 self._flush(packet.slabs, packet.watermark_ns)
-            elif packet.type == frames.HELLO:
-                self._hello(packet.value)
-            elif packet.type == frames.SNAPSHOT:
-                self._snapshot(packet)
-            elif packet.type == frames.STATUS:
-                self._status(packet)
-            elif packet.type == frames.ERROR:
-                raise named_error(packet.value)
-            else:
+            elif isinstance(packet, frames.Blob):
+                self._blob(packet)
+            elif packet.type == frames.CLOSING:
                 return self._close(packet.value)
+            else:
+                self._message(packet)
         raise CollectorError("the collector's stream ended without its closing frame")
 
     def give_up(self) -> None:
@@ -97,19 +94,42 @@ class Recording:
             return
         with contextlib.suppress(TracereplayError):
             self._flush({}, None)
-            self._writer.write("tasks", self._tasks.batch())
+            self._side.finish()
         self._writer.abort()
 
     # ------------------------------------------------------------ frames
+    def _message(self, message: frames.Message) -> None:
+        if message.type == frames.HELLO:
+            self._hello(message.value)
+        elif message.type == frames.SNAPSHOT:
+            self._side.snapshot(message)
+        elif message.type == frames.STATUS:
+            self._status(message)
+        elif message.type == frames.SYMBOLS:
+            self._side.symbols(message.value)
+        elif message.type == frames.CGROUPS:
+            self._side.tasks.name_cgroups(message.value)
+        elif message.type == frames.ERROR:
+            raise named_error(message.value)
+
+    def _blob(self, blob: frames.Blob) -> None:
+        if blob.type == frames.PAGE_MAP:
+            self._side.page_map(blob)
+
     def _hello(self, hello: Mapping[str, Any]) -> None:
         try:
             probes: list[dict[str, Any]] = list(hello["probes"])
             layouts = [RingLayout.from_hello(ring) for ring in hello["rings"]]
             by_name = {layout.name: layout for layout in layouts}
+            sampling = dict(hello.get("sampling", {}))
+            self._side.begin(by_name, int(sampling.get("stack_sample", 1)))
+            stack_ids = self._side.stacks.ids if self._side.stacks is not None else None
             self._builders = {
-                "page": PageBatches(by_name["page"], probes),
-                "bio": BioBatches(by_name["bio"], probes),
+                "page": PageBatches(by_name["page"], probes, stack_ids),
+                "bio": BioBatches(by_name["bio"], probes, stack_ids),
             }
+            if "mm" in by_name:
+                self._builders["mm"] = MmBatches(by_name["mm"], probes)
             self._missing = dict(hello.get("missing", {}))
             metadata = self._writer.metadata
             metadata.host = dict(hello["host"])
@@ -123,7 +143,10 @@ class Recording:
             metadata.events = list(dict.fromkeys(recorded))
             formats = {p["event"]: p["format"] for p in probes if p["format"]}
             metadata.gfp_flags = gfp_names(formats.get("kmem:mm_page_alloc", ""))
+            metadata.filters = dict(hello.get("filters", {}))
+            metadata.sampling = sampling
             metadata.source.update(
+                tracer=hello.get("tracer", "ebpf"),
                 collector={k: hello[k] for k in ("protocol", "bcc", "python", "tracefs", "drain_ms", "groups")},
                 taps={p["event"]: p["tap"] for p in probes if p["tap"] != "nested"},
                 rings={r["name"]: r["bytes_per_cpu"] for r in hello["rings"]},
@@ -133,21 +156,6 @@ class Recording:
         metadata.notes += [f"not recorded: {reason}" for reason in self._missing.values()]
         self._decoders = [RingDecoder(layout) for layout in layouts]
 
-    def _snapshot(self, message: frames.Message) -> None:
-        files = message.value.get("files", {})
-        phase = str(message.value.get("phase"))
-        metadata = self._writer.metadata
-        for name, reason in message.value.get("errors", {}).items():
-            metadata.notes.append(f"snapshot {phase}: {name} not read: {reason}")
-        if not metadata.migratetypes:
-            metadata.migratetypes = migratetype_names(files.get("pagetypeinfo", ""))
-        try:
-            rows = snapshot_rows(files)
-        except ImportFormatError as error:
-            metadata.notes.append(f"snapshot {phase}: {error.message}")
-            return
-        self._writer.write("snapshots", snapshot_batch(rows, message.mono_ns, phase))
-
     def _status(self, message: frames.Message) -> None:
         event = message.value.get("event")
         if event == "started":
@@ -156,8 +164,11 @@ class Recording:
             self._collector_startup_s = float(message.value["cost"]["cpu_seconds"])
             if self._on_started is not None:
                 self._on_started()
+        elif event == "shed":
+            self._side.shed_change(message.value)
+            return
         if self._on_progress is not None and event != "stopped":
-            totals = [d.totals() for d in self._decoders if d.layout.table != "tasks"]
+            totals = [d.totals() for d in self._decoders if d.layout.table in EVENT_TABLES]
             elapsed = (message.mono_ns - self._started_ns) / 1e9
             self._on_progress(Progress(elapsed, sum(t["seen"] for t in totals), sum(t["lost"] for t in totals)))
 
@@ -172,8 +183,8 @@ class Recording:
                 if builder is not None:
                     self._writer.write(decoder.layout.table, builder.batch(records))
                     self._rows[decoder.layout.table] += len(records)
-                elif decoder.layout.table == "tasks":
-                    self._tasks.add(records)
+                else:
+                    self._side.records(decoder.layout.name, records)
             if decoder.losses:
                 self._write_losses(decoder.losses)
                 decoder.losses.clear()
@@ -211,7 +222,7 @@ class Recording:
             metadata.notes.append(f"CPU {cpu} came online and got no ring, its events are lost: {reason}")
         if any(d.late for d in self._decoders):
             metadata.notes.append(f"{sum(d.late for d in self._decoders)} records came late and were moved in time")
-        self._writer.write("tasks", self._tasks.batch())
+        self._side.finish()
         path = self._writer.finish()
         return CaptureSummary(
             path=path,
@@ -230,7 +241,7 @@ class Recording:
         """
         tables = {"kmem": "page_events", "block": "bio_events", "task": "tasks"}
         return [
-            Loss(tables[event.split(":")[0]], None, started, stopped, int(facts["lost"]), "recursion")
+            Loss(tables.get(event.split(":")[0], "mm_events"), None, started, stopped, int(facts["lost"]), "recursion")
             for event, facts in programs.items()
             if facts["lost"]
         ]

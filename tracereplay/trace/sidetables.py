@@ -1,0 +1,120 @@
+"""What comes beside the events of a capture: snapshots, the page map, tasks, cgroups, stacks, shed load."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from tracereplay.errors import CollectorError, ImportFormatError
+from tracereplay.trace import frames
+from tracereplay.trace.decode import Records
+from tracereplay.trace.event_batches import TaskTable
+from tracereplay.trace.printfmt import migratetype_names
+from tracereplay.trace.schema import SHED
+from tracereplay.trace.snapshots import snapshot_batch, snapshot_rows
+from tracereplay.trace.writer import TraceWriter
+
+if TYPE_CHECKING:
+    from tracereplay.trace.stacks import StackTable
+
+
+class SideTables:
+    """Takes the frames and records that are not events, and writes their tables, some at once, some at the end."""
+
+    def __init__(self, writer: TraceWriter) -> None:
+        self._writer = writer
+        self.tasks = TaskTable()
+        self.stacks: StackTable | None = None
+        """None: this capture takes no stacks."""
+        self.shed: list[dict[str, Any]] = []
+        """Rows of table ``shed``; the last one may be open (``t1_ns`` None)."""
+        self._asked_stacks: int | None = None
+
+    def begin(self, rings: Collection[str], stack_sample: int) -> None:
+        """The rings of this capture, and of how many events one gets its stack."""
+        if "stack" in rings:
+            self._asked_stacks = stack_sample
+        if "stack" in rings or "bulk" in rings:
+            from tracereplay.trace.stacks import StackTable
+
+            self.stacks = StackTable()
+
+    # ------------------------------------------------------------ as they come
+    def snapshot(self, message: frames.Message) -> None:
+        """A SNAPSHOT frame: rows of ``snapshots``, and notes for what could not be read."""
+        files = message.value.get("files", {})
+        phase = str(message.value.get("phase"))
+        metadata = self._writer.metadata
+        for name, reason in message.value.get("errors", {}).items():
+            note = f"snapshot {phase}: {name} not read: {reason}"
+            if note not in metadata.notes:
+                metadata.notes.append(note)
+        if not metadata.migratetypes:
+            metadata.migratetypes = migratetype_names(files.get("pagetypeinfo", ""))
+        try:
+            rows = snapshot_rows(files)
+        except ImportFormatError as error:
+            metadata.notes.append(f"snapshot {phase}: {error.message}")
+            return
+        if rows:
+            self._writer.write("snapshots", snapshot_batch(rows, message.mono_ns, phase))
+
+    def page_map(self, blob: frames.Blob) -> None:
+        """A PAGE_MAP frame."""
+        from tracereplay.trace.pagemap import page_map_batch
+
+        self._writer.write("page_map", page_map_batch(blob))
+
+    def records(self, ring: str, records: Records) -> None:
+        """Records of the rings ``task`` and ``stack``; others are of a later collector and left out."""
+        if ring == "task":
+            self.tasks.add(records)
+        elif ring == "stack" and self.stacks is not None:
+            self.stacks.add(records)
+
+    def symbols(self, value: Mapping[str, Any]) -> None:
+        """A SYMBOLS frame."""
+        if value.get("note"):
+            self._writer.metadata.notes.append(f"symbols: {value['note']}")
+        if self.stacks is not None:
+            self.stacks.symbols(value)
+
+    def shed_change(self, value: Mapping[str, Any]) -> None:
+        """A STATUS frame ``shed``: the interval before ends, and unless everything is recorded again a new one
+        begins."""
+        try:
+            now, stage = int(value["t_ns"]), int(value["stage"])
+            row = {
+                "t0_ns": now,
+                "t1_ns": None,
+                "stacks": None if self._asked_stacks is None else int(value["stacks"]),
+                "sample": int(value["sample"]),
+                "reason": str(value["reason"]),
+                "overhead": float(value["overhead"]),
+                "rate": float(value["rate"]),
+            }
+        except (KeyError, TypeError, ValueError) as error:
+            raise CollectorError(f"the collector's word on shed load is damaged: {error!r}") from None
+        self._end_shed(now)
+        if stage:
+            self.shed.append(row)
+
+    def _end_shed(self, now_ns: int) -> None:
+        if self.shed and self.shed[-1]["t1_ns"] is None:
+            self.shed[-1]["t1_ns"] = now_ns
+
+    # ------------------------------------------------------------ end
+    def finish(self) -> None:
+        """Write what was gathered."""
+        self._writer.write("tasks", self.tasks.batch())
+        if self.stacks is not None:
+            self._writer.write("stacks", self.stacks.batch())
+        if self.shed:
+            columns = {f.name: pa.array([row[f.name] for row in self.shed], _plain(f.type)) for f in SHED}
+            self._writer.write("shed", pa.RecordBatch.from_pydict(columns))
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
