@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -60,6 +61,7 @@ def _parts(summary: TraceSummary) -> list[str]:
         _events(summary),
         _tables(summary),
         _memory(summary),
+        _settings(summary),
         _completeness(summary),
         "\n".join(f"note: {n}" for n in [*summary.notes, *summary.metadata["notes"]]),
     ]
@@ -80,7 +82,7 @@ def _facts(summary: TraceSummary) -> dict[str, object]:
         "clock": f"{clock.get('name')}, resolution {resolution} ns" if clock else None,
         "duration": f"{summary.duration_s:.3f} s",
         "tasks": summary.tasks or None,
-        "snapshots": ", ".join(summary.snapshots) or "none",
+        "snapshots": _snapshots(summary),
         "filters": ", ".join(f"{k}={v}" for k, v in meta["filters"].items()) or None,
     }
     return {k: v for k, v in facts.items() if v is not None}
@@ -123,6 +125,53 @@ def _memory(summary: TraceSummary) -> str:
     return text
 
 
+def _snapshots(summary: TraceSummary) -> str:
+    ticks = summary.snapshot_counts.get("tick", 0)
+    named = {"tick": f"{ticks:,} in between" if ticks != 1 else "one in between"}
+    return ", ".join(named.get(p, p) for p in summary.snapshots) or "none"
+
+
+def _settings(summary: TraceSummary) -> str:
+    """What the frames held, and the settings that decide how pages are handed out, as far as they are known."""
+    host = summary.metadata["host"]
+    lines = []
+    if summary.page_map:
+        total = sum(summary.page_map.values())
+        shares = [f"{kind} {_percent(pages, total)}" for kind, pages in summary.page_map.items()]
+        lines.append(("page map", f"{total:,} pages: {', '.join(shares)}"))
+    thp = host.get("thp", {})
+    if thp.get("enabled"):
+        sizes = [size for size, at in thp.get("sizes", {}).items() if at.get("enabled") not in ("never", None)]
+        more = f", sizes {' '.join(sizes)}" if sizes else ""
+        lines.append(("huge pages", f"{thp['enabled']}, defrag {thp.get('defrag')}{more}"))
+    zeroing = [
+        f"{name.removeprefix('init_on_')} {'not known' if host[name] is None else 'yes' if host[name] else 'no'}"
+        for name in ("init_on_alloc", "init_on_free")
+        if name in host
+    ]
+    if zeroing:
+        lines.append(("zeroed at", ", ".join(zeroing)))
+    if summary.pageblock_order is not None:
+        lines.append(("pageblock", f"order {summary.pageblock_order}"))
+    vm = host.get("vm", {})
+    settings = ("min_free_kbytes", "watermark_scale_factor", "percpu_pagelist_high_fraction", "zone_reclaim_mode")
+    if vm:
+        lines.append(("vm", ", ".join(f"{name} {vm[name]}" for name in settings if name in vm)))
+    caches = host.get("last_level_caches", [])
+    if caches:
+        first = caches[0]
+        each = f"{first['bytes'] >> 10:,} KiB, shared by {len(first['cpus'])} CPUs"
+        lines.append(("last cache", each if len(caches) == 1 else f"{len(caches)} of {each}"))
+    return "\n".join(
+        textwrap.fill(text, 80, initial_indent=f"{name:<12}", subsequent_indent=" " * 12) for name, text in lines
+    )
+
+
+def _percent(part: int, total: int) -> str:
+    share = 100 * part / total
+    return f"{share:.1f} %" if share >= 0.05 or not part else "< 0.05 %"
+
+
 def _completeness(summary: TraceSummary) -> str:
     lines = []
     loss = summary.loss
@@ -155,10 +204,18 @@ def _lost_share(lost: int | None, seen: int) -> str:
 
 
 def _unseen(bulk: BulkEstimate) -> list[str]:
+    if bulk.unseen_pages is None:
+        return [f"allocated without an event: not known, {bulk.reason}"]
     share = 100 * bulk.unseen_pages / bulk.pgalloc_delta if bulk.pgalloc_delta else 0.0
     lines = [
         f"allocated without an event: {bulk.unseen_pages:,} pages, {share:.1f} % of vmstat's {bulk.pgalloc_delta:,}"
     ]
+    if bulk.noise_pages:
+        lines.append(f"  give or take {bulk.noise_pages:,}")
     if bulk.outside_pages:
         lines.append(f"  about {bulk.outside_pages:,} of them between the snapshots and the events")
+    if bulk.bulk_pages:
+        lines.append(f"  not among them: {bulk.bulk_pages:,} pages of bulk calls that were recorded")
+    if bulk.lost_pages:
+        lines.append(f"  not among them: about {bulk.lost_pages:,} pages of lost events")
     return [*lines, *(f"  rough: {r}" for r in bulk.remarks)]

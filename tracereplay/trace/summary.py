@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from tracereplay.trace.pagemap import pages_by_kind
 from tracereplay.trace.reader import Trace
-from tracereplay.trace.schema import EVENT_TABLES, TABLES
-from tracereplay.trace.snapshots import ZoneFacts, directmap_kib, snapshot_span, vmstat, zones
+from tracereplay.trace.schema import EVENT_TABLES, SNAPSHOT_PHASES, TABLES
+from tracereplay.trace.snapshots import ZoneFacts, directmap_kib, pageblock_order, snapshot_times, zones
+from tracereplay.trace.unseen import unseen_of
 
 
 @dataclass(slots=True)
@@ -38,17 +40,29 @@ class KindSummary:
 
 @dataclass(slots=True)
 class BulkEstimate:
-    """Pages allocated without an event, from vmstat (page-allocator.md 8.2): pgalloc delta minus traced pages.
+    """Pages allocated without an event, from vmstat (``tracereplay.trace.unseen``). Numbers are pages.
 
     They are pages of the bulk allocator, and ordinary ones allocated between a snapshot and the events.
     """
 
-    pgalloc_delta: int
-    traced_pages: int
-    unseen_pages: int
-    outside_pages: int
+    unseen_pages: int | None
+    """None: it cannot be told, see ``reason``."""
+    pgalloc_delta: int = 0
+    traced_pages: int = 0
+    bulk_pages: int = 0
+    """Returned by bulk calls that were recorded."""
+    lost_pages: int = 0
+    """What lost events may have allocated; not part of the unseen."""
+    noise_pages: int = 0
+    """What the method cannot tell from nothing."""
+    outside_pages: int = 0
     """Of the unseen, how many the traced rate explains by the time between snapshots and events."""
-    remarks: list[str]
+    freed_difference: int | None = None
+    """The kernel's count of freed pages less those seen: far from 0, events are missing."""
+    intervals: dict[str, list[Any]] = field(default_factory=dict)
+    """By interval between snapshots: ``t0_ns t1_ns pgalloc traced bulk lost unseen``."""
+    reason: str = ""
+    remarks: list[str] = field(default_factory=list)
     """Why the estimate is rough here."""
 
 
@@ -65,11 +79,16 @@ class TraceSummary:
     tasks: int
     snapshots: list[str]
     """Phases recorded."""
+    snapshot_counts: dict[str, int]
+    """Snapshots of each phase."""
     zones: list[ZoneFacts]
     directmap_kib: dict[str, int]
     loss: dict[str, Any] | None
     """As ``Trace.loss_summary``; None when the loss table is damaged."""
     bulk: BulkEstimate | None
+    page_map: dict[str, int]
+    """Pages by kind when the capture began; empty: not recorded."""
+    pageblock_order: int | None
     notes: list[str] = field(default_factory=list)
     """What the reader should know: incompleteness, damage, missing parts."""
 
@@ -97,7 +116,9 @@ def summarize(trace: Trace) -> TraceSummary:
     duration = 0.0 if start is None or end is None else (end - start) / 1e9
     kinds = [k for t in EVENT_TABLES if trace.rows(t) for k in _kinds(trace, t, duration)]
     sound = {t.name for t in tables if not t.damaged}
+    damaged = {t.name for t in tables if t.damaged}
     snapshots_sound = "snapshots" in sound
+    phases = [phase for _, phase in snapshot_times(trace)] if snapshots_sound else []
     summary = TraceSummary(
         identity=trace.identity(),
         metadata=trace.metadata.to_json(),
@@ -106,11 +127,14 @@ def summarize(trace: Trace) -> TraceSummary:
         tables=tables,
         kinds=kinds,
         tasks=trace.rows("tasks"),
-        snapshots=_phases(trace) if snapshots_sound else [],
+        snapshots=[p for p in SNAPSHOT_PHASES if p in phases],
+        snapshot_counts={p: phases.count(p) for p in SNAPSHOT_PHASES if p in phases},
         zones=zones(trace) if snapshots_sound else [],
         directmap_kib=directmap_kib(trace) if snapshots_sound else {},
-        loss=None if any(t.name == "loss" and t.damaged for t in tables) else trace.loss_summary(),
-        bulk=_bulk(trace, kinds) if snapshots_sound and "page_events" in sound else None,
+        loss=None if "loss" in damaged else trace.loss_summary(),
+        bulk=_bulk(trace) if {"snapshots", "page_events"} <= sound and not damaged & {"loss", "shed"} else None,
+        page_map=pages_by_kind(trace) if "page_map" in sound else {},
+        pageblock_order=pageblock_order(trace) if snapshots_sound else None,
     )
     if not trace.complete:
         summary.notes.append("capture did not finish; events that were not yet on disk are lost")
@@ -143,32 +167,9 @@ def _kinds(trace: Trace, table: str, duration: float) -> list[KindSummary]:
     ]
 
 
-def _phases(trace: Trace) -> list[str]:
-    seen: set[str] = set()
-    for batch in trace.batches("snapshots", ["phase"]):
-        seen.update(batch.column("phase").unique().to_pylist())
-    return [p for p in ("start", "tick", "end") if p in seen]
-
-
-def _bulk(trace: Trace, kinds: list[KindSummary]) -> BulkEstimate | None:
-    before, after = vmstat(trace, "start"), vmstat(trace, "end")
-    names = [n for n in before if n.startswith("pgalloc_") and n in after]
-    traced = next((k.pages or 0 for k in kinds if k.kind == "alloc"), 0)
-    if not names or not traced:
+def _bulk(trace: Trace) -> BulkEstimate | None:
+    found = unseen_of(trace)
+    if found is None:
         return None
-    delta = sum(after[n] - before[n] for n in names)
-    remarks = []
-    release = str(trace.metadata.host.get("release") or "")
-    if release.startswith(("5.10.", "5.11.", "5.12.", "5.13.", "5.14.", "5.15.")):
-        remarks.append("kernels up to 5.15 count a page-list hit as one page whatever its order")
-    lost = trace.loss_summary()["lost"]
-    if lost is None or lost:
-        remarks.append("lost events count as unseen")
-    outside = 0
-    events, snapshots = trace.sort_range("page_events"), snapshot_span(trace)
-    if events and snapshots and events[1] > events[0]:
-        excess = (snapshots[1] - snapshots[0]) / (events[1] - events[0]) - 1
-        outside = round(traced * max(0.0, excess))
-    elif snapshots is None:
-        remarks.append("the snapshots carry no time")
-    return BulkEstimate(delta, traced, delta - traced, outside, remarks)
+    known = {f.name for f in fields(BulkEstimate)}
+    return BulkEstimate(**{name: value for name, value in found.items() if name in known})
