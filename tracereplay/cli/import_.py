@@ -19,7 +19,7 @@ def run(
     out: Annotated[Path, typer.Argument(help="Trace to write (a new directory).", metavar="OUT")],
     from_: Annotated[
         str | None,
-        typer.Option("--from", help="Format: ftrace or trace.dat; recognised when left out.", metavar="FORMAT"),
+        typer.Option("--from", help="Format: ftrace, trace.dat or raw; recognised when left out.", metavar="FORMAT"),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace OUT when it is a trace.")] = False,
     kernel: Annotated[
@@ -39,8 +39,9 @@ def run(
 ) -> None:
     """Turn a trace of another tool into a tracereplay trace.
 
-    Reads ftrace text (tracefs trace and trace_pipe, trace-cmd report) and trace.dat, also compressed with gzip, zstd,
-    xz or bzip2. Lines that cannot be used are counted and sampled; lost events are kept as loss intervals.
+    Reads ftrace text (tracefs trace and trace_pipe, trace-cmd report), trace.dat, and raw frames (capture --raw), also
+    compressed with gzip, zstd, xz or bzip2. Lines that cannot be used are counted and sampled; lost events are kept as
+    loss intervals. Raw frames that end early give an incomplete trace, and a warning.
 
     Example:
 
@@ -89,6 +90,8 @@ def _report(imported: Imported) -> None:
     if summary.loss_intervals:
         lost = "an unknown number of" if summary.lost is None else f"{summary.lost:,}"
         warn(f"{lost} events are missing, in {summary.loss_intervals:,} intervals (table loss)")
+    if summary.incomplete:
+        warn(f"the trace is incomplete: {summary.incomplete}")
     if summary.rejected:
         warn(f"{summary.rejected:,} of {summary.lines:,} lines were refused, for example:")
         for sample in summary.samples[:3]:

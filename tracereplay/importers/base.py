@@ -10,13 +10,16 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pyarrow as pa
 
     from tracereplay.importers.source import Source
     from tracereplay.trace.metadata import TraceMetadata
+    from tracereplay.trace.writer import TraceWriter
 
 HEAD_BYTES = 64 << 10
 """How much of a source, decompressed, importers may look at."""
@@ -81,6 +84,8 @@ class ImportSummary:
     first_ns: int | None = None
     last_ns: int | None = None
     notes: list[str] = field(default_factory=list)
+    incomplete: str = ""
+    """Why the trace lacks its end; empty: it does not."""
 
 
 class Conversion(Protocol):
@@ -92,6 +97,21 @@ class Conversion(Protocol):
 
     def batches(self) -> Iterator[tuple[str, pa.RecordBatch]]:
         """(table, rows) until the source ends. Raises an ImportFormatError or EmptyTraceError when it cannot go on."""
+        ...
+
+
+@runtime_checkable
+class DirectConversion(Protocol):
+    """One source being imported, by code that writes the trace itself."""
+
+    metadata: TraceMetadata
+    summary: ImportSummary
+
+    def write_to(self, writer: TraceWriter) -> Path:
+        """Write everything and end the writer; the trace's path. ``summary.incomplete`` says what is not there.
+
+        Raises ImportFormatError or EmptyTraceError when there is nothing to write.
+        """
         ...
 
 
@@ -107,7 +127,9 @@ class Importer(Protocol):
         """How sure it is that a source with this start is of its format."""
         ...
 
-    def open(self, source: Source, options: ImportOptions, advance: Callable[[int], None]) -> Conversion:
+    def open(
+        self, source: Source, options: ImportOptions, advance: Callable[[int], None]
+    ) -> Conversion | DirectConversion:
         """Begin to import. ``advance`` is told source bytes as they are used up.
 
         Raises ImporterToolMissingError where the format needs a program that is not installed.

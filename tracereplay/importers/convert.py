@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tracereplay.errors import UsageError
-from tracereplay.importers.base import ImportOptions, ImportSummary
+from tracereplay.importers.base import DirectConversion, ImportOptions, ImportSummary
 from tracereplay.importers.neighbours import SnapshotFiles, snapshots_at, snapshots_beside
 from tracereplay.importers.registry import importer_named, recognise
 from tracereplay.importers.source import Source
@@ -55,6 +55,11 @@ def import_trace(
             importer = importer_named(format) if format else recognise(head)
             conversion = importer.open(source, options, advance)
             writer.metadata = conversion.metadata
+            if isinstance(conversion, DirectConversion):
+                if snapshots is not None:
+                    raise UsageError(f"{importer.name} holds its own snapshots", hint="leave --snapshots out")
+                path = conversion.write_to(writer)
+                return Imported(path, importer.name, conversion.summary, conversion.metadata, None)
             batches = conversion.batches()
             for table, batch in batches:
                 writer.write(table, batch)

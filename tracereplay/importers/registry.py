@@ -8,7 +8,7 @@ from importlib import import_module
 from tracereplay.errors import UnknownFormatError, nearest
 from tracereplay.importers.base import Confidence, Head, Importer
 
-MODULES = ("ftrace", "trace_dat")
+MODULES = ("ftrace", "trace_dat", "collector_frames")
 """Modules of this package that hold an ``IMPORTER``, most specific format first."""
 
 

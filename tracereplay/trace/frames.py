@@ -14,7 +14,7 @@ import struct
 import sys
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -81,17 +81,26 @@ class Blob:
 Packet = Message | Batches | Blob
 
 
-class _Source:
-    """Exact reads from a file descriptor."""
+class Readable(Protocol):
+    """A stream of bytes that is no descriptor: decompressed, or hashed on the way."""
 
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
+    def readinto(self, view: memoryview, /) -> int:
+        """Fill part of a buffer; 0 at the end."""
+        ...
+
+
+class _Source:
+    """Exact reads from a file descriptor or a stream."""
+
+    def __init__(self, stream: int | Readable) -> None:
+        self._stream = stream
 
     def fill(self, view: memoryview) -> int:
         """Read until ``view`` is full or the stream ends; the bytes read."""
         done = 0
         while done < len(view):
-            count = os.readv(self._fd, [view[done:]])
+            rest = view[done:]
+            count = os.readv(self._stream, [rest]) if isinstance(self._stream, int) else self._stream.readinto(rest)
             if count == 0:
                 break
             done += count
@@ -120,6 +129,7 @@ class _Gathering:
     slabs: dict[SlabKey, _Slab] = field(default_factory=dict)
     bytes: int = 0
     since_ns: int = 0
+    watermark_ns: int = 0
     expected: dict[SlabKey, int] = field(default_factory=dict)
     """Size of the last packet's slab: the next one starts with that."""
 
@@ -130,33 +140,42 @@ class _Gathering:
             found = self.slabs[key] = _Slab(np.empty(size, np.uint8))
         return found
 
-    def take(self, watermark_ns: int) -> Batches:
+    def take(self) -> Batches:
         slabs = {key: slab.data[: slab.used] for key, slab in self.slabs.items() if slab.used}
         self.expected.update({key: len(data) for key, data in slabs.items()})
         self.slabs = {}
         self.bytes = 0
-        return Batches(watermark_ns, slabs)
+        return Batches(self.watermark_ns, slabs)
 
 
-def read_packets(fd: int, *, flush_bytes: int = FLUSH_BYTES, flush_ns: int = FLUSH_NS) -> Iterator[Packet]:
-    """Packets of a stream until its closing or error frame, which comes last.
+def read_packets(
+    stream: int | Readable, *, flush_bytes: int = FLUSH_BYTES, flush_ns: int = FLUSH_NS
+) -> Iterator[Packet]:
+    """Packets of a stream (a file descriptor, or an object that reads) until its closing or error frame, which
+    comes last.
 
     Raises CollectorError for a stream that is none, is of a later version, is broken, or ends early;
     everything that came whole before that has been handed on.
     """
-    source = _Source(fd)
-    _check_stream_header(source)
+    gathering = _Gathering()
+    try:
+        yield from _packets(_Source(stream), gathering, flush_bytes, flush_ns)
+    except CollectorError:
+        if gathering.bytes:
+            yield gathering.take()
+        raise
+
+
+def _packets(source: _Source, gathering: _Gathering, flush_bytes: int, flush_ns: int) -> Iterator[Packet]:
+    first = bytearray(STREAM_HEADER.size)
+    check_stream_header(bytes(first[: source.fill(memoryview(first))]))
     head = bytearray(FRAME_HEADER.size)
     strides: list[int] = []
     positions: dict[SlabKey, int] = {}
-    gathering = _Gathering()
-    watermark = 0
     at = STREAM_HEADER.size
     while True:
         count = source.fill(memoryview(head))
         if count < len(head):
-            if gathering.bytes:
-                yield gathering.take(watermark)
             raise _early_end(at, "between frames" if count == 0 else "inside a frame header")
         marker, kind, ring, cpu, length, mono_ns, position = FRAME_HEADER.unpack(head)
         if marker != FRAME_MARKER:
@@ -175,30 +194,27 @@ def read_packets(fd: int, *, flush_bytes: int = FLUSH_BYTES, flush_ns: int = FLU
             positions[key] = position + length
             slab = gathering.slab(key)
             if source.fill(slab.room(length)) < length:
-                yield gathering.take(watermark)
                 raise _early_end(at, "inside a batch")
             slab.used += length
             gathering.since_ns = gathering.since_ns if gathering.bytes else mono_ns
             gathering.bytes += length
         elif kind == WATERMARK and length == 0:
-            watermark = mono_ns
+            gathering.watermark_ns = mono_ns
             full = gathering.bytes >= flush_bytes or mono_ns - gathering.since_ns >= flush_ns
             if gathering.bytes and full:
-                yield gathering.take(watermark)
+                yield gathering.take()
         else:
             if length > MAX_JSON_BYTES:
                 raise CollectorError(f"frame of type {kind} at byte {at} claims {length} bytes")
             payload = bytearray(length)
             if source.fill(memoryview(payload)) < length:
-                if gathering.bytes:
-                    yield gathering.take(watermark)
                 raise _early_end(at, f"inside a frame of type {kind}")
             if kind in _JSON_FRAMES:
                 message = Message(kind, mono_ns, _json_object(payload, kind, at))
                 if kind == HELLO:
                     strides = hello_strides(message.value)
                 if kind in (STATUS, CLOSING, ERROR) and gathering.bytes:
-                    yield gathering.take(watermark)
+                    yield gathering.take()
                 yield message
                 if kind in (CLOSING, ERROR):
                     return
@@ -232,16 +248,17 @@ def hello_strides(hello: dict[str, Any]) -> list[int]:
     return strides
 
 
-def _check_stream_header(source: _Source) -> None:
-    head = bytearray(STREAM_HEADER.size)
-    count = source.fill(memoryview(head))
-    if count == 0:
+def check_stream_header(head: bytes) -> None:
+    """Raises CollectorError unless the 16 bytes (fewer: the stream ends there) open a stream of this protocol."""
+    if not head:
         raise _early_end(0, "before it began")
-    if bytes(head[:8]) != MAGIC:
+    if head[:8] != MAGIC:
         raise CollectorError(
-            f"not a collector's stream: it begins with {bytes(head[:count])!r}",
+            f"not a collector's stream: it begins with {head!r}",
             hint="frames come from `tracereplay capture` or from the collectors directory, unchanged",
         )
+    if len(head) < STREAM_HEADER.size:
+        raise _early_end(len(head), "inside its header")
     version = STREAM_HEADER.unpack(head)[1]
     if version != VERSION:
         raise CollectorError(

@@ -57,8 +57,11 @@ class Recording:
         *,
         on_progress: Callable[[Progress], None] | None = None,
         on_started: Callable[[], None] | None = None,
+        live: bool = True,
     ) -> None:
+        """``live``: this process's CPU is part of what the capture costs."""
         self._writer = writer
+        self._live = live
         self._on_progress = on_progress
         self._on_started = on_started
         self._decoders: list[RingDecoder] = []
@@ -87,13 +90,19 @@ class Recording:
                 self._message(packet)
         raise CollectorError("the collector's stream ended without its closing frame")
 
+    @property
+    def events(self) -> dict[str, int]:
+        """Rows written so far, by event table."""
+        return dict(self._rows)
+
     def give_up(self) -> None:
-        """Keep what was written, mark the trace incomplete; a trace without any event is removed."""
+        """Keep what came, mark the trace incomplete; a trace without any event is removed."""
+        with contextlib.suppress(TracereplayError):
+            self._flush({}, None)
         if not any(self._rows.values()):
             self._writer.discard()
             return
         with contextlib.suppress(TracereplayError):
-            self._flush({}, None)
             self._side.finish()
         self._writer.abort()
 
@@ -181,7 +190,10 @@ class Recording:
             if records is not None:
                 builder = self._builders.get(decoder.layout.name)
                 if builder is not None:
-                    self._writer.write(decoder.layout.table, builder.batch(records))
+                    batch = builder.batch(records)
+                    self._writer.write(decoder.layout.table, batch)
+                    if decoder.layout.table == "page_events":
+                        self._side.unseen.events(batch)
                     self._rows[decoder.layout.table] += len(records)
                 else:
                     self._side.records(decoder.layout.name, records)
@@ -192,6 +204,8 @@ class Recording:
     def _write_losses(self, losses: Sequence[Loss]) -> None:
         for loss in losses:
             self._lost[loss.cls] = self._lost.get(loss.cls, 0) + loss.n
+            if loss.table == "page_events" and loss.cls != "stack":
+                self._side.unseen.lost(loss.t0_ns, loss.t1_ns, loss.n)
         self._writer.write("loss", loss_batch(losses))
 
     # ------------------------------------------------------------ end
@@ -222,6 +236,7 @@ class Recording:
             metadata.notes.append(f"CPU {cpu} came online and got no ring, its events are lost: {reason}")
         if any(d.late for d in self._decoders):
             metadata.notes.append(f"{sum(d.late for d in self._decoders)} records came late and were moved in time")
+        self._side.reckon_unseen(started, stopped)
         self._side.finish()
         path = self._writer.finish()
         return CaptureSummary(
@@ -251,19 +266,21 @@ class Recording:
         the events.
         """
         used = resource.getrusage(resource.RUSAGE_SELF)
-        writer_s = _cpu_seconds() - self._cpu_at_start
+        writer_s = _cpu_seconds() - self._cpu_at_start if self._live else 0.0
         collector = dict(closing["cost"])
         collector["startup_cpu_seconds"] = self._collector_startup_s
         recording_s = float(collector["cpu_seconds"]) - self._collector_startup_s + writer_s
         events = sum(self._rows.values())
-        return {
+        cost = {
             "duration_ns": duration_ns,
             "events": events,
             "collector": collector,
-            "writer": {"pid": os.getpid(), "cpu_seconds": writer_s, "max_rss_bytes": used.ru_maxrss * 1024},
             "cpu_ns_per_event": recording_s * 1e9 / events if events else None,
             "programs": dict(closing["programs"]),
         }
+        if self._live:
+            cost["writer"] = {"pid": os.getpid(), "cpu_seconds": writer_s, "max_rss_bytes": used.ru_maxrss * 1024}
+        return cost
 
 
 def kernel_losses(counters: Mapping[str, Any], recursion: Sequence[Loss]) -> dict[str, int]:
