@@ -31,6 +31,8 @@ from collectors.tracepoints import Format, chosen, find_formats
 STATUS_NS = 1_000_000_000
 CONTROL_NS = 200_000_000
 """How often the limits are looked at."""
+MAP_AFTER_STOP_NS = 2_000_000_000
+"""How long after the stop a page map that is not complete yet is still read."""
 STALL_AFTER_STOP_S = 10.0
 """A reader that takes nothing for so long after the stop was asked for is given up."""
 
@@ -49,6 +51,7 @@ class Session:
         self._programs: dict[str, dict[str, Any]] = {}
         self._missing: dict[str, str] = {}
         self._named_cgroups: set[int] = {0}
+        self._page_map = PageMapReader() if options.page_map else None
         self._snapshots = SnapshotTaker(options.snapshot_every_s)
         self._controller = Controller(options.max_overhead, options.max_rate, options.stacks, options.stack_sample)
         self._seen = (0, 0)
@@ -112,7 +115,6 @@ class Session:
         self._open_gate()
         self.started_ns = time.monotonic_ns()
         self._status("started", {"started_ns": self.started_ns})
-        page_map = PageMapReader() if self.options.page_map else None
         end_ns = None
         if self.options.duration_s is not None:
             end_ns = self.started_ns + int(self.options.duration_s * 1e9)
@@ -124,17 +126,15 @@ class Session:
             if end_ns is not None and now >= end_ns:
                 self.stop.set("duration")
                 break
-            reading = page_map is not None and not page_map.done
+            if self._snapshots.due(now):
+                self._snapshot("tick")
+            reading = self._page_map is not None and not self._page_map.done
             wait_ns = step_ns if end_ns is None else min(step_ns, end_ns - now)
             self.attendance.wait(0 if reading else wait_ns)
             self.drain.step()
             self.cost.step(now)
-            if page_map is not None and not page_map.done:
-                self.output.send(page_map.step())
-                if page_map.done and page_map.error:
-                    self._send_json(
-                        FrameType.SNAPSHOT, {"phase": "start", "files": {}, "errors": {"page map": page_map.error}}
-                    )
+            if reading:
+                self._read_page_map()
             if self.options.sheds and now >= next_control:
                 next_control = now + CONTROL_NS
                 self._control(now)
@@ -143,8 +143,21 @@ class Session:
                 self.loaded.add_online_cpus()
                 self._name_cgroups()
                 self._status("tick")
-            if self._snapshots.due(now):
-                self._snapshot("tick")
+        if self.options.snapshot_every_s:
+            # While events still flow: what the kernel counted by now can be held against them exactly.
+            self._snapshot("tick")
+
+    def _read_page_map(self, *, last: bool = False) -> None:
+        """Send the next part of the map, and when it is over what could not be read. ``last``: give up the rest."""
+        page_map = self._page_map
+        if page_map is None or page_map.done:
+            return
+        if last:
+            page_map.close()
+        else:
+            self.output.send(page_map.step())
+        if page_map.done and page_map.error:
+            self._send_json(FrameType.SNAPSHOT, {"phase": "start", "files": {}, "errors": {"page map": page_map.error}})
 
     def _open_gate(self) -> None:
         """Let the programs record, at the level of detail that holds now."""
@@ -176,6 +189,10 @@ class Session:
             pass
         self._status("stopped", {"stopped_ns": self.stopped_ns, "reason": self.stop.reason})
         self._snapshot("end")
+        # A short capture: the rest of the map shows the host as the events left it.
+        while self._page_map and not self._page_map.done and time.monotonic_ns() < self.stopped_ns + MAP_AFTER_STOP_NS:
+            self._read_page_map()
+        self._read_page_map(last=True)
         self._name_cgroups()
         if self.drain.addresses:
             self._send_json(FrameType.SYMBOLS, SymbolTable().resolve(self.drain.addresses - {0}))

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from tracereplay.errors import CollectorError, ImportFormatError
+from tracereplay.errors import CollectorError
 from tracereplay.trace import frames
 from tracereplay.trace.decode import Records
 from tracereplay.trace.event_batches import TaskTable
 from tracereplay.trace.printfmt import migratetype_names
 from tracereplay.trace.schema import SHED
-from tracereplay.trace.snapshots import snapshot_batch, snapshot_rows
+from tracereplay.trace.snapshots import snapshot_batch, snapshot_of
+from tracereplay.trace.unseen import UnseenTally
 from tracereplay.trace.writer import TraceWriter
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ class SideTables:
         """None: this capture takes no stacks."""
         self.shed: list[dict[str, Any]] = []
         """Rows of table ``shed``; the last one may be open (``t1_ns`` None)."""
+        self.unseen = UnseenTally()
+        """Takes the page events and losses too, as they are written."""
         self._asked_stacks: int | None = None
 
     def begin(self, rings: Collection[str], stack_sample: int) -> None:
@@ -47,17 +50,15 @@ class SideTables:
         files = message.value.get("files", {})
         phase = str(message.value.get("phase"))
         metadata = self._writer.metadata
-        for name, reason in message.value.get("errors", {}).items():
+        rows, problems = snapshot_of(message.value)
+        for name, reason in problems.items():
             note = f"snapshot {phase}: {name} not read: {reason}"
             if note not in metadata.notes:
                 metadata.notes.append(note)
         if not metadata.migratetypes:
             metadata.migratetypes = migratetype_names(files.get("pagetypeinfo", ""))
-        try:
-            rows = snapshot_rows(files)
-        except ImportFormatError as error:
-            metadata.notes.append(f"snapshot {phase}: {error.message}")
-            return
+        counters = {row["name"]: row["value"] for row in rows if row["source"] == "vmstat"}
+        self.unseen.reading(message.value.get("read_ns", {}).get("vmstat", message.mono_ns), counters)
         if rows:
             self._writer.write("snapshots", snapshot_batch(rows, message.mono_ns, phase))
 
@@ -106,6 +107,20 @@ class SideTables:
             self.shed[-1]["t1_ns"] = now_ns
 
     # ------------------------------------------------------------ end
+    def reckon_unseen(self, started_ns: int, stopped_ns: int) -> None:
+        """Store the estimate of pages that were allocated without an event (once the losses are all told)."""
+        metadata = self._writer.metadata
+        metadata.unseen = self.unseen.result(
+            started_ns=started_ns,
+            stopped_ns=stopped_ns,
+            shed=[(row["t0_ns"], row["t1_ns"], row["sample"]) for row in self.shed],
+            facts={
+                "filters": metadata.filters,
+                "events": metadata.events,
+                "release": metadata.host.get("release"),
+            },
+        )
+
     def finish(self) -> None:
         """Write what was gathered."""
         self._writer.write("tasks", self.tasks.batch())

@@ -5,8 +5,9 @@ is folded later). Between two readings, what the counters grew by, less the page
 that time, less the pages that recorded bulk calls returned, less a share for lost events, was handed out unseen.
 
 What limits it: an allocation is counted before its event fires, so blocks on their way at a reading fall on the
-wrong side of it (at most one a CPU; a huge page being zeroed is 512 pages), and before the first and after the
-last reading within the recording nothing can be told. ``noise_pages`` bounds both.
+wrong side of it (a huge page being zeroed is 512 pages), and what a reading before the gate opened or after it
+closed counted besides. ``noise_pages`` allows for one of the largest blocks and 0.2 ms of the rate at either
+end, and for the time outside at the recorded rate.
 """
 
 from __future__ import annotations
@@ -30,9 +31,14 @@ PAGE_FILTERS = ("pid", "tgid", "comm", "cgroup", "order", "gfp", "min_bytes")
 MOST_INTERVALS = 512
 """More are merged by neighbours, so that the manifest stays small however long a capture ran."""
 _EDGE = 0.02
-"""Share of the recording that may lie outside the readings within it, at either end."""
+"""Share of the recording that may lie outside the readings within it, at either end ..."""
+_EDGE_NS = 20_000_000
+"""... or so much of it."""
 _READ_NS = 200_000
 """How far a reading of vmstat may be from the time noted for it."""
+
+_LOSS_NS = 50_000_000
+"""Losses shorter than this are added up by the middle of their interval."""
 
 _ALLOC, _FREE, _BULK = (PAGE_KINDS.index(k) for k in ("alloc", "free", "bulk"))
 _COLUMNS = ("ts_ns", "kind", "order", "returned")
@@ -93,6 +99,18 @@ class UnseenTally:
     _first_ns: int | None = None
     _last_ns: int | None = None
     _late: int = 0
+    _lost_at: dict[int, int] = field(default_factory=dict)
+    """Lost events by time / _LOSS_NS."""
+    _losses: list[tuple[int | None, int | None, int | None]] = field(default_factory=list)
+    """Longer ones, and such without ends or number."""
+
+    def lost(self, t0_ns: int | None, t1_ns: int | None, n: int | None) -> None:
+        """``n`` page events that are missing between two times (None: not known); in any order."""
+        if t0_ns is None or t1_ns is None or n is None or t1_ns - t0_ns > _LOSS_NS:
+            self._losses.append((t0_ns, t1_ns, n))
+        else:
+            at = (t0_ns + t1_ns) // 2 // _LOSS_NS
+            self._lost_at[at] = self._lost_at.get(at, 0) + n
 
     def reading(self, ts_ns: int | None, counters: Mapping[str, int]) -> None:
         """vmstat's counters by name, as read at ``ts_ns`` (trace clock)."""
@@ -140,21 +158,22 @@ class UnseenTally:
         *,
         started_ns: int | None = None,
         stopped_ns: int | None = None,
-        losses: Iterable[tuple[int | None, int | None, int | None]] = (),
         shed: Iterable[tuple[int, int | None, int]] = (),
         facts: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         """The estimate, see :func:`unseen_estimate`. May be called again with more.
 
         ``started_ns``, ``stopped_ns``: when events were recorded, else from the first to the last event.
-        ``losses``: (t0_ns, t1_ns, n) of lost page events. ``shed``: (t0_ns, t1_ns, sample) as in table ``shed``.
-        ``facts``: ``filters``, ``events``, ``release``, ``cpus`` of the trace.
+        ``shed``: (t0_ns, t1_ns, sample) as in table ``shed``.
+        ``facts``: ``filters``, ``events``, ``release`` of the trace.
         """
         for reading in self._waiting:
             reading.seen = _copy(self._seen)
         self._waiting.clear()
         first = self._first_ns if started_ns is None else started_ns
         last = self._last_ns if stopped_ns is None else stopped_ns
+        middles = [((2 * at + 1) * _LOSS_NS // 2, n) for at, n in sorted(self._lost_at.items())]
+        losses = [*self._losses, *((at, at, n) for at, n in middles)]
         return unseen_estimate(self._readings, self._seen, (first, last), losses, shed, facts or {}, late=self._late)
 
 
@@ -178,14 +197,12 @@ def unseen_of(trace: Trace) -> dict[str, Any] | None:
         return None
     for batch in trace.batches("page_events", _COLUMNS):
         tally.events(batch)
+    for batch in trace.batches("loss", ("table", "class", "t0_ns", "t1_ns", "n")):
+        for table, cls, t0, t1, n in zip(*(c.to_pylist() for c in batch.columns), strict=True):
+            if table in ("page_events", "all") and cls != "stack":
+                tally.lost(t0, t1, n)
     meta = trace.metadata
     return tally.result(
-        losses=[
-            (t0, t1, n)
-            for batch in trace.batches("loss", ("table", "class", "t0_ns", "t1_ns", "n"))
-            for table, cls, t0, t1, n in zip(*(c.to_pylist() for c in batch.columns), strict=True)
-            if table in ("page_events", "all") and cls != "stack"
-        ],
         shed=[
             (t0, t1, sample)
             for batch in trace.batches("shed", ("t0_ns", "t1_ns", "sample"))
@@ -195,7 +212,6 @@ def unseen_of(trace: Trace) -> dict[str, Any] | None:
             "filters": meta.filters,
             "events": meta.events,
             "release": meta.host.get("release"),
-            "cpus": meta.host.get("cpus"),
         },
     )
 
@@ -248,7 +264,6 @@ def unseen_estimate(
     outside_ns = max(0, begin - int(edges[0])) + max(0, int(edges[-1]) - end)
     rate = sums["traced"] / max(int((edges[1:] - edges[:-1])[kept].sum()) - outside_ns, 1)
     outside = round(rate * outside_ns)
-    on_the_way = total.largest * int(facts.get("cpus") or 1)
     freed = [r.pgfree for r in used]
     known = used[0].pgfree is not None and used[-1].pgfree is not None and bool(kept.all())
     return {
@@ -257,7 +272,7 @@ def unseen_estimate(
         "traced_pages": sums["traced"],
         "bulk_pages": sums["bulk"],
         "lost_pages": sums["lost"],
-        "noise_pages": outside + on_the_way + round(2 * rate * _READ_NS),
+        "noise_pages": outside + 2 * total.largest + round(2 * rate * _READ_NS),
         "outside_pages": outside,
         "t0_ns": int(edges[0]),
         "t1_ns": int(edges[-1]),
@@ -279,7 +294,7 @@ def _within(readings: Sequence[_Reading], begin: int, end: int) -> list[_Reading
     inside = [r for r in readings if begin <= r.ts_ns <= end]
     before = [r for r in readings if r.ts_ns < begin]
     after = [r for r in readings if r.ts_ns > end]
-    slack = _EDGE * (end - begin)
+    slack = max(_EDGE * (end - begin), min(_EDGE_NS, (end - begin) / 4))
     if before and (len(inside) < 2 or inside[0].ts_ns - begin > slack):
         inside = [before[-1], *inside]
     if after and (len(inside) < 2 or end - inside[-1].ts_ns > slack):
