@@ -12,17 +12,21 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
-from tracereplay.errors import CollectorError, UsageError
+from tracereplay.errors import CaptureError, UsageError
 from tracereplay.trace import frames
 from tracereplay.trace.collector_process import CollectorProcess
 from tracereplay.trace.metadata import TraceMetadata
+from tracereplay.trace.rawfile import RawRecording, read_chunks
 from tracereplay.trace.recording import CaptureSummary, Progress, Recording
 from tracereplay.trace.writer import TraceWriter
+
+Piece = TypeVar("Piece")
+Taken = TypeVar("Taken", contravariant=True)
 
 EVENT_GROUPS = ("page", "buddy", "reclaim", "bio", "bulk")
 """Groups of events: page (mm_page_alloc, mm_page_free), buddy (behind the per-CPU lists), reclaim (compaction,
@@ -111,6 +115,13 @@ class CaptureOptions:
             raise UsageError(f"no task is called {long[0]!r}", hint="the kernel keeps 15 bytes of a task's name")
         if any(not 0 <= n < 20 for n in self.orders):
             raise UsageError("orders go from 0 to 19", hint="--order 0 --order 9")
+        if self.via and self.command:
+            raise UsageError(
+                f"{self.command[0]!r} would run on this machine, and --via captures another one",
+                hint=f"start it there by itself ({self.via} COMMAND), beside a capture with --duration",
+            )
+        if self.raw and (self.flight_s or self.freeze_on):
+            raise UsageError("raw frames go into one file, a flight recorder keeps many", hint="leave --raw out")
 
     def collector_arguments(self) -> list[str]:
         """Command line of the collector."""
@@ -151,7 +162,21 @@ def capture(
     ProbeUnavailableError when the collector cannot start (nothing is on disk then); CollectorError when it
     dies (finished files stay, the trace is marked incomplete); StorageError when the disk refuses.
     """
+    if options.raw:
+        raw = RawRecording(
+            path,
+            force=options.force,
+            max_bytes=options.max_bytes,
+            min_free_bytes=options.min_free_bytes,
+            on_progress=on_progress,
+        )
+        collector = CollectorProcess(options.collector_arguments(), via=options.via or None)
+        command = _Command(options.command, collector.ask_to_stop)
+        raw.attach(stop=collector.ask_to_stop, on_started=command.start)
+        return _drive(collector, command, raw, read_chunks(collector.frames_fd))
     metadata = TraceMetadata(source={"kind": "capture", "format": "ebpf"})
+    if options.via:
+        metadata.source["via"] = options.via
     writer = TraceWriter(
         path,
         metadata,
@@ -161,24 +186,49 @@ def capture(
         min_free_bytes=options.min_free_bytes,
     )
     _keep_heap()
-    collector = CollectorProcess(options.collector_arguments())
+    collector = CollectorProcess(options.collector_arguments(), via=options.via or None)
     command = _Command(options.command, collector.ask_to_stop)
     recording = Recording(writer, on_progress=on_progress, on_started=command.start)
+    packets = frames.read_ahead(frames.read_packets(collector.frames_fd))
+    return _drive(collector, command, recording, packets)
+
+
+class _Recorder(Protocol[Taken]):
+    """What takes a collector's stream."""
+
+    def run(self, pieces: Iterator[Taken], /) -> CaptureSummary:
+        """To its end."""
+        ...
+
+    def give_up(self) -> None:
+        """Keep what came."""
+        ...
+
+
+def _drive(
+    collector: CollectorProcess,
+    command: _Command,
+    recorder: _Recorder[Piece],
+    pieces: Generator[Piece, None, None],
+) -> CaptureSummary:
+    """Run a capture to its end, whatever that is."""
     summary: CaptureSummary | None = None
     with _orderly_signals(collector.ask_to_stop):
-        packets = frames.read_ahead(frames.read_packets(collector.frames_fd))
         try:
             try:
-                summary = recording.run(packets)
+                summary = recorder.run(pieces)
             finally:
                 collector.ask_to_stop()
-                packets.close()
-        except CollectorError as error:
-            raise collector.explain(error) from error
+                pieces.close()
+        except CaptureError as error:
+            explained = collector.explain(error)
+            if explained is error:
+                raise
+            raise explained from error
         finally:
             collector.end()
             if summary is None:
-                recording.give_up()
+                recorder.give_up()
     summary.command_status = command.wait()
     return summary
 

@@ -109,8 +109,9 @@ def read_chunks(fd: int) -> Generator[memoryview, None, None]:
 class RawRecording:
     """Writes one stream to a file. The counterpart of Recording, which decodes it.
 
-    The file appears with the collector's hello, so a capture that cannot start leaves nothing. ``stop`` is
-    called when the file has reached ``max_bytes`` or the disk has less than ``min_free_bytes`` left (0: no limit).
+    The file appears with the collector's hello, so a capture that cannot start leaves nothing. The capture is
+    asked to stop when the file has reached ``max_bytes`` or the disk has less than ``min_free_bytes`` left (0: no
+    limit).
 
     Raises OutputExistsError when the file is there and ``force`` is not set, UsageError when ``force`` would
     replace what is no recording of frames.
@@ -123,17 +124,15 @@ class RawRecording:
         force: bool = False,
         max_bytes: int = 0,
         min_free_bytes: int = 0,
-        stop: Callable[[], None] = lambda: None,
         on_progress: Callable[[Progress], None] | None = None,
-        on_started: Callable[[], None] | None = None,
     ) -> None:
         self.path = Path(path).absolute()
         self._force = force
         self._max_bytes = max_bytes
         self._min_free_bytes = min_free_bytes
-        self._stop = stop
         self._on_progress = on_progress
-        self._on_started = on_started
+        self._stop: Callable[[], None] = lambda: None
+        self._on_started: Callable[[], None] = lambda: None
         self._file: int | None = None
         self._waiting: list[memoryview] = []
         """What came before the hello was whole."""
@@ -149,6 +148,11 @@ class RawRecording:
             if not force:
                 raise OutputExistsError(path)
             _refuse_stranger(self.path)
+
+    def attach(self, *, stop: Callable[[], None], on_started: Callable[[], None]) -> None:
+        """How to ask the collector to stop, and what to do when its gate has opened."""
+        self._stop = stop
+        self._on_started = on_started
 
     def run(self, chunks: Iterator[memoryview]) -> CaptureSummary:
         """Take the stream to its end and store it, flushed to the disk.
@@ -201,8 +205,7 @@ class RawRecording:
             self._closing = message
         elif value.get("event") == "started":
             self._started_ns = int(value.get("started_ns", message.mono_ns))
-            if self._on_started is not None:
-                self._on_started()
+            self._on_started()
         if message.type == frames.STATUS and value.get("event") != "stopped" and self._on_progress is not None:
             events, lost = self._totals(value)
             self._on_progress(Progress((message.mono_ns - self._started_ns) / 1e9, sum(events.values()), lost))
