@@ -244,6 +244,17 @@ def bio_condition(filters: Filters, kind: str, values: dict[str, str], task_ok: 
     return lines
 
 
+def bulk_condition(filters: Filters, task_ok: str) -> list[str]:
+    """C statements that leave the bulk allocator's program unless the call is wanted. Calls are never sampled: they
+    are few."""
+    lines = task_condition(filters, task_ok)
+    if filters.orders and 0 not in filters.orders:
+        lines.append("if (1) return 0;")
+    if filters.gfp:
+        lines.append(f"if (found && (gfp & {filters.gfp:#x}u) != {filters.gfp:#x}u) return 0;")
+    return lines
+
+
 def task_condition(filters: Filters, task_ok: str) -> list[str]:
     """C statements for events that only have a task to be judged by."""
     return [f"if (!{task_ok}) return 0;"] if filters.task else []

@@ -116,6 +116,8 @@ class LoadedProbes:
         """Raw taps: closing the descriptor detaches."""
         self._misses: dict[int, int] = {}
         """Recursion misses of each program when the gate opened."""
+        self._bulk_counts = (0, 0)
+        """The bulk allocator's entries and returns when the gate opened."""
 
     def add_cpu(self, cpu: int) -> None:
         """Rings for a CPU; its events count as lost until it has them."""
@@ -171,6 +173,9 @@ class LoadedProbes:
     def _attach_lane(self, lane: Lane) -> int:
         """The program's file descriptor."""
         bcc = import_bcc()
+        bulk = self.plan.bulk
+        if bulk is not None and lane.probe is bulk.probe:
+            return bulk.attach(self._bpf)
         if lane.role == TRACEPOINT:
             function = self._bpf.load_func(lane.function.encode(), bcc.BPF.TRACEPOINT)
             self._bpf.attach_tracepoint(tp=lane.probe.event.encode(), fn_name=lane.function.encode())
@@ -192,6 +197,8 @@ class LoadedProbes:
         base, shift = (self._geometry.base, self._geometry.shift) if self._geometry else (0, 0)
         if is_open and not self._misses:
             self._misses = self._recursion_misses()
+            if self.plan.bulk is not None:
+                self._bulk_counts = self.plan.bulk.counts()
         table[ctypes.c_int(0)] = table.Leaf(base, shift, int(is_open), keep_one_in - 1, stack_every)
 
     def counters(self) -> dict[str, dict[str, dict[str, dict[str, int]]]]:
@@ -262,6 +269,8 @@ class LoadedProbes:
             missed = now[number] - self._misses.get(number, 0) if number in now else None
             taken = nested.get(event, 0)
             lost = None if missed is None else max(0, missed - taken)
+            if self.plan.bulk is not None and lane.probe is self.plan.bulk.probe:
+                lost = self.plan.bulk.missed(self._bulk_counts)
             facts[event] = {"tap": lane.role, "recursion_misses": missed, "nested": taken, "lost": lost}
         return facts
 
@@ -272,6 +281,8 @@ class LoadedProbes:
         self._links.clear()
         for event in list(self._bpf.tracepoint_fds):
             self._bpf.detach_tracepoint(event)
+        if self.plan.bulk is not None:
+            self.plan.bulk.detach()
 
     def close(self) -> None:
         """Unmap the rings and drop programs and maps."""
@@ -295,7 +306,7 @@ def describe_lanes(plan: Plan, missing: Mapping[str, str]) -> list[dict[str, Any
             "ring": names.index(probe.ring),
             "tap": lane.role,
             "attached": probe.event not in missing,
-            "format": plan.formats[probe.event].text if lane.role != NESTED else "",
+            "format": plan.formats[probe.event].text if lane.role != NESTED and probe.event in plan.formats else "",
         }
         if probe.event in missing:
             entry["reason"] = missing[probe.event]

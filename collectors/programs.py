@@ -23,7 +23,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from string import Template
 
-from collectors import cstacks, filters
+from collectors import bulkprobe, cstacks, filters
+from collectors.bulkprobe import BulkProbe
 from collectors.cfields import args_struct, assignments, raw_locals, raw_values, tracepoint_values
 from collectors.filters import Filters
 from collectors.layout import FLAG_LOST_FULL, FLAG_LOST_LOCK, FLAG_LOST_NO_RING, Ring, rings_for
@@ -190,11 +191,14 @@ class Lane:
 
     probe: Probe
     role: str
-    """``tracepoint`` (through perf), ``raw``, or ``nested`` (raw, for what interrupts the raw one)."""
+    """``tracepoint`` (through perf), ``raw``, ``nested`` (raw, for what interrupts the raw one), or ``kprobe`` and
+    ``fentry`` (the bulk allocator)."""
 
     @property
     def function(self) -> str:
         """Name in C."""
+        if self.probe.ring == "bulk":
+            return bulkprobe.EXIT_FUNCTION
         return self.probe.function + ("_nested" if self.role == NESTED else "")
 
 
@@ -207,21 +211,23 @@ class Plan:
     filters: Filters = field(default_factory=Filters)
     stacks: bool = False
     stack_every_ns: int = 0
+    bulk: BulkProbe | None = None
 
     @property
     def rings(self) -> tuple[Ring, ...]:
         """The rings, in the order of their numbers."""
-        return rings_for(stacks=self.stacks)
+        return rings_for(stacks=self.stacks, bulk=self.bulk is not None)
 
     def ring(self, name: str) -> Ring:
         """A ring by its name."""
         return next(r for r in self.rings if r.name == name)
 
 
-def lanes_of(probes: Sequence[Probe], *, raw: bool) -> list[Lane]:
+def lanes_of(probes: Sequence[Probe], *, raw: bool, bulk: BulkProbe | None = None) -> list[Lane]:
     """The programs of some probes, in the order in which they have to be attached: raw before nested."""
     lanes = [Lane(p, RAW if raw and p.raw else TRACEPOINT) for p in probes]
-    return lanes + [Lane(lane.probe, NESTED) for lane in lanes if lane.role == RAW]
+    lanes += [Lane(lane.probe, NESTED) for lane in lanes if lane.role == RAW]
+    return lanes + ([Lane(bulk.probe, bulk.tap)] if bulk is not None else [])
 
 
 def _conditions(plan: Plan, lane: Lane, kind: int, values: dict[str, str]) -> list[str]:
@@ -345,6 +351,9 @@ def source(plan: Plan) -> str:
     if plan.stacks:
         parts.append(cstacks.take_stack(plan.stack_every_ns))
     for kind, lane in enumerate(lanes):
+        if plan.bulk is not None and lane.probe is plan.bulk.probe:
+            parts.append(plan.bulk.source(kind, filters.bulk_condition(plan.filters, "s->task_ok")))
+            continue
         if lane.role == TRACEPOINT:
             parts.append(args_struct(lane.function, plan.formats[lane.probe.event]))
         raw_kind = next((i for i, other in enumerate(lanes) if other.probe is lane.probe), kind)

@@ -11,6 +11,7 @@ from typing import Any
 
 from collectors import bpfsys, hostfacts
 from collectors.attendance import Attendance, StopRequest
+from collectors.bulkprobe import BulkProbe, bulk_probe
 from collectors.cgroups import path_of
 from collectors.drain import Drain
 from collectors.errors import CollectorError, ProbeUnavailableError, ReaderGoneError
@@ -27,6 +28,7 @@ from collectors.shed import Controller
 from collectors.snapshots import SnapshotTaker
 from collectors.symbols import SymbolTable
 from collectors.tracepoints import Format, chosen, find_formats
+from collectors.tracer_choice import run_chosen
 
 STATUS_NS = 1_000_000_000
 CONTROL_NS = 200_000_000
@@ -95,19 +97,21 @@ class Session:
         wanted = chosen(self.options.groups)
         usable = [p for p in wanted if p.event in formats]
         self._missing = dict(missing)
+        bulk = self._bulk()
         for group in self.options.groups:
-            if not any(p.group == group for p in usable):
+            if group != "bulk" and not any(p.group == group for p in usable):
                 reasons = "; ".join(missing[p.event] for p in wanted if p.group == group)
                 raise ProbeUnavailableError(
                     f"no usable tracepoint in group {group!r}: {reasons}", "see `tracereplay doctor`"
                 )
         geometry, self._no_raw = self._page_geometry(formats)
         plan = Plan(
-            lanes_of(usable, raw=geometry is not None),
+            lanes_of(usable, raw=geometry is not None, bulk=bulk),
             formats,
             filters_of(self.options),
             self.options.stacks,
             self.options.stack_every_ns,
+            bulk,
         )
         return plan, geometry
 
@@ -242,6 +246,18 @@ class Session:
             waited_for_reader_s=self.output.waited_s,
         )
 
+    def _bulk(self) -> BulkProbe | None:
+        """What watches the bulk allocator, when it is wanted. Raises ProbeUnavailableError when it cannot be."""
+        if "bulk" not in self.options.groups:
+            return None
+        bulk, reason = bulk_probe()
+        if bulk is None:
+            raise ProbeUnavailableError(
+                f"the bulk allocator cannot be watched: {reason}",
+                "leave bulk out of --events: its pages are reckoned from /proc/vmstat",
+            )
+        return bulk
+
     def _page_geometry(self, formats: dict[str, Format]) -> tuple[PageGeometry | None, str]:
         """What the raw tap of page events needs, and if it is not there, why."""
         if "page" not in self.options.groups:
@@ -278,6 +294,7 @@ class Session:
             "probes": describe_lanes(self.loaded.plan, self._missing),
             "missing": self._missing,
             "no_raw_tap": self._no_raw,
+            "bulk": self.loaded.plan.bulk.describe() if self.loaded.plan.bulk is not None else None,
         }
         return json_frame(FrameType.HELLO, hello, mono_ns=time.monotonic_ns())
 
@@ -288,7 +305,7 @@ def run_session(options: Options, output_fd: int) -> int:
     stop = StopRequest()
     stop.install()
     try:
-        Session(options, output, stop).run()
+        run_chosen(options, output, stop)
     except CollectorError as failure:
         _send_failure(output, failure)
         return 4

@@ -1,0 +1,428 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Calls of the bulk page allocator, recorded at the function itself, since its fast path fires no tracepoint.
+
+``__alloc_pages_bulk`` (since 5.13) and ``alloc_pages_bulk_noprof`` (since 6.10) hand out pages of order 0 from a
+per-CPU list; only a page that they fetch the ordinary way fires ``mm_page_alloc`` (mm/page_alloc.c). Two programs:
+one at the entry keeps what was asked, one at the return makes the record. Through kprobes where there are any (no
+type information needed), else through fentry and fexit (BTF and function tracing needed).
+
+- *Pairing.* A call is named by the address of its stack frame (for fentry: of the trampoline's argument area), which
+  no other running call shares, whatever sleeps, migrates, nests or interrupts. A return whose entry was missed is
+  recorded without ``requested`` and gfp (FLAG_NO_ENTRY); an entry whose return was missed is overwritten by the next
+  call in its place. Missed returns (a kretprobe has a limited number of instances) are entries minus returns.
+- *What was there before.* The array variant counts entries that the caller had filled. Those among the first
+  ``ENTRIES_READ`` are counted at the entry and taken off both numbers, so ``requested`` and ``returned`` are new
+  pages. No user in the kernel hands over a longer array.
+- *Pages with a row of their own.* The allocator goes the ordinary way (``mm_page_alloc`` fires) for at most one page,
+  and only when its lists gave none: so a call that returned one page has an ``alloc`` row as well, and the unseen
+  pages are those of the calls that returned more.
+
+Where arguments are comes from BTF, else from the function's name; which function there is, from /proc/kallsyms.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from collectors import btf
+from collectors.tracepoints import Probe, tracefs_root
+
+KPROBE, FENTRY = "kprobe", "fentry"
+
+SYMBOLS = ("alloc_pages_bulk_noprof", "__alloc_pages_bulk")
+"""The allocator itself; its wrappers call it (perhaps several times), so they are not probed."""
+ENTRIES_READ = 512
+CALLS = 8192
+"""Calls that can be under way; a map of 8192 takes half a MiB."""
+FRAMES = 8
+
+FLAG_NO_ENTRY = 0x02
+"""``flags`` of a record: the call's entry was not seen, so what it asked for is not known."""
+
+ENTRY_FUNCTION, EXIT_FUNCTION = "tr_bulk_entry", "tr_bulk"
+
+_X86 = "r15 r14 r13 r12 bp bx r11 r10 r9 r8 ax cx dx si di orig_ax ip cs flags sp ss"
+_MACHINES = {
+    "x86_64": (
+        " ".join(f"u64 {name};" for name in _X86.split()),
+        ("di", "si", "dx", "cx", "r8", "r9"),
+        "ax",
+        # At the entry the stack pointer is at the return address, at the return just above it.
+        "8",
+        "u64 caller = 0;\n    bpf_probe_read_kernel(&caller, sizeof(caller), (void *)ctx->sp);",
+    ),
+    "aarch64": (
+        "u64 x[31]; u64 sp; u64 pc; u64 pstate;",
+        ("x[0]", "x[1]", "x[2]", "x[3]", "x[4]", "x[5]"),
+        "x[0]",
+        "0",
+        "u64 caller = ctx->x[30];",
+    ),
+}
+"""``uname -m`` -> struct pt_regs as C, registers of the arguments, of the result, how far the stack pointer is
+higher at the return, and C that finds the return address at the entry."""
+
+_STATE = """\
+struct bulk_call { u64 caller; u32 wanted; u32 filled; u32 gfp; u32 pad; };
+struct bulk_entries { u64 at[${entries}]; };
+struct bulk_frames { u64 at[${frames}]; };
+struct bulk_count { u64 entries; u64 exits; };
+struct bulk_regs { ${registers} };
+BPF_TABLE("lru_hash", u64, struct bulk_call, bulk_calls, ${calls});
+BPF_PERCPU_ARRAY(bulk_scratch, struct bulk_entries, 1);
+BPF_PERCPU_ARRAY(bulk_stack, struct bulk_frames, 1);
+BPF_PERCPU_ARRAY(bulk_counts, struct bulk_count, 1);
+"""
+
+_FILLED = """\
+/* Entries of the caller's array that hold a page already. Without branches on what is read: the verifier would
+   follow each of them. */
+static __always_inline u32 bulk_filled(u64 array, u32 wanted) {
+    int zero = 0;
+    struct bulk_entries *found = bulk_scratch.lookup(&zero);
+    u64 bytes = (u64)(wanted > ${entries} ? ${entries} : wanted) * 8;
+    asm volatile("" : "+r"(bytes)); /* or the compiler derives the bound anew, in a way that the verifier cannot */
+    if (!found || !array || !bytes || bytes > sizeof(found->at))
+        return 0;
+    if (bpf_probe_read_kernel(found->at, bytes, (void *)array))
+        return 0;
+    u32 filled = 0;
+    for (u32 i = 0; i < ${entries}; i++) {
+        if (i * 8 >= bytes)
+            break;
+        u64 page = found->at[i], minus = -page;
+        asm volatile("" : "+r"(minus));
+        filled += (page | minus) >> 63;
+    }
+    return filled;
+}
+"""
+
+_CALLER = """\
+static __always_inline u32 in_allocator(u64 address) {
+    return ${inside};
+}
+/* The first frame outside the allocator and its wrappers. */
+static __always_inline u64 bulk_caller(void *ctx, u64 caller) {
+    int zero = 0;
+    struct bulk_frames *f = bulk_stack.lookup(&zero);
+    if (!f)
+        return caller;
+    long bytes = bpf_get_stack(ctx, f->at, sizeof(f->at), 0);
+    u32 passed = 0;
+    for (u32 i = 0; i < ${frames}; i++) {
+        if (bytes < (long)(i + 1) * 8)
+            break;
+        u64 address = f->at[i];
+        if (in_allocator(address))
+            passed = 1;
+        else if (passed)
+            return address;
+    }
+    return caller;
+}
+"""
+
+_ENTRY = """\
+int ${function}(${context}) {
+    int zero = 0;
+    u64 frame = ${frame};
+    struct bulk_call call = {};
+    struct bulk_count *n = bulk_counts.lookup(&zero);
+    if (n)
+        n->entries++;
+    call.wanted = ${wanted};
+    if ((s32)call.wanted < 0)
+        call.wanted = 0;
+    call.gfp = ${gfp};
+    call.filled = ${filled};
+    ${caller}
+    call.caller = caller;
+    bulk_calls.update(&frame, &call);
+    return 0;
+}
+"""
+
+_EXIT = """\
+int ${function}(${context}) {
+    int zero = 0;
+    u64 frame = ${frame};
+    u32 returned = ${result}, flags = ${no_entry};
+    struct bulk_call call = {};
+    struct bulk_count *n = bulk_counts.lookup(&zero);
+    if (n)
+        n->exits++;
+    struct bulk_call *found = bulk_calls.lookup(&frame);
+    if (found) {
+        call = *found;
+        flags = 0;
+        bulk_calls.delete(&frame);
+    }
+    struct gate_state *g = open_gate();
+    if (!g)
+        return 0;
+    struct cpu_state *s = cpu_of();
+    if (!s)
+        return 0;
+    u32 pid = current_task(s, &s->note[${kind}], ${kind});
+    u32 gfp = call.gfp;
+    u64 requested = call.wanted > call.filled ? call.wanted - call.filled : 0;
+${conditions}    struct bulk_rec *e = reserve_bulk(&s->lane[${kind}]);
+    if (!e)
+        return 0;
+    e->caller = call.caller;
+    e->requested = requested;
+    e->returned = returned > call.filled ? returned - call.filled : 0;
+    e->gfp = gfp;
+    e->pid = pid;
+    e->kind = ${kind};
+    e->flags |= flags;
+    e->pad = 0;
+    bpf_ringbuf_submit(e, NO_WAKEUP);
+    return 0;
+}
+"""
+
+
+@dataclass(frozen=True)
+class Target:
+    """The function to probe, and where its arguments are (counted from 0)."""
+
+    symbol: str
+    inside: Sequence[tuple[int, int]] = ()
+    """Address ranges [start, end) of the function and of its wrappers; empty when addresses are hidden."""
+    gfp: int = 0
+    wanted: int = 3
+    array: int | None = None
+    """None: there is none, or it is not known which it is; entries filled before are not taken off then."""
+    arguments: int | None = None
+    """How many there are; None without BTF."""
+
+    @property
+    def known_by(self) -> str:
+        """Where the places of the arguments come from."""
+        return "name" if self.arguments is None else "BTF"
+
+
+@dataclass
+class Host:
+    """What the choice depends on, with places that a test can replace."""
+
+    kallsyms: Path = Path("/proc/kallsyms")
+    btf: Path = btf.VMLINUX
+    perf_kprobe: Path = Path("/sys/bus/event_source/devices/kprobe/type")
+    machine: str = field(default_factory=platform.machine)
+    tracefs: Path | None = field(default_factory=tracefs_root)
+
+    def functions(self) -> dict[str, tuple[int, int]]:
+        """Name -> [start, end) of the text symbols whose name says bulk allocation, and of what tells whether
+        programs can be attached to functions; the address is 0 where the kernel hides it."""
+        found: dict[str, tuple[int, int]] = {}
+        waiting: list[tuple[str, int]] = []
+        with self.kallsyms.open("rb") as file:
+            for line in file:
+                if waiting:
+                    address = int(line.split(None, 1)[0], 16)
+                    if address != waiting[0][1]:
+                        found.update({name: (start, max(start, address)) for name, start in waiting})
+                        waiting = []
+                if b"alloc_pages_bulk" in line or b"bpf_trampoline_link_prog" in line:
+                    parts = line.split()
+                    if parts[1] in b"tT" and not parts[2].startswith((b"__pfx_", b"__cfi_")):
+                        waiting.append((parts[2].decode(), int(parts[0], 16)))
+        found.update({name: (start, start) for name, start in waiting})
+        return found
+
+    def traceable(self, symbol: str) -> bool:
+        """Whether the kernel can patch the function's entry."""
+        if self.tracefs is None:
+            return False
+        try:
+            with (self.tracefs / "available_filter_functions").open() as file:
+                return any(line.split()[:1] == [symbol] for line in file)
+        except OSError:
+            return False
+
+
+def find_target(host: Host, functions: dict[str, tuple[int, int]]) -> Target | None:
+    """The bulk allocator of this kernel; None when it has none (before 5.13) or hides its symbols."""
+    symbol = next((s for s in SYMBOLS if s in functions), None)
+    if symbol is None:
+        return None
+    inside = [r for name, r in functions.items() if "alloc_pages_bulk" in name and r[1] > r[0]]
+    names = btf.parameters(symbol, host.btf)
+    if names is not None and {"gfp", "nr_pages"} <= set(names):
+        array = names.index("page_array") if "page_array" in names else None
+        return Target(symbol, inside, names.index("gfp"), names.index("nr_pages"), array, len(names))
+    # (gfp, preferred_nid, nodemask, nr_pages, page_list, page_array); without page_list since 6.14. Which of the two
+    # can only be told from what the wrappers are called.
+    array = 5 if symbol == "__alloc_pages_bulk" or "alloc_pages_bulk_array_mempolicy_noprof" in functions else None
+    if "alloc_pages_bulk_mempolicy_noprof" in functions:
+        array = 4
+    return Target(symbol, inside, array=array)
+
+
+def choose(host: Host | None = None) -> tuple[str, str, Target | None]:
+    """How this host's bulk allocator can be watched: ``kprobe``, ``fentry`` or nothing; the reason; the function."""
+    host = host or Host()
+    try:
+        functions = host.functions()
+    except OSError as error:
+        return "", f"{host.kallsyms} not read: {error.strerror or error}", None
+    target = find_target(host, functions)
+    if target is None:
+        return "", "the kernel has no function alloc_pages_bulk", None
+    if host.machine not in _MACHINES:
+        return "", f"registers of {host.machine} are not known", None
+    events = host.tracefs is not None and (host.tracefs / "kprobe_events").exists()
+    if host.perf_kprobe.exists() or events:
+        return KPROBE, f"kprobes on {target.symbol}", target
+    no_kprobes = "the kernel has no kprobes"
+    if target.arguments is None:
+        return "", f"{no_kprobes}, and for fentry no BTF that describes {target.symbol}", None
+    if "bpf_trampoline_link_prog" not in functions:
+        return "", f"{no_kprobes}, and no BPF trampolines for fentry", None
+    if not host.traceable(target.symbol):
+        return "", f"{no_kprobes}, and for fentry no function tracing of {target.symbol}", None
+    return FENTRY, f"fentry on {target.symbol}", target
+
+
+def available() -> tuple[str, str]:
+    """``kprobe``, ``fentry``, or "" when this host cannot show its bulk allocator; and the reason in words."""
+    tap, reason, _target = choose()
+    return tap, reason
+
+
+class BulkProbe:
+    """The two programs: their C, attached and detached, and what they missed."""
+
+    def __init__(self, tap: str, target: Target, machine: str | None = None) -> None:
+        self.tap = tap
+        self.target = target
+        self.probe = Probe(f"{tap}:{target.symbol}", "bulk", "bulk", "bulk", {})
+        """Its entry in hello; the record's kind."""
+        self._machine = machine or platform.machine()
+        self._bpf: Any = None
+
+    # ------------------------------------------------------------ C
+    @property
+    def functions(self) -> tuple[str, str]:
+        """Names of the programs at entry and return, in C."""
+        if self.tap == KPROBE:
+            return ENTRY_FUNCTION, EXIT_FUNCTION
+        # BCC reads from the name what to attach to, and attaches when it loads the source.
+        return f"kfunc__vmlinux__{self.target.symbol}", f"kretfunc__vmlinux__{self.target.symbol}"
+
+    def source(self, kind: int, conditions: Sequence[str] = ()) -> str:
+        """C of maps, functions and both programs. ``kind``: number of the lane. ``conditions``: statements that
+        leave the program unless the call is wanted; in scope are ``s``, ``pid``, ``gfp`` and ``requested``."""
+        registers, arguments, result, above, return_address = _MACHINES[self._machine]
+        target = self.target
+        kprobe = self.tap == KPROBE
+        if not kprobe and target.arguments is None:
+            raise ValueError(f"fentry needs the number of arguments of {target.symbol}")
+
+        def argument(number: int) -> str:
+            return f"ctx->{arguments[number]}" if kprobe else f"ctx[{number}]"
+
+        inside = " || ".join(f"address - {a:#x}ULL < {b - a:#x}" for a, b in target.inside) or "0"
+        walk = "bulk_caller(ctx, caller)"
+        if kprobe:
+            caller = f"{return_address}\n    if (in_allocator(caller))\n        caller = {walk};"
+        else:
+            caller = f"u64 caller = 0;\n    caller = {walk};"
+        values = {
+            "entries": ENTRIES_READ,
+            "frames": FRAMES,
+            "calls": CALLS,
+            "registers": registers,
+            "inside": inside,
+            "kind": kind,
+            "no_entry": FLAG_NO_ENTRY,
+            "context": "struct bulk_regs *ctx" if kprobe else "u64 *ctx",
+            "wanted": argument(target.wanted),
+            "gfp": argument(target.gfp),
+            "filled": "0" if target.array is None else f"bulk_filled({argument(target.array)}, call.wanted)",
+            "caller": caller,
+            "result": f"ctx->{result}" if kprobe else f"ctx[{target.arguments}]",
+            "conditions": "".join(f"    {line}\n" for line in conditions),
+        }
+        entry, leave = self.functions
+        parts = [Template(_STATE + _FILLED + _CALLER).substitute(values)]
+        at_entry = "ctx->sp" if kprobe else "(u64)ctx"
+        at_exit = f"ctx->sp - {above}" if kprobe else "(u64)ctx"
+        parts.append(Template(_ENTRY).substitute(values, function=entry, frame=at_entry))
+        parts.append(Template(_EXIT).substitute(values, function=leave, frame=at_exit))
+        return "\n".join(parts)
+
+    # ------------------------------------------------------------ life
+    def attach(self, bpf: Any) -> int:
+        """Attach to a loaded bcc.BPF that holds ``source``; file descriptor of the program at the return.
+
+        What bcc raises when the kernel refuses comes through.
+        """
+        self._bpf = bpf
+        entry, leave = (name.encode() for name in self.functions)
+        if self.tap == KPROBE:
+            # The return first: handlers of one place run from the newest to the oldest, and the return's own
+            # replaces the return address, which the entry's reads.
+            symbol = self.target.symbol.encode()
+            bpf.attach_kretprobe(event=symbol, fn_name=leave)
+            bpf.attach_kprobe(event=symbol, fn_name=entry)
+        return int(bpf.funcs[leave].fd)
+
+    def detach(self) -> None:
+        """Detach what is attached; nothing happens when nothing is."""
+        if self._bpf is None:
+            return
+        entry, leave = (name.encode() for name in self.functions)
+        symbol = self.target.symbol.encode()
+        with contextlib.suppress(Exception):  # bcc raises bare Exception for what is not attached
+            if self.tap == KPROBE:
+                self._bpf.detach_kprobe(symbol, entry)
+            else:
+                self._bpf.detach_kfunc(entry)
+        with contextlib.suppress(Exception):
+            if self.tap == KPROBE:
+                self._bpf.detach_kretprobe(symbol, leave)
+            else:
+                self._bpf.detach_kretfunc(leave)
+
+    def counts(self) -> tuple[int, int]:
+        """Entries and returns that the programs saw, over all CPUs, since they were attached."""
+        per_cpu = self._bpf[b"bulk_counts"][ctypes.c_int(0)]
+        seen = list(per_cpu)
+        return sum(int(x.entries) for x in seen), sum(int(x.exits) for x in seen)
+
+    def missed(self, before: tuple[int, int]) -> int:
+        """Calls whose return was not seen since ``before`` (an earlier ``counts()``), whatever the reason; calls that
+        are still running count as such. Calls of which neither was seen are not known here."""
+        if self._bpf is None:
+            return 0
+        now = self.counts()
+        return max(0, (now[0] - before[0]) - (now[1] - before[1]))
+
+    def describe(self) -> dict[str, Any]:
+        """For hello: the function, how it is tapped, and where its arguments come from."""
+        target = self.target
+        return {
+            "function": target.symbol,
+            "tap": self.tap,
+            "arguments": {"gfp": target.gfp, "nr_pages": target.wanted, "page_array": target.array},
+            "known_by": target.known_by,
+            "entries_read": ENTRIES_READ if target.array is not None else 0,
+        }
+
+
+def bulk_probe(host: Host | None = None) -> tuple[BulkProbe | None, str]:
+    """A probe for this host, or None and why there is none."""
+    host = host or Host()
+    tap, reason, target = choose(host)
+    return (BulkProbe(tap, target, host.machine), reason) if target is not None else (None, reason)
