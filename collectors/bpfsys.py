@@ -10,11 +10,13 @@ import struct
 from pathlib import Path
 
 _BPF_NUMBER = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64le": 361, "ppc64": 361}
+_BPF_MAP_CREATE = 0
 _BPF_PROG_GET_NEXT_ID = 11
 _BPF_PROG_GET_FD_BY_ID = 13
 _BPF_OBJ_GET_INFO_BY_FD = 15
 _BPF_ENABLE_STATS = 32
 _BPF_STATS_RUN_TIME = 0
+_BPF_MAP_TYPE_RINGBUF = 27
 
 # struct bpf_prog_info, include/uapi/linux/bpf.h: fixed offsets, the struct only grows at its end.
 _INFO_BYTES = 232
@@ -61,6 +63,14 @@ def program_info(fd: int) -> dict[str, int | None]:
         "run_cnt": value(_INFO_RUN_CNT, "=Q"),
         "recursion_misses": value(_INFO_RECURSION_MISSES, "=Q"),
     }
+
+
+def create_ring_map() -> int:
+    """A descriptor of a ring buffer of one memory page. Raises OSError where the kernel refuses bpf() or has none."""
+    size = os.sysconf("SC_PAGESIZE")
+    return _bpf(
+        _BPF_MAP_CREATE, ctypes.create_string_buffer(struct.pack("=IIIII", _BPF_MAP_TYPE_RINGBUF, 0, 0, size, 0), 120)
+    )
 
 
 def enable_run_statistics() -> int:

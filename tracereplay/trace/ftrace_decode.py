@@ -61,11 +61,16 @@ class FtraceDecoder:
                 if probe.get("attached") and probe.get("id") is not None
             ]
             self._clone_flags = _clone_flags(probes)
+            self.buffers = {"ftrace": int(hello["ftrace"]["buffer_bytes_per_cpu"])}
+            """Bytes of buffer per CPU."""
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise CollectorError(f"the collector's hello is damaged: {error!r}") from None
         self._layouts = list(layouts)
         self._task_ring = next(i for i, layout in enumerate(layouts) if layout.table == "tasks")
         self._scan_kind = next((k for k, p in enumerate(probes) if p["group"] == "task"), 0)
+        reason = hello.get("tracer_reason", "")
+        self.hello_notes = [f"captured through an instance of tracefs: {reason}", str(hello.get("filters_note", ""))]
+        self.hello_notes = [note for note in self.hello_notes if note]
         self.losses: list[Loss] = []
         """Gaps found since the caller last emptied the list."""
         self.notes: list[str] = []
@@ -107,6 +112,17 @@ class FtraceDecoder:
         self._number(SCAN_CPU, out)
         self._extra.setdefault((self._task_ring, SCAN_CPU), []).append(out)
 
+    def status(self, value: Mapping[str, Any], now_ns: int) -> None:
+        """Take what a STATUS frame says of tasks and of the kernel's counters. All pages fed before must have been
+        taken. Raises CollectorError for a frame that makes no sense.
+        """
+        try:
+            if value.get("event") == "tasks":
+                self.tasks(value["tasks"], int(value["t_ns"]))
+            self.counted(value.get("ftrace", {}), now_ns, emptied=value.get("emptied", ()))
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise CollectorError(f"a status frame of the collector is damaged: {error!r}") from None
+
     def take(self) -> dict[SlabKey, Bytes]:
         """Records of everything fed so far, per (ring, CPU)."""
         payloads, self._payloads = self._payloads, {}
@@ -128,7 +144,7 @@ class FtraceDecoder:
                 self._gaps(cpu, pages, events, slice(first, page_end), slice(begin, end))
             for key, records in self._records(pages, events, cpus, cuts.tolist()):
                 slabs.setdefault(key, []).append(records)
-        return {key: np.concatenate(found).view(np.uint8) for key, found in slabs.items()}
+        return {key: _joined(found).view(np.uint8) for key, found in slabs.items()}
 
     # ------------------------------------------------------------ records
     def _records(self, pages: Pages, events: Events, cpus: Sequence[int], cuts: Sequence[int]) -> Any:
@@ -153,7 +169,7 @@ class FtraceDecoder:
             )
         for ring, parts in by_ring.items():
             rows = np.concatenate([p[0] for p in parts])
-            records = np.concatenate([p[1] for p in parts])
+            records = _joined([p[1] for p in parts])
             if len(parts) > 1:
                 order = np.argsort(rows, kind="stable")
                 rows, records = rows[order], records[order]
@@ -217,8 +233,8 @@ class FtraceDecoder:
         else:
             state.unsaid.append((begin, end))
 
-    def counted(self, stats: Mapping[str, Mapping[str, int]], now_ns: int, *, drained: Sequence[str] = ()) -> None:
-        """Take the kernel's counters per CPU (per_cpu/cpuN/stats). For the CPUs in ``drained`` all that was overwritten
+    def counted(self, stats: Mapping[str, Mapping[str, int]], now_ns: int, *, emptied: Sequence[str] = ()) -> None:
+        """Take the kernel's counters per CPU (per_cpu/cpuN/stats). For the CPUs in ``emptied`` all that was overwritten
         by then lies before the pages fed so far: that says how many a page did not have room to say.
         """
         for text, counters in stats.items():
@@ -230,7 +246,7 @@ class FtraceDecoder:
                 self.losses.append(Loss(TABLE, cpu, state.looked_ns, now_ns, n, "ring_full"))
                 state.refused = refused
             state.looked_ns = now_ns
-            if text in drained and state.unsaid:
+            if text in emptied and state.unsaid:
                 self._settle(cpu, state, int(counters["overrun"]))
 
     def _settle(self, cpu: int, state: _Cpu, overrun: int) -> None:
@@ -273,6 +289,18 @@ class FtraceDecoder:
         """``seen`` and ``lost`` (overwritten or refused) over all CPUs so far."""
         cpus = self._cpus.values()
         return {"seen": sum(c.seen for c in cpus), "lost": sum(c.lost + c.refused for c in cpus)}
+
+
+def _joined(parts: Sequence[Array]) -> Array:
+    """One array of records (NumPy's own concatenation drops the padding between records)."""
+    if len(parts) == 1:
+        return parts[0]
+    out: Array = np.empty(sum(map(len, parts)), parts[0].dtype)
+    at = 0
+    for part in parts:
+        out[at : at + len(part)] = part
+        at += len(part)
+    return out
 
 
 def kernel_losses(stats: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
