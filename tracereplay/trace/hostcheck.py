@@ -111,10 +111,13 @@ def _programs() -> list[Item]:
     uses = {
         "trace-cmd": ("trace.dat files cannot be imported", "apt install trace-cmd"),
         "perf": ("perf.data files cannot be read", "apt install linux-perf"),
+        "ssh": ("other hosts cannot be captured over ssh (--via)", "apt install openssh-client"),
+        "sshd": ("this host cannot be captured over ssh from another one", "apt install openssh-server"),
     }
+    search = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"  # a user's PATH may lack these
     items = []
     for name, (effect, remedy) in uses.items():
-        path = shutil.which(name)
+        path = shutil.which(name, path=search)
         items.append(
             Item(name, path or "absent", "optional", bool(path), "" if path else effect, "" if path else remedy)
         )
