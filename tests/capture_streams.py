@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from collectors.kernel import describe_lanes, describe_rings
-from collectors.layout import BIO, PAGE, RINGS, TASK, Ring
-from collectors.programs import lanes_of
+from collectors.layout import BIO, PAGE, TASK, Ring, rings_for
+from collectors.programs import Plan, lanes_of
 from collectors.protocol import FrameType, frame_header, json_frame, stream_header
 from collectors.tracepoints import PROBES, parse_format
 from tests.kernel_formats import formats
 
 LANES = lanes_of(PROBES, raw=True)
+RINGS = rings_for()
 KIND = {lane.probe.kind + ("_nested" if lane.role == "nested" else ""): i for i, lane in enumerate(LANES)}
 """Kind of event -> number of its program; ``alloc_nested``, ``free_nested`` for the second taps."""
 _CODES = {"u8": "B", "u16": "H", "u32": "I", "s32": "i", "u64": "Q"}
@@ -24,16 +25,20 @@ def record(ring: Ring, **values: Any) -> bytes:
     """A committed record with its ring header; fields not given are 0."""
     out = struct.pack("=II", ring.size, 0)
     for field in ring.fields:
-        if field.type.startswith("char"):
+        if field.base == "char":
             out += values.get(field.name, b"").ljust(field.size, b"\0")
+        elif field.count:
+            numbers = list(values.get(field.name, ()))
+            out += struct.pack(f"={field.count}" + _CODES[field.base], *numbers, *[0] * (field.count - len(numbers)))
         else:
             out += struct.pack("=" + _CODES[field.type], values.get(field.name, 0))
     return out
 
 
-def hello(**changes: Any) -> dict[str, Any]:
+def hello(*, stacks: bool = False, **changes: Any) -> dict[str, Any]:
     """A hello with every probe attached, as a 6.18 kernel would give."""
     parsed = {event: parse_format(text) for event, text in formats("6.18").items()}
+    plan = Plan(LANES, parsed, stacks=stacks)
     value = {
         "protocol": 1,
         "byteorder": "little",
@@ -45,8 +50,8 @@ def hello(**changes: Any) -> dict[str, Any]:
         "clock": {"name": "monotonic", "resolution_ns": 1, "triple": [1, 2, 3]},
         "groups": ["page", "bio", "buddy"],
         "drain_ms": 10.0,
-        "rings": describe_rings({ring.index: 1 << 20 for ring in RINGS}),
-        "probes": describe_lanes(LANES, parsed, {}),
+        "rings": describe_rings(plan, [1 << 20] * len(plan.rings)),
+        "probes": describe_lanes(plan, {}),
         "missing": {},
         "no_raw_tap": "",
     }
@@ -57,7 +62,9 @@ class Stream:
     """Collects frames; positions are kept per ring and CPU, sequence numbers per program as well."""
 
     def __init__(self, greeting: dict[str, Any] | None = None) -> None:
-        self.data = stream_header() + json_frame(FrameType.HELLO, greeting or hello(), mono_ns=100)
+        greeting = greeting or hello()
+        self.data = stream_header() + json_frame(FrameType.HELLO, greeting, mono_ns=100)
+        self._rings = [ring["name"] for ring in greeting["rings"]]
         self._position: dict[tuple[int, int], int] = {}
         self._seq: dict[tuple[Ring, int, int], int] = {}
         self._lost: dict[tuple[Ring, int, int], dict[str, int]] = {}
@@ -79,10 +86,10 @@ class Stream:
     def batch(self, ring: Ring, cpu: int, *records: bytes) -> Stream:
         """Send records of one CPU."""
         payload = b"".join(records)
-        key = (ring.index, cpu)
+        key = (self._rings.index(ring.name), cpu)
         position = self._position.get(key, 0)
         self._position[key] = position + len(payload)
-        self.data += frame_header(FrameType.BATCH, len(payload), ring=ring.index, cpu=cpu, position=position) + payload
+        self.data += frame_header(FrameType.BATCH, len(payload), ring=key[0], cpu=cpu, position=position) + payload
         return self
 
     def watermark(self, mono_ns: int) -> Stream:
@@ -101,7 +108,7 @@ class Stream:
 
     def counters(self) -> dict[str, dict[str, dict[str, dict[str, int]]]]:
         """What the kernel counted, as the closing frame gives it."""
-        found: dict[str, dict[str, dict[str, dict[str, int]]]] = {ring.name: {} for ring in RINGS}
+        found: dict[str, dict[str, dict[str, dict[str, int]]]] = {name: {} for name in self._rings}
         for (ring, cpu, number), seq in self._seq.items():
             lost = self._lost.get((ring, cpu, number), {})
             counted = {"seq": seq, "full": 0, "lock": 0, "no_ring": 0, **lost}

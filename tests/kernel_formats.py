@@ -25,6 +25,7 @@ _SIZES = {
     "__data_loc char[]": 4,
     "unsigned short": 2,
     "short": 2,
+    "bool": 1,
 }
 
 
@@ -56,6 +57,8 @@ def formats(kernel: str) -> dict[str, str]:
     sized = [*place, "unsigned int nr_sector"]
     comm, cmd = "char comm[16]", "__data_loc char[] cmd"
     page = ["unsigned long pfn", "unsigned int order"]
+    mask = gfp.replace("gfp_flags", "gfp_mask")
+    zone = [f"unsigned long {name}" for name in ("zone_start", "migrate_pfn", "free_pfn", "zone_end")]
     fields = {
         "kmem:mm_page_alloc": [*page, gfp, "int migratetype"],
         "kmem:mm_page_free": page,
@@ -69,7 +72,21 @@ def formats(kernel: str) -> dict[str, str]:
             "int fallback_migratetype",
             "int change_ownership",
         ],
+        "kmem:mm_page_free_batched": ["unsigned long pfn"],
+        "compaction:mm_compaction_try_to_compact_pages": ["int order", mask, "int prio"],
+        "compaction:mm_compaction_begin": [*zone, "bool sync"],
+        "compaction:mm_compaction_end": [*zone, "bool sync", "int status"],
+        "vmscan:mm_vmscan_direct_reclaim_begin": ["int order", gfp],
+        "vmscan:mm_vmscan_direct_reclaim_end": ["unsigned long nr_reclaimed"],
+        "vmscan:mm_vmscan_wakeup_kswapd": ["int nid", "int zid", "int order", gfp],
+        "vmscan:mm_vmscan_kswapd_wake": ["int nid", "int zid", "int order"],
+        "vmscan:mm_vmscan_kswapd_sleep": ["int nid"],
         "block:block_bio_queue": [*sized, rwbs, comm],
+        "block:block_bio_backmerge": [*sized, rwbs, comm],
+        "block:block_bio_frontmerge": [*sized, rwbs, comm],
+        "block:block_rq_insert": [*sized, "unsigned int bytes", *prio, rwbs, comm, cmd],
+        "block:block_rq_requeue": [*sized, *prio, rwbs, cmd],
+        "block:block_rq_error": [*sized, "int error", *prio, rwbs, cmd],
         "block:block_bio_remap": [*sized, "dev_t old_dev", "sector_t old_sector", rwbs],
         "block:block_split": [*place, "sector_t new_sector", rwbs, comm],
         "block:block_bio_complete": [*sized, "int error", rwbs],

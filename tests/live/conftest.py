@@ -26,8 +26,8 @@ def _host_allows_capture() -> None:
 def programs_held_by(pid: int | str) -> set[int]:
     """Ids of the BPF programs that a process holds, through a program, a link or a perf event."""
     held: set[int] = set()
-    # A process may end while it is looked at.
-    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+    # A process may end while it is looked at, and a container's first process may be closed even to root.
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
         for info in Path(f"/proc/{pid}/fdinfo").iterdir():
             for line in info.read_text().splitlines():
                 if line.startswith("prog_id:"):

@@ -78,7 +78,7 @@ def test_a_raw_file_holds_the_same_frames_and_its_counts_agree(tmp_path: Path, o
     for packet in packets:
         if isinstance(packet, frames.Batches):
             for (ring, cpu), data in packet.slabs.items():
-                if ring == PAGE.index:
+                if ring == 0:
                     received[str(cpu)] = received.get(str(cpu), 0) + len(data) // PAGE.stride
     assert received == drained
     summary = Recording(TraceWriter(out, TraceMetadata())).run(iter(packets))

@@ -22,12 +22,17 @@ VERIFY = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
 from collectors import kernel, programs
+from collectors.filters import Filters
 from collectors.tracepoints import PROBES, parse_format
 bcc = kernel.import_bcc()
 parsed = {event: parse_format(text) for event, text in json.load(sys.stdin).items()}
-for raw in (False, True):
+every = Filters([1, 2], [3], ["fio", "dd"], [(1, 1)], [8 << 20], [0, 3], 0x100, 8, True, 1 << 20)
+tasks = Filters(comms=["fio"], page_frames=1 << 20)
+variants = [(raw, {"filters": f, "stacks": s, "stack_every_ns": s * 1000})
+            for raw in (False, True) for f in (Filters(), tasks, every) for s in (False, True)]
+for raw, more in variants:
     lanes = programs.lanes_of(PROBES, raw=raw)
-    loaded = kernel.compile_programs(programs.source(lanes, parsed))
+    loaded = kernel.compile_programs(programs.source(programs.Plan(lanes, parsed, **more)))
     for lane in lanes:
         kind = bcc.BPF.TRACEPOINT if lane.role == "tracepoint" else bcc.BPF.RAW_TRACEPOINT
         loaded.load_func(lane.function.encode(), kind)
@@ -52,7 +57,7 @@ def test_programs_for_other_kernels_pass_the_verifier(kernel: str) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert [int(n) for n in done.stdout.split()] == [12, 14]
+    assert [int(n) for n in done.stdout.split()] == [26] * 6 + [28] * 6
 
 
 def test_both_taps_see_the_same_workload(tmp_path: Path) -> None:
@@ -116,7 +121,7 @@ def summarise(raw: Path, out: Path, pid: int) -> tuple[str, int, list[int], list
 def test_an_absent_tracefs_is_mounted_for_the_collector_alone() -> None:
     """In a mount namespace without tracefs: a capture works, and the namespace still has none afterwards."""
     script = f"""
-umount -l /sys/kernel/tracing 2>/dev/null; umount -l /sys/kernel/debug/tracing 2>/dev/null
+umount -l /sys/kernel/tracing 2>/dev/null; umount -l /sys/kernel/debug 2>/dev/null
 test ! -d /sys/kernel/tracing/events || exit 77
 {PYTHON} -B {collectors_directory()} --events page --duration 0.2 > /dev/null || exit 1
 {PYTHON} -B {collectors_directory()} --check

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from collectors import programs, protocol, stubtree
-from collectors.layout import RINGS
+from collectors.filters import Filters
+from collectors.layout import PAGE, RING_HEADER, rings_for
 from collectors.pagegeometry import PageGeometry, solve
 from collectors.tracepoints import PROBES, UnusableProbeError, chosen, find_formats, parse_format
 from tests.kernel_formats import KERNELS, format_text, formats
 
 
-def source(kernel: str, *, raw: bool = False) -> str:
+def source(kernel: str, *, raw: bool = False, **more: Any) -> str:
     parsed = {event: parse_format(text) for event, text in formats(kernel).items()}
-    return programs.source(programs.lanes_of(PROBES, raw=raw), parsed)
+    return programs.source(programs.Plan(programs.lanes_of(PROBES, raw=raw), parsed, **more))
 
 
 def part(text: str, start: str) -> str:
@@ -69,7 +71,8 @@ def test_every_byte_of_a_record_is_written(kernel: str, raw: bool) -> None:
     for lane in programs.lanes_of(PROBES, raw=raw):
         probe = lane.probe
         program = part(text, f"int {'record_' if lane.role == 'raw' else ''}{lane.function}(")
-        for field in probe.ring.fields:
+        ring = next(r for r in rings_for() if r.name == probe.ring)
+        for field in ring.fields:
             if field.name in ("ts", "seq", "flags"):
                 continue  # by reserve_*
             assert f"e->{field.name} " in program or f"(e->{field.name}" in program, (probe.event, field.name)
@@ -159,10 +162,10 @@ def test_page_geometry_is_refused_where_it_does_not_hold(pairs: list[tuple[int, 
 
 
 def test_records_are_packed_and_page_records_stay_small() -> None:
-    for ring in RINGS:
+    for ring in (*rings_for(), *rings_for(stacks=True, bulk=True)):
         ring.offsets()
-        assert ring.stride == ring.size + 8
-    assert RINGS[0].size <= 32
+        assert ring.stride == ring.size + RING_HEADER
+    assert PAGE.size <= 32
 
 
 def test_stub_tree_is_private_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,4 +188,66 @@ def test_version_header_takes_any_release_text() -> None:
 
 def test_frame_types_are_numbered_without_gaps() -> None:
     numbers = [v for n, v in vars(protocol.FrameType).items() if n.isupper()]
-    assert sorted(numbers) == list(range(1, 8))
+    assert sorted(numbers) == list(range(1, 12))
+
+
+ORDER = {"page_frames": 1 << 20}
+
+
+def test_without_options_programs_hold_no_code_for_them() -> None:
+    text = source("6.18", raw=True)
+    for word in ("traced", "in_sample", "follow_bio", "take_stack", "bpf_get_stack", "ancestor_cgroup"):
+        assert word not in text
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_frees_and_completions_follow_what_was_recorded(raw: bool) -> None:
+    text = source("6.18", raw=raw, filters=Filters(comms=["fio"], **ORDER))
+    prefix = "int record_" if raw else "int "
+    alloc = part(text, f"{prefix}tr_mm_page_alloc(")
+    assert alloc.index("u32 keep = s->task_ok;") < alloc.index("set_traced(frame, size, keep)") < alloc.index("reserve")
+    free = part(text, f"{prefix}tr_mm_page_free(")
+    assert free.index("keep = is_traced(frame)") < free.index("set_traced(frame, size, 0)") < free.index("reserve")
+    assert "is_followed(args->dev, args->sector)" in part(text, "int tr_block_rq_complete(")
+    assert "follow_bio(args->dev, args->other_sector)" not in text
+    assert "follow_bio(args->dev, args->new_sector)" in part(text, "int tr_block_split(")
+    remap = part(text, "int tr_block_bio_remap(")
+    assert "is_followed(args->old_dev, args->old_sector)" in remap
+    assert "follow_bio(args->dev, args->sector)" in remap
+
+
+def test_values_of_one_filter_are_alternatives_and_filters_add_up() -> None:
+    text = source("6.18", filters=Filters(pids=[5, 6], tgids=[7], cgroups=[(99, 2)], **ORDER))
+    wanted = part(text, "static __always_inline u32 wanted_task(")
+    assert "(pid == 5u || pid == 6u)" in wanted
+    assert "(tgid == 7u)" in wanted
+    assert "bpf_get_current_ancestor_cgroup_id(2) == 99ULL" in wanted
+
+
+def test_a_device_filter_follows_nothing_and_lets_the_remap_out() -> None:
+    text = source("6.18", filters=Filters(devices=[8 << 20]))
+    assert "follow_bio" not in text
+    assert f"(u32)args->dev == {8 << 20}u || (u32)args->old_dev == {8 << 20}u" in part(text, "int tr_block_bio_remap(")
+    assert "keep" not in part(text, "int tr_mm_page_alloc(")
+
+
+def test_gfp_and_order_choose_allocations() -> None:
+    text = source("6.18", filters=Filters(orders=[0, 3], gfp=0x100, **ORDER))
+    alloc = part(text, "int tr_mm_page_alloc(")
+    assert "(0x9u >> (u32)(args->order) & 1)" in alloc
+    assert "((u32)(args->gfp_flags) & 0x100u) == 0x100u" in alloc
+    # A free has no mask: only a traced page's free is recorded.
+    assert "keep = (u32)(args->order) < 32 && (0x9u >> (u32)(args->order) & 1) && 0" in part(
+        text, "int tr_mm_page_free("
+    )
+
+
+def test_stacks_make_event_records_carry_a_hash() -> None:
+    text = source("6.18", raw=True, stacks=True, stack_every_ns=1000)
+    assert "e->stack = stack;" in part(text, "int record_tr_mm_page_alloc(")
+    assert "e->stack = stack;" in part(text, "int tr_block_bio_queue(")
+    assert "e->stack = 0;" in part(text, "int record_tr_mm_page_free(")
+    assert "now - *last < 1000ULL" in text
+    names = [ring.name for ring in rings_for(stacks=True)]
+    assert "stack" in names
+    assert "stack" not in [ring.name for ring in rings_for()]

@@ -15,6 +15,8 @@ from tracereplay.errors import CaptureError, CollectorError, TracereplayError
 from tracereplay.trace import frames
 from tracereplay.trace.decode import COUNTER_CLASSES, Loss, RingDecoder, RingLayout
 from tracereplay.trace.event_batches import BioBatches, MmBatches, PageBatches, loss_batch
+from tracereplay.trace.ftrace_decode import FtraceDecoder
+from tracereplay.trace.ftrace_decode import kernel_losses as ftrace_losses
 from tracereplay.trace.printfmt import gfp_names
 from tracereplay.trace.schema import EVENT_TABLES
 from tracereplay.trace.sidetables import SideTables
@@ -48,6 +50,15 @@ class CaptureSummary:
     command_status: int | None = None
 
 
+_TABLE_OF_GROUP = {
+    "page": "page_events",
+    "buddy": "page_events",
+    "bulk": "page_events",
+    "bio": "bio_events",
+    "reclaim": "mm_events",
+}
+
+
 class Recording:
     """Turns the packets of one stream, live or from a file, into a finished trace."""
 
@@ -58,16 +69,21 @@ class Recording:
         on_progress: Callable[[Progress], None] | None = None,
         on_started: Callable[[], None] | None = None,
         live: bool = True,
+        keeper: Keeper | None = None,
     ) -> None:
-        """``live``: this process's CPU is part of what the capture costs."""
+        """``live``: this process's CPU is part of what the capture costs. ``keeper`` hears what is written."""
         self._writer = writer
+        self._keeper = keeper
         self._live = live
         self._on_progress = on_progress
         self._on_started = on_started
         self._decoders: list[RingDecoder] = []
+        self._ftrace: FtraceDecoder | None = None
+        """Set where the events come as pages of a tracefs instance."""
         self._builders: dict[str, PageBatches | BioBatches | MmBatches] = {}
         self._side = SideTables(writer)
-        self._rows: dict[str, int] = dict.fromkeys(EVENT_TABLES, 0)
+        self._rows: dict[str, int] = {}
+        """Event table -> rows; those that the groups asked for, from the start."""
         self._lost: dict[str, int] = {}
         self._missing: dict[str, str] = {}
         self._started_ns = 0
@@ -98,12 +114,15 @@ class Recording:
     def give_up(self) -> None:
         """Keep what came, mark the trace incomplete; a trace without any event is removed."""
         with contextlib.suppress(TracereplayError):
+            self._take_pages()
             self._flush({}, None)
         if not any(self._rows.values()):
             self._writer.discard()
             return
         with contextlib.suppress(TracereplayError):
             self._side.finish()
+            if self._keeper is not None:
+                self._keeper.close("the collector's death")
         self._writer.abort()
 
     # ------------------------------------------------------------ frames
@@ -124,6 +143,19 @@ class Recording:
     def _blob(self, blob: frames.Blob) -> None:
         if blob.type == frames.PAGE_MAP:
             self._side.page_map(blob)
+        elif self._ftrace is None:
+            raise CollectorError("the collector's stream has pages of tracefs, which its hello does not announce")
+        elif self._ftrace.feed(blob.cpu, blob.payload, blob.mono_ns):
+            self._take_pages()
+
+    def _take_pages(self) -> None:
+        """Write what the pages fed so far hold."""
+        if self._ftrace is None:
+            return
+        self._flush(self._ftrace.take(), self._ftrace.watermark_ns)
+        if self._ftrace.losses:
+            self._write_losses(self._ftrace.losses)
+            self._ftrace.losses.clear()
 
     def _hello(self, hello: Mapping[str, Any]) -> None:
         try:
@@ -152,6 +184,7 @@ class Recording:
             metadata.events = list(dict.fromkeys(recorded))
             formats = {p["event"]: p["format"] for p in probes if p["format"]}
             metadata.gfp_flags = gfp_names(formats.get("kmem:mm_page_alloc", ""))
+            self._rows = {t: 0 for t in EVENT_TABLES if any(_TABLE_OF_GROUP.get(g) == t for g in hello["groups"])}
             metadata.filters = dict(hello.get("filters", {}))
             metadata.sampling = sampling
             metadata.source.update(
@@ -163,12 +196,21 @@ class Recording:
         except (KeyError, TypeError, ValueError) as error:
             raise CollectorError(f"the collector's hello is damaged: {error!r}") from None
         metadata.notes += [f"not recorded: {reason}" for reason in self._missing.values()]
+        if self._keeper is not None:
+            self._keeper.on_hello(metadata.events)
+            self._keeper.on_cut = self._side.checkpoint
         self._decoders = [RingDecoder(layout) for layout in layouts]
+        if hello.get("tracer") == "tracefs":
+            self._ftrace = FtraceDecoder(hello, layouts)
+            metadata.source.update(format="tracefs", rings=self._ftrace.buffers)
+            metadata.notes += self._ftrace.hello_notes
 
     def _status(self, message: frames.Message) -> None:
         event = message.value.get("event")
         if event == "started":
             self._started_ns = int(message.value["started_ns"])
+            if self._keeper is not None:
+                self._keeper.on_started(self._started_ns)
             self._cpu_at_start = _cpu_seconds()
             self._collector_startup_s = float(message.value["cost"]["cpu_seconds"])
             if self._on_started is not None:
@@ -176,8 +218,13 @@ class Recording:
         elif event == "shed":
             self._side.shed_change(message.value)
             return
-        if self._on_progress is not None and event != "stopped":
+        if self._ftrace is not None:
+            self._take_pages()
+            self._ftrace.status(message.value, message.mono_ns)
+        if self._on_progress is not None and event in ("started", "tick"):
             totals = [d.totals() for d in self._decoders if d.layout.table in EVENT_TABLES]
+            if self._ftrace is not None:
+                totals.append({"seen": 0, "lost": self._ftrace.totals()["lost"]})
             elapsed = (message.mono_ns - self._started_ns) / 1e9
             self._on_progress(Progress(elapsed, sum(t["seen"] for t in totals), sum(t["lost"] for t in totals)))
 
@@ -192,9 +239,11 @@ class Recording:
                 if builder is not None:
                     batch = builder.batch(records)
                     self._writer.write(decoder.layout.table, batch)
+                    if self._keeper is not None:
+                        self._keeper.on_rows(decoder.layout.table, batch)
                     if decoder.layout.table == "page_events":
                         self._side.unseen.events(batch)
-                    self._rows[decoder.layout.table] += len(records)
+                    self._rows[decoder.layout.table] = self._rows.get(decoder.layout.table, 0) + len(records)
                 else:
                     self._side.records(decoder.layout.name, records)
             if decoder.losses:
@@ -204,12 +253,13 @@ class Recording:
     def _write_losses(self, losses: Sequence[Loss]) -> None:
         for loss in losses:
             self._lost[loss.cls] = self._lost.get(loss.cls, 0) + loss.n
-            if loss.table == "page_events" and loss.cls != "stack":
+            if loss.table in ("page_events", "all") and loss.cls != "stack":
                 self._side.unseen.lost(loss.t0_ns, loss.t1_ns, loss.n)
         self._writer.write("loss", loss_batch(losses))
 
     # ------------------------------------------------------------ end
     def _close(self, closing: Mapping[str, Any]) -> CaptureSummary:
+        self._take_pages()
         self._flush({}, None)
         try:
             started, stopped = int(closing["started_ns"]), int(closing["stopped_ns"])
@@ -217,12 +267,13 @@ class Recording:
                 decoder.close(closing["counters"].get(decoder.layout.name, {}), stopped)
                 if decoder.losses:
                     self._write_losses(decoder.losses)
+            counted_pages = self._close_pages(closing.get("ftrace", {}), stopped)
             recursion = self._recursion(closing["programs"], started, stopped)
             if recursion:
                 self._write_losses(recursion)
             metadata = self._writer.metadata
             metadata.clock["triples"].append(closing["clock"])
-            metadata.loss = {"by_class": kernel_losses(closing["counters"], recursion)}
+            metadata.loss = {"by_class": {**kernel_losses(closing["counters"], recursion), **counted_pages}}
             metadata.self_cost = self._cost(closing, stopped - started)
             uncounted = [event for event, facts in closing["programs"].items() if facts["lost"] is None]
             twice = sum(max(0, f["nested"] - (f["recursion_misses"] or 0)) for f in closing["programs"].values())
@@ -236,19 +287,33 @@ class Recording:
             metadata.notes.append(f"CPU {cpu} came online and got no ring, its events are lost: {reason}")
         if any(d.late for d in self._decoders):
             metadata.notes.append(f"{sum(d.late for d in self._decoders)} records came late and were moved in time")
-        self._side.reckon_unseen(started, stopped)
         self._side.finish()
+        reason, whole_from = str(closing.get("reason")), started
+        if self._keeper is not None:
+            reason = self._keeper.close(reason, stopped)
+            whole_from = max(started, self._keeper.from_ns or 0)
+        self._side.reckon_unseen(whole_from, stopped)
         path = self._writer.finish()
         return CaptureSummary(
             path=path,
             duration_s=(stopped - started) / 1e9,
-            events=dict(self._rows),
-            lost=sum(self._lost.values()),
+            events={table: sum(e.rows for e in self._writer.files(table)) for table in self._rows},
+            lost=sum(self._lost.values()) - (self._keeper.lost_before if self._keeper is not None else 0),
             bytes_on_disk=sum(f.stat().st_size for f in path.rglob("*.parquet")),
-            reason=str(closing.get("reason")),
+            reason=reason,
             missing=self._missing,
             self_cost=metadata.self_cost,
         )
+
+    def _close_pages(self, stats: Mapping[str, Mapping[str, int]], stopped_ns: int) -> dict[str, int]:
+        """Book what a tracefs instance lost at the end; its losses by class, as the kernel counted them."""
+        if self._ftrace is None:
+            return {}
+        self._ftrace.close(stats, stopped_ns)
+        if self._ftrace.losses:
+            self._write_losses(self._ftrace.losses)
+        self._writer.metadata.notes += self._ftrace.notes
+        return ftrace_losses(stats)
 
     def _recursion(self, programs: Mapping[str, Mapping[str, Any]], started: int, stopped: int) -> list[Loss]:
         """Events that no program saw because one was running on that CPU: counted by the kernel, no place
