@@ -35,12 +35,14 @@ class SelfCost:
         self._measured_ns = 0
         self.writer_seconds = 0.0
         """CPU of the writer, as it tells."""
+        self.excused_seconds = 0.0
+        """CPU of this process that no shedding could save: reading the page map, once."""
         self._last = (time.monotonic_ns(), 0, self._cpu())
         self.overhead = 0.0
         """Share of one core in the last interval of ``look``."""
 
     def _cpu(self) -> float:
-        return float(hostfacts.own_cost()["cpu_seconds"]) + self.writer_seconds
+        return float(hostfacts.own_cost()["cpu_seconds"]) - self.excused_seconds + self.writer_seconds
 
     def step(self, now_ns: int) -> None:
         """Switch the kernel's statistics on or off as it is time."""

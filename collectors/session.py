@@ -138,7 +138,9 @@ class Session:
             self.drain.step()
             self.cost.step(now)
             if reading:
+                before = time.process_time()
                 self._read_page_map()
+                self.cost.excused_seconds += time.process_time() - before
             if self.options.sheds and now >= next_control:
                 next_control = now + CONTROL_NS
                 self._control(now)

@@ -33,6 +33,8 @@ EVENT_GROUPS = ("page", "buddy", "reclaim", "bio", "bulk")
 reclaim, kswapd), bio (block layer), bulk (calls of the bulk allocator, where kprobes or fentry exist)."""
 DEFAULT_GROUPS = ("page", "bio")
 TRACERS = ("auto", "ebpf", "tracefs")
+TELL_COST_S = 0.001
+"""CPU seconds of this process after which a collector that has to keep a limit hears of them."""
 ROTATE_S = 60.0
 """Files are closed at least once a minute of trace time: what a crash can cost."""
 ROTATE_BYTES = 256 << 20
@@ -190,7 +192,26 @@ def capture(
     command = _Command(options.command, collector.ask_to_stop)
     recording = Recording(writer, on_progress=on_progress, on_started=command.start)
     packets = frames.read_ahead(frames.read_packets(collector.frames_fd))
+    if options.max_overhead:
+        packets = _telling_cost(packets, collector)
     return _drive(collector, command, recording, packets)
+
+
+def _telling_cost(packets: Generator[Piece, None, None], collector: CollectorProcess) -> Generator[Piece, None, None]:
+    """The same packets; on the way the collector hears what this process has used for events, since only that
+    gets less when load is shed."""
+    spent = told = 0.0
+    try:
+        for packet in packets:
+            before = time.process_time()
+            yield packet
+            if isinstance(packet, frames.Batches):
+                spent += time.process_time() - before
+            if spent - told >= TELL_COST_S:
+                told = spent
+                collector.tell_cost(spent)
+    finally:
+        packets.close()
 
 
 class _Recorder(Protocol[Taken]):

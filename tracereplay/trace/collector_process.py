@@ -118,6 +118,16 @@ class CollectorProcess:
             raise explain_start(via, code, words)
         self._attendance = _Attendance(self._process.stdin)
 
+    def tell_cost(self, cpu_seconds: float) -> None:
+        """Tell a collector on this host what the writer has used so far: that counts towards its limit. Never
+        waits."""
+        stdin = self._process.stdin
+        if self.via is None and stdin is not None:
+            # Full: it hears the next one. Closed: it has been asked to stop.
+            with contextlib.suppress(OSError, ValueError):
+                os.set_blocking(stdin.fileno(), False)
+                stdin.write(b"cost %.6f\n" % cpu_seconds)
+
     def ask_to_stop(self) -> None:
         """Close its standard input: it detaches, drains, accounts and ends. Safe to call again, and from a
         signal."""
