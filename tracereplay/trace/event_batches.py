@@ -44,7 +44,8 @@ def _valid(values: Array, kind: pa.DataType, mask: Mask | None) -> pa.Array:
     return pa.Array.from_buffers(kind, len(values), [pa.py_buffer(bits), pa.py_buffer(values)])
 
 
-def _kind_column(codes: Codes, kinds: Sequence[str]) -> pa.Array:
+def kind_column(codes: Codes, kinds: Sequence[str]) -> pa.Array:
+    """Column ``kind`` from codes into ``kinds``. Raises CollectorError for a code that is none."""
     if len(codes) and codes.min() < 0:
         raise CollectorError("a record is of a probe that the collector's hello does not name")
     indices = pa.Array.from_buffers(pa.int8(), len(codes), [None, pa.py_buffer(codes)])
@@ -100,7 +101,7 @@ class PageBatches:
         columns = {
             "ts_ns": _valid(records.ts, pa.int64(), None),
             "cpu": _valid(records.cpus(), pa.uint16(), None),
-            "kind": _kind_column(codes, PAGE_KINDS),
+            "kind": kind_column(codes, PAGE_KINDS),
             "pfn": _valid(pfn, pa.uint64(), has_pfn),
             "order": _valid(order, pa.uint8(), None),
             "gfp": _valid(gfp, pa.uint32(), self._allocs[codes]),
@@ -158,7 +159,7 @@ class BioBatches:
             {
                 "ts_ns": pa.array(records.ts),
                 "cpu": pa.array(records.cpus()),
-                "kind": _kind_column(codes, BIO_KINDS),
+                "kind": kind_column(codes, BIO_KINDS),
                 "dev": pa.array(records.column("dev")),
                 "sector": pa.array(records.column("sector")),
                 "nr_sectors": pa.array(records.column("nr_sectors"), mask=codes == BIO_KINDS.index("split")),
@@ -196,7 +197,7 @@ class MmBatches:
             {
                 "ts_ns": pa.array(records.ts),
                 "cpu": pa.array(records.cpus()),
-                "kind": _kind_column(codes, MM_KINDS),
+                "kind": kind_column(codes, MM_KINDS),
                 "pid": pa.array(records.column("pid")),
                 "order": pa.array(records.column("order"), mask=~among(self._ORDER)),
                 "gfp": pa.array(records.column("gfp"), mask=~among(self._GFP)),
