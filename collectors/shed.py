@@ -135,12 +135,13 @@ class Controller:
         """What is recorded now."""
         return self._level("")
 
-    def decide(self, now_ns: int, overhead: float, rate: float) -> Level | None:
+    def decide(self, now_ns: int, overhead: float, rate: float, recorded: float | None = None) -> Level | None:
         """The level from now on, when it changes.
 
-        ``overhead`` (share of a core) and ``rate`` (events per second that the programs saw, recorded or left
-        out) are means since the last call; about ten calls a second. At the last stage, when even that
-        exceeds the limit, the same level comes once more with that as its reason.
+        ``overhead`` (share of a core), ``rate`` (events per second that the programs saw, recorded or left out)
+        and ``recorded`` (those recorded; None: the part that the level lets through) are means since the last
+        call; about ten calls a second. At the last stage, when even that exceeds the limit, the same level
+        comes once more with that as its reason.
         """
         last, self._last_ns = self._last_ns, now_ns
         if last is None or now_ns <= last:
@@ -151,7 +152,9 @@ class Controller:
         judged = self._now - self._changed >= SETTLE_S
         self._seen += (rate - self._seen) * -math.expm1(-seconds / SMOOTH_S)
         self._overhead.add(overhead, seconds, judged=judged)
-        self._rate.add(rate / self._sample(self._at), seconds, judged=judged)
+        if recorded is None:
+            recorded = rate / self._sample(self._at)
+        self._rate.add(max(0.0, recorded), seconds, judged=judged)
         if judged:
             self._measure(overhead, rate, seconds)
         if self._overhead.tripped or self._rate.tripped:
@@ -182,7 +185,6 @@ class Controller:
             self._costs[self._at] = (self._measured[1] / self._measured[2], self._now)
 
     def _change(self, at: int, reason: str) -> Level:
-        self._rate.smooth *= self._sample(self._at) / self._sample(at)
         self._at = at
         self._changed = self._now
         self._quiet_since = None
@@ -207,7 +209,7 @@ class Controller:
             if self._hopeless:
                 return None
             self._hopeless = True
-            return self._change(last, f"{reason}; it cannot be kept: so much costs the mere look at each event")
+            return self._change(last, f"{reason}; it cannot be kept: each event costs a look, and bios are not sampled")
         if self._now - self._descended < RELAPSE_S:
             self._quiet_s = min(MAX_QUIET_S, 2 * self._quiet_s)
         return self._change(at, reason)
@@ -246,7 +248,8 @@ class Controller:
 
     def _fits(self, at: int) -> bool:
         """Whether the limits are expected to hold at a lower place, at today's rate of events."""
-        if self._rate.limit and self._seen / self._sample(at) > HEADROOM * self._rate.limit:
+        more = self._sample(self._at) / self._sample(at)
+        if self._rate.limit and self._rate.smooth * more > HEADROOM * self._rate.limit:
             return False
         cost, when = self._costs.get(at, (0.0, -math.inf))
         if self._now - when <= LEARNED_S:

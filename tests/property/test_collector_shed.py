@@ -151,6 +151,19 @@ def test_a_short_peak_is_no_reason() -> None:
     assert host.changes == []
 
 
+def test_what_is_recorded_counts_for_the_rate_not_what_it_should_have_been() -> None:
+    """Bios are not sampled: a host that makes nothing else cannot be kept below a rate."""
+    controller = Controller(0.0, 1000, stacks=False)
+    said = []
+    for step in range(1, 400):
+        level = controller.decide(step * 100_000_000, 0.01, 20_000, recorded=20_000)
+        if level is not None:
+            said.append(level)
+    assert said[-1].stage == LAST_STAGE
+    assert "cannot be kept" in said[-1].reason
+    assert said[-2].stage == LAST_STAGE
+
+
 def test_a_limit_out_of_reach_is_said_once_and_kept_at_the_last_stage() -> None:
     host = Host(Controller(0.02, 0, stacks=True))
     host.run(60, 1e6)
