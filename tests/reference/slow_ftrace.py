@@ -1,4 +1,4 @@
-"""The slow, obvious reader of one raw ring-buffer page: a loop over its records, as kernel/trace/ring_buffer.c does it."""
+"""The slow, obvious reader of one ring-buffer page: a loop over its records, as kernel/trace/ring_buffer.c does it."""
 
 from __future__ import annotations
 
