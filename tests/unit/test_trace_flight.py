@@ -37,12 +37,12 @@ class Run:
     def __init__(self, path: Path, window_s: float, **options: Any) -> None:
         self.writer = TraceWriter(path, metadata(source={"kind": "capture"}), row_group_rows=50)
         self.flight = FlightRecorder(self.writer, int(window_s * SECOND), **options)
+        self.writer.on_rows = self.flight.on_rows
         self.ts: dict[str, list[int]] = {"page_events": [], "bio_events": []}
 
     def write(self, table: str, rows: list[dict[str, Any]]) -> None:
         batch = rows_batch(table, rows)
         self.writer.write(table, batch)
-        self.flight.on_rows(table, batch)
         if table in self.ts:
             self.ts[table] += [r["ts_ns"] for r in rows]
 

@@ -20,10 +20,12 @@ from typing import Any, Protocol, TypeVar
 from tracereplay.errors import CaptureError, UsageError
 from tracereplay.trace import frames
 from tracereplay.trace.collector_process import CollectorProcess
+from tracereplay.trace.keeper import MIN_FREE_BYTES, ROTATE_NS, Bounds, Keeper, check_space
 from tracereplay.trace.metadata import TraceMetadata
 from tracereplay.trace.rawfile import RawRecording, read_chunks
 from tracereplay.trace.recording import CaptureSummary, Progress, Recording
-from tracereplay.trace.writer import TraceWriter
+from tracereplay.trace.triggers import parse_triggers
+from tracereplay.trace.writer import ROTATE_BYTES, TraceWriter
 
 Piece = TypeVar("Piece")
 Taken = TypeVar("Taken", contravariant=True)
@@ -33,12 +35,12 @@ EVENT_GROUPS = ("page", "buddy", "reclaim", "bio", "bulk")
 reclaim, kswapd), bio (block layer), bulk (calls of the bulk allocator, where kprobes or fentry exist)."""
 DEFAULT_GROUPS = ("page", "bio")
 TRACERS = ("auto", "ebpf", "tracefs")
+MIN_FLIGHT_S = 1.0
+MIN_MAX_BYTES = 1 << 20
 TELL_COST_S = 0.001
 """CPU seconds of this process after which a collector that has to keep a limit hears of them."""
-ROTATE_S = 60.0
+ROTATE_S = ROTATE_NS / 1e9
 """Files are closed at least once a minute of trace time: what a crash can cost."""
-ROTATE_BYTES = 256 << 20
-MIN_FREE_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +126,26 @@ class CaptureOptions:
             )
         if self.raw and (self.flight_s or self.freeze_on):
             raise UsageError("raw frames go into one file, a flight recorder keeps many", hint="leave --raw out")
+        if self.rotate_s <= 0 or self.rotate_bytes <= 0:
+            raise UsageError("files that hold nothing", hint="--rotate-time 60s --rotate-size 256MiB")
+        if self.flight_s and self.flight_s < MIN_FLIGHT_S:
+            raise UsageError(f"a flight recorder of {self.flight_s} s is too short", hint="--ring takes 1s and more")
+        if 0 < self.max_bytes < MIN_MAX_BYTES:
+            raise UsageError(
+                f"a trace of {self.max_bytes} bytes holds nothing", hint=f"--max-size takes {MIN_MAX_BYTES} and more"
+            )
+        parse_triggers(self.freeze_on, self.groups)
+
+    def bounds(self) -> Bounds:
+        """What the recording may not go beyond, and what ends it."""
+        return Bounds(
+            rotate_ns=round(self.rotate_s * 1e9),
+            max_bytes=self.max_bytes or None,
+            min_free_bytes=self.min_free_bytes,
+            window_ns=round(self.flight_s * 1e9) or None,
+            triggers=parse_triggers(self.freeze_on, self.groups),
+            freeze_after_ns=round(self.freeze_after_s * 1e9),
+        )
 
     def collector_arguments(self) -> list[str]:
         """Command line of the collector."""
@@ -158,7 +180,7 @@ class CaptureOptions:
 def capture(
     path: str | Path, options: CaptureOptions, *, on_progress: Callable[[Progress], None] | None = None
 ) -> CaptureSummary:
-    """Capture this host's events into a new trace. SIGINT, SIGTERM and SIGHUP end it in order.
+    """Capture this host's events into a new trace. SIGINT, SIGTERM, SIGHUP and SIGUSR1 end it in order.
 
     Raises OutputExistsError before anything starts; PrivilegeError, BccUnavailableError and
     ProbeUnavailableError when the collector cannot start (nothing is on disk then); CollectorError when it
@@ -183,18 +205,19 @@ def capture(
         path,
         metadata,
         force=options.force,
-        rotate_ns=round(options.rotate_s * 1e9),
         rotate_bytes=options.rotate_bytes,
-        min_free_bytes=options.min_free_bytes,
+        min_free_bytes=0,  # the keeper ends the capture before; a disk that is full is an error
     )
+    check_space(writer.path, options.bounds())
     _keep_heap()
     collector = CollectorProcess(options.collector_arguments(), via=options.via or None)
     command = _Command(options.command, collector.ask_to_stop)
-    recording = Recording(writer, on_progress=on_progress, on_started=command.start)
+    keeper = Keeper(writer, options.bounds(), collector.ask_to_stop)
+    recording = Recording(writer, on_progress=on_progress, on_started=command.start, keeper=keeper)
     packets = frames.read_ahead(frames.read_packets(collector.frames_fd))
     if options.max_overhead:
         packets = _telling_cost(packets, collector)
-    return _drive(collector, command, recording, packets)
+    return _drive(collector, command, recording, packets, freeze=lambda: keeper.ask("SIGUSR1"))
 
 
 def _telling_cost(packets: Generator[Piece, None, None], collector: CollectorProcess) -> Generator[Piece, None, None]:
@@ -231,10 +254,11 @@ def _drive(
     command: _Command,
     recorder: _Recorder[Piece],
     pieces: Generator[Piece, None, None],
+    freeze: Callable[[], None] | None = None,
 ) -> CaptureSummary:
-    """Run a capture to its end, whatever that is."""
+    """Run a capture to its end, whatever that is. ``freeze``: what SIGUSR1 does, if not just that."""
     summary: CaptureSummary | None = None
-    with _orderly_signals(collector.ask_to_stop):
+    with _orderly_signals(collector.ask_to_stop, freeze or collector.ask_to_stop):
         try:
             try:
                 summary = recorder.run(pieces)
@@ -285,8 +309,8 @@ class _Command:
 
 
 @contextlib.contextmanager
-def _orderly_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """SIGINT, SIGTERM and SIGHUP ask for the end; a second one raises KeyboardInterrupt."""
+def _orderly_signals(stop: Callable[[], None], freeze: Callable[[], None]) -> Iterator[None]:
+    """SIGINT, SIGTERM and SIGHUP ask for the end; a second one raises KeyboardInterrupt. SIGUSR1 freezes."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -299,6 +323,7 @@ def _orderly_signals(stop: Callable[[], None]) -> Iterator[None]:
         stop()
 
     before = {n: signal.signal(n, handler) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    before[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, lambda _number, _frame: freeze())
     try:
         yield
     finally:

@@ -22,6 +22,9 @@ Codes = npt.NDArray[np.int8]
 Mask = npt.NDArray[np.bool_]
 
 FLAG_REFILL = 0x01
+MOST_TASKS = 1 << 17
+"""Tasks in use that a flight recorder keeps names of, whether seen in its window or not: four times what the
+kernel side remembers."""
 _PAGE_WORDS = (("gfp", "pid"), ("kind", "order", "migratetype", "flags"))
 """Neighbouring fields that are gathered in one pass."""
 
@@ -232,6 +235,20 @@ class TaskTable:
                 row[5] = ts
             self._current[pid] = len(self.rows)
             self.rows.append([pid, tgid or None, comm, cgroup, ts, None])
+
+    def forget(self, before_ns: int, wanted: Callable[[list[int]], Sequence[bool] | Mask]) -> None:
+        """Drop names that went out of use before a time; and where more than MOST_TASKS are in use, those of tasks
+        that ``wanted`` (thread ids -> mask) does not want. The kernel side sends the name of a task again when it
+        has forgotten it (collectors/programs.py, SEEN_PIDS).
+        """
+        rows = [row for row in self.rows if row[5] is None or row[5] >= before_ns]
+        if sum(row[5] is None for row in rows) > MOST_TASKS:
+            keep = wanted([row[0] for row in rows])
+            rows = [row for row, kept in zip(rows, keep, strict=True) if kept]
+        self.rows = rows
+        self._current = {row[0]: at for at, row in enumerate(rows) if row[5] is None}
+        used = {row[3] for row in rows}
+        self._cgroups = {number: path for number, path in self._cgroups.items() if number in used}
 
     def name_cgroups(self, paths: Mapping[str, Any]) -> None:
         """Take a CGROUPS frame: id in decimal -> path."""

@@ -9,7 +9,7 @@ window that is left.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -104,21 +104,34 @@ class FlightRecorder:
         writer.metadata.source["flight"] = self._facts
 
     # ------------------------------------------------------------ while it runs
-    def on_rows(self, table: str, batch: pa.RecordBatch) -> None:
+    def on_rows(self, table: str, columns: Mapping[str, pa.Array]) -> None:
         """Note whose events are written."""
         if table in EVENT_TABLES:
             for name, marks in (("pid", self._tasks), ("stack_id", self._stacks)):
-                if (index := batch.schema.get_field_index(name)) >= 0:
-                    marks.add(batch.column(index), self._number)
+                if name in columns:
+                    marks.add(columns[name], self._number)
 
-    def on_time(self, now_ns: int) -> None:
-        """Cut and drop what is due. Every event before ``now_ns`` that is not lost has been written, or comes."""
+    def on_time(self, now_ns: int) -> bool:
+        """Cut and drop what is due; whether it was. What is written later may be older than ``now_ns``: it stays
+        longer than it must.
+        """
         if self._cut_ns is None:
             self._cut_ns = now_ns
         full = self._max_bytes is not None and self._writer.open_bytes * SEGMENTS >= self._max_bytes
-        if full or (now_ns - self._cut_ns) * SEGMENTS >= self.window_ns:
-            self._cut(now_ns)
-            self._drop(now_ns)
+        if not full and (now_ns - self._cut_ns) * SEGMENTS < self.window_ns:
+            return False
+        self._cut(now_ns)
+        self._drop(now_ns)
+        return True
+
+    def seen_tasks(self, pids: Sequence[int]) -> npt.NDArray[np.bool_]:
+        """Which tasks made an event in a segment that is kept."""
+        return self._tasks.since(pa.array(pids, pa.uint32()), self._first)
+
+    @property
+    def _first(self) -> int:
+        """Number of the first segment that is kept."""
+        return self._segments[0].number if self._segments else self._number
 
     def _cut(self, now_ns: int) -> None:
         segment = _Segment(self._number, now_ns)
@@ -224,10 +237,9 @@ class FlightRecorder:
             self._facts["trigger"] = dict(trigger)
         if self.from_ns is None:
             return
-        first = self._segments[0].number if self._segments else self._number
         self._reduce_intervals()
-        self._reduce("tasks", lambda rows: self._tasks_of(rows, first))
-        self._reduce("stacks", lambda rows: self._stacks.since(rows.column("stack_id").combine_chunks(), first))
+        self._reduce("tasks", self._tasks_of)
+        self._reduce("stacks", lambda rows: self._stacks.since(rows.column("stack_id").combine_chunks(), self._first))
         self._start_snapshot()
         self._window_loss()
         seconds = (now_ns - self.from_ns) / _SECOND
@@ -258,11 +270,11 @@ class FlightRecorder:
         for table in _BEFORE:
             self._reduce(table, lambda rows: _mask(pc.greater_equal(rows.column("t1_ns"), start), absent=True))
 
-    def _tasks_of(self, rows: pa.Table, first: int) -> npt.NDArray[np.bool_]:
+    def _tasks_of(self, rows: pa.Table) -> npt.NDArray[np.bool_]:
         """Tasks that made an event of the window, under the names that they had in it; and the idle task."""
         pid = rows.column("pid").combine_chunks()
         lasted = _mask(pc.greater_equal(rows.column("last_ns"), self.from_ns), absent=True)
-        return (self._tasks.since(pid, first) | _mask(pc.equal(pid, 0))) & lasted
+        return (self._tasks.since(pid, self._first) | _mask(pc.equal(pid, 0))) & lasted
 
     def _start_snapshot(self) -> None:
         """The earliest snapshot inside the window, or the last one before it, is the state at its start."""

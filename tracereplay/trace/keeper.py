@@ -7,7 +7,7 @@ written, the trace is complete, and its reason says which bound it was.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -63,7 +63,10 @@ class Keeper:
         self.flight: FlightRecorder | None = None
         if bounds.window_ns is not None:
             self.flight = FlightRecorder(writer, bounds.window_ns, bounds.max_bytes)
+        self.on_cut: Callable[[FlightRecorder | None], None] | None = None
+        """Called when files were closed on time: what is kept in memory can be written too."""
         self._writer = writer
+        writer.on_rows = self._on_rows
         self._bounds = bounds
         self._stop = stop
         self._triggers = Triggers(bounds.triggers)
@@ -86,20 +89,19 @@ class Keeper:
         """Recording begins: times of triggers are told from here."""
         self._started_ns = started_ns
 
-    def on_rows(self, table: str, batch: pa.RecordBatch) -> None:
+    def _on_rows(self, table: str, columns: Mapping[str, pa.Array]) -> None:
         """These rows have just been written."""
         if self.flight is not None:
-            self.flight.on_rows(table, batch)
+            self.flight.on_rows(table, columns)
         if self._fired is None:
-            self._fired = self._triggers.look(table, batch)
+            self._fired = self._triggers.look(table, columns)
 
     def on_time(self, now_ns: int) -> None:
         """Every event before ``now_ns`` (trace clock) that is not lost has been written. Raises StorageError."""
         self._now_ns = max(self._now_ns, now_ns)
-        if self.flight is not None:
-            self.flight.on_time(self._now_ns)
-        else:
-            self._rotate()
+        cut = self.flight.on_time(self._now_ns) if self.flight is not None else self._rotate()
+        if cut and self.on_cut is not None:
+            self.on_cut(self.flight)
         if self.reason:
             return
         if self._fired is not None and self._now_ns >= self._fired.ts_ns + self._bounds.aftermath_ns:
@@ -107,11 +109,22 @@ class Keeper:
         self._check_size()
         self._check_disk()
 
-    def close(self, reason: str) -> str:
+    @property
+    def from_ns(self) -> int | None:
+        """The trace holds everything from here on; None: from the start."""
+        return None if self.flight is None else self.flight.from_ns
+
+    @property
+    def lost_before(self) -> int:
+        """Events lost before that."""
+        return 0 if self.flight is None else sum(self.flight.dropped_loss.values())
+
+    def close(self, reason: str, now_ns: int = 0) -> str:
         """Before the trace is finished or given up: freeze the flight recorder. Why it ended, in words.
 
-        ``reason`` is the collector's own. Raises StorageError.
+        ``reason`` is the collector's own; ``now_ns``: when recording stopped. Raises StorageError.
         """
+        self._now_ns = max(self._now_ns, now_ns)
         reason = self.reason or reason
         if self.flight is not None:
             trigger: dict[str, Any] = {}
@@ -122,12 +135,14 @@ class Keeper:
         return reason
 
     # ------------------------------------------------------------ inner
-    def _rotate(self) -> None:
+    def _rotate(self) -> bool:
         if self._rotated_ns is None:
             self._rotated_ns = self._now_ns
-        elif self._now_ns - self._rotated_ns >= self._bounds.rotate_ns:
-            self._writer.rotate()
-            self._rotated_ns = self._now_ns
+        if self._now_ns - self._rotated_ns < self._bounds.rotate_ns:
+            return False
+        self._writer.rotate()
+        self._rotated_ns = self._now_ns
+        return True
 
     def _check_size(self) -> None:
         limit = self._bounds.max_bytes

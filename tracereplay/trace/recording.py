@@ -17,6 +17,7 @@ from tracereplay.trace.decode import COUNTER_CLASSES, Loss, RingDecoder, RingLay
 from tracereplay.trace.event_batches import BioBatches, MmBatches, PageBatches, loss_batch
 from tracereplay.trace.ftrace_decode import FtraceDecoder
 from tracereplay.trace.ftrace_decode import kernel_losses as ftrace_losses
+from tracereplay.trace.keeper import Keeper
 from tracereplay.trace.printfmt import gfp_names
 from tracereplay.trace.schema import EVENT_TABLES
 from tracereplay.trace.sidetables import SideTables
@@ -104,6 +105,9 @@ class Recording:
                 return self._close(packet.value)
             else:
                 self._message(packet)
+            if self._keeper is not None:
+                now_ns = packet.watermark_ns if isinstance(packet, frames.Batches) else packet.mono_ns
+                self._keeper.on_time(now_ns)
         raise CollectorError("the collector's stream ended without its closing frame")
 
     @property
@@ -239,8 +243,6 @@ class Recording:
                 if builder is not None:
                     batch = builder.batch(records)
                     self._writer.write(decoder.layout.table, batch)
-                    if self._keeper is not None:
-                        self._keeper.on_rows(decoder.layout.table, batch)
                     if decoder.layout.table == "page_events":
                         self._side.unseen.events(batch)
                     self._rows[decoder.layout.table] = self._rows.get(decoder.layout.table, 0) + len(records)

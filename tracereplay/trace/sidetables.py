@@ -18,6 +18,7 @@ from tracereplay.trace.unseen import UnseenTally
 from tracereplay.trace.writer import TraceWriter
 
 if TYPE_CHECKING:
+    from tracereplay.trace.flight import FlightRecorder
     from tracereplay.trace.stacks import StackTable
 
 
@@ -34,6 +35,8 @@ class SideTables:
         self.unseen = UnseenTally()
         """Takes the page events and losses too, as they are written."""
         self._asked_stacks: int | None = None
+        self._size: dict[str, int] = {}
+        """Table -> how far it had grown when it was last written."""
 
     def begin(self, rings: Collection[str], stack_sample: int) -> None:
         """The rings of this capture, and of how many events one gets its stack."""
@@ -106,6 +109,45 @@ class SideTables:
         if self.shed and self.shed[-1]["t1_ns"] is None:
             self.shed[-1]["t1_ns"] = now_ns
 
+    # ------------------------------------------------------------ from time to time
+    def checkpoint(self, flight: FlightRecorder | None) -> None:
+        """Write what is kept in memory as far as it is known, so that a crash does not cost it; files of events
+        have just been closed. Tables are written again when they have grown by an eighth.
+
+        A flight recorder's are first reduced to its window.
+        """
+        if flight is not None and flight.from_ns is not None:
+            self.tasks.forget(flight.from_ns, flight.seen_tasks)
+            self.unseen.forget(flight.from_ns)
+            self.shed = [r for r in self.shed if r["t1_ns"] is None or r["t1_ns"] >= flight.from_ns]
+            for name in ("tasks", "shed"):
+                self._size[name] = min(self._size.get(name, 0), self._rows(name))
+        for name in ("tasks", "stacks", "shed"):
+            rows = self._rows(name)
+            if rows > self._size.get(name, 0) * 9 // 8:
+                self._put(name)
+                self._size[name] = rows
+
+    def _rows(self, name: str) -> int:
+        """How far a table has grown."""
+        if name == "tasks":
+            return len(self.tasks.rows)
+        if name == "shed":
+            return 2 * len(self.shed) - (bool(self.shed) and self.shed[-1]["t1_ns"] is None)
+        return 0 if self.stacks is None else len(self.stacks)
+
+    def _put(self, name: str) -> None:
+        """Write a table as it is now, in place of what was written of it before."""
+        if name == "tasks":
+            batch = self.tasks.batch()
+        elif name == "shed":
+            columns = {f.name: pa.array([row[f.name] for row in self.shed], _plain(f.type)) for f in SHED}
+            batch = pa.RecordBatch.from_pydict(columns)
+        else:
+            assert self.stacks is not None
+            batch = self.stacks.batch()
+        self._writer.replace(name, batch, [entry.file for entry in self._writer.files(name)])
+
     # ------------------------------------------------------------ end
     def reckon_unseen(self, started_ns: int, stopped_ns: int) -> None:
         """Store the estimate of pages that were allocated without an event (once the losses are all told)."""
@@ -123,12 +165,11 @@ class SideTables:
 
     def finish(self) -> None:
         """Write what was gathered."""
-        self._writer.write("tasks", self.tasks.batch())
+        self._put("tasks")
         if self.stacks is not None:
-            self._writer.write("stacks", self.stacks.batch())
+            self._put("stacks")
         if self.shed:
-            columns = {f.name: pa.array([row[f.name] for row in self.shed], _plain(f.type)) for f in SHED}
-            self._writer.write("shed", pa.RecordBatch.from_pydict(columns))
+            self._put("shed")
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:

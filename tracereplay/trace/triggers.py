@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,17 +86,17 @@ class Triggers:
                     hint="see `tracereplay doctor`",
                 )
 
-    def look(self, table: str, batch: pa.RecordBatch) -> Fired | None:
-        """The first trigger that this batch of ``page_events`` meets."""
-        if table != "page_events" or not self.triggers or not batch.num_rows:
+    def look(self, table: str, columns: Mapping[str, pa.Array]) -> Fired | None:
+        """The first trigger that these rows of ``page_events`` meet."""
+        if table != "page_events" or not self.triggers:
             return None
-        kinds = batch.column("kind").indices.to_numpy()
+        kinds = columns["kind"].indices.to_numpy()
         fired = []
         for trigger in self.triggers:
             kind = "alloc_failed" if trigger.rate is None else "extfrag"
             rows = np.flatnonzero(kinds == PAGE_KINDS.index(kind))
             if len(rows):
-                times = batch.column("ts_ns").to_numpy()[rows]
+                times = columns["ts_ns"].to_numpy()[rows]
                 at = int(times[0]) if trigger.rate is None else self._dense(times, trigger.rate)
                 if at is not None:
                     fired.append(Fired(trigger, at))

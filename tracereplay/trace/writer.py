@@ -12,7 +12,7 @@ import contextlib
 import os
 import shutil
 import uuid
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -74,6 +74,8 @@ class TraceWriter:
     ) -> None:
         self.path = Path(path).absolute()
         self.metadata = metadata
+        self.on_rows: Callable[[str, Mapping[str, pa.Array]], None] | None = None
+        """Called after rows were written: table, and the columns that they brought in the schema's types."""
         self._rotate_rows = max(1, rotate_rows)
         self._rotate_bytes = rotate_bytes
         self._rotate_ns = rotate_ns
@@ -124,6 +126,8 @@ class TraceWriter:
             ready.append((columns, part.num_rows))
         for columns, rows in ready:
             self._append(entry, columns, rows)
+            if self.on_rows is not None:
+                self.on_rows(table, columns)
         if last is not None:
             self._last[table] = last
 
