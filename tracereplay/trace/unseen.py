@@ -124,6 +124,13 @@ class UnseenTally:
         self._readings.append(found)
         self._waiting.append(found)
 
+    def forget(self, before_ns: int) -> None:
+        """Drop what bears on the time before only; the last reading before it stays."""
+        old = sum(r.ts_ns < before_ns for r in self._readings)
+        del self._readings[: max(0, old - 1)]
+        self._lost_at = {at: n for at, n in self._lost_at.items() if (at + 1) * _LOSS_NS >= before_ns}
+        self._losses = [(t0, t1, n) for t0, t1, n in self._losses if t1 is None or t1 >= before_ns]
+
     def events(self, batch: pa.RecordBatch) -> None:
         """Page events in time order: columns ``ts_ns kind order``, and ``returned`` where bulk calls are."""
         if not batch.num_rows:
