@@ -46,11 +46,11 @@ class MemoryFinder(MetaPathFinder, InspectLoader):
         return self._path(fullname).endswith("/__init__.py")
 
     def get_source(self, fullname: str) -> str:
-        """Text of a module; tracebacks show its lines."""
+        """Text of a module."""
         return self._texts[self._path(fullname)]
 
     def get_code(self, fullname: str) -> object:
-        """A module compiled, under the name that it has in the archive."""
+        """A module compiled; tracebacks name it as the archive does."""
         return compile(self.get_source(fullname), "<sent>/" + self._path(fullname), "exec", dont_inherit=True)
 
 

@@ -55,7 +55,7 @@ _RECEIVE = (
 _START = (
     f"for python in {' '.join(PYTHONS)}; do "
     "if command -v $python >/dev/null 2>&1; then "
-    'root=; if [ "$(id -u)" != 0 ] && command -v sudo >/dev/null 2>&1; then root="sudo -n"; fi; '
+    'root=; if [ "$(id -u)" -ne 0 ] && command -v sudo >/dev/null 2>&1; then root="sudo -n"; fi; '
     f'exec $root $python -EsB -c "{_RECEIVE}" {READY.decode()}; '
     "fi; done; "
     f"echo no python3 on this host >&2; exit {STATUS_NO_PYTHON}"
