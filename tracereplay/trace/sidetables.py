@@ -168,6 +168,7 @@ class SideTables:
         self._put("tasks")
         if self.stacks is not None:
             self._put("stacks")
+            self._writer.metadata.notes += self.stacks.notes()
         if self.shed:
             self._put("shed")
 
