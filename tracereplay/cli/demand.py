@@ -161,6 +161,13 @@ def _accounting(report: DemandReport) -> dict[str, Any]:
     if a.snapshots is not None:
         s = a.snapshots
         lines["vmstat pgalloc"] = f"{s['pgalloc_delta']:,}, not explained {s['difference']:,}"
+    if a.unseen is not None:
+        unseen = a.unseen["unseen_pages"]
+        lines["unseen by vmstat"] = (
+            f"not known, {a.unseen['reason']}"
+            if unseen is None
+            else f"{unseen:,} pages, give or take {a.unseen['noise_pages']:,}"
+        )
     b = report.bios
     if b.get("writes"):
         where = f" on {', '.join(b['devices'])}" if b.get("devices") else ""

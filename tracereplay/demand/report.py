@@ -17,6 +17,7 @@ from tracereplay.demand.path_crypt import PathInUse
 from tracereplay.demand.state import C_CUT_BIO, C_JOINED_BIO, Array, Work
 from tracereplay.demand.stream import DemandReport
 from tracereplay.kernel.constants import dev_text
+from tracereplay.trace.unseen import unseen_of
 
 if TYPE_CHECKING:
     from tracereplay.trace.reader import Trace
@@ -88,36 +89,26 @@ def fill_report(
     a.ignored = {k.removeprefix(_IGNORED): v for k, v in count.items() if k.startswith(_IGNORED)}
     a.boundaries = {k.removeprefix(_CUT): v for k, v in count.items() if k.startswith(_CUT)}
     a.boundaries["joined_by_bio"] = count["joined_bio"]
-    a.snapshots = reconcile(trace, count["allocated_pages"], count["unseen_pages"])
+    estimate = unseen_of(trace)
+    if estimate is not None:
+        a.unseen = {name: value for name, value in estimate.items() if name != "intervals"}
+        a.snapshots = reconcile(estimate, count["unseen_pages"])
 
 
-def reconcile(trace: Trace, traced_pages: int, unseen_pages: int) -> dict[str, int] | None:
-    """Hold inferred pages against the kernel's own count: delta of vmstat's pgalloc_*, minus traced pages.
+def reconcile(estimate: Mapping[str, Any], unseen_pages: int) -> dict[str, int] | None:
+    """Hold pages inferred from frees against the kernel's own count: growth of vmstat's pgalloc_* between its first
+    and last reading, minus the pages whose events show (or may have shown, where some were lost).
 
-    None without a start and an end snapshot. ``difference`` is what neither explains: a positive one is pages
-    allocated unseen and not freed in the trace, a negative one the capture's own margin.
+    None where that cannot be told. ``difference`` is what neither explains: a positive one is pages allocated unseen
+    and not freed in the trace, a negative one the capture's own margin.
     """
-    if not trace.rows("snapshots"):
+    if estimate["unseen_pages"] is None:
         return None
-    import polars as pl
-
-    rows = (
-        trace.snapshots.filter(
-            (pl.col("source").cast(pl.String) == "vmstat") & pl.col("name").cast(pl.String).str.starts_with("pgalloc_")
-        )
-        .group_by(pl.col("phase").cast(pl.String))
-        .agg(pl.col("value").sum())
-        .collect()
-    )
-    by_phase = dict(rows.iter_rows())
-    if "start" not in by_phase or "end" not in by_phase:
-        return None
-    delta = by_phase["end"] - by_phase["start"]
     return {
-        "pgalloc_delta": delta,
-        "traced_pages": traced_pages,
+        "pgalloc_delta": estimate["pgalloc_delta"],
+        "traced_pages": estimate["traced_pages"],
         "unseen_pages": unseen_pages,
-        "difference": delta - traced_pages - unseen_pages,
+        "difference": estimate["unseen_pages"] - unseen_pages,
     }
 
 

@@ -140,6 +140,10 @@ class Accounting:
     """How bursts ended: gap, action, class, order, limit, loss, age, forced (memory bound), key, bio."""
     snapshots: dict[str, int] | None = None
     """Reconciliation with vmstat where snapshots exist."""
+    unseen: dict[str, Any] | None = None
+    """Pages allocated without an event by vmstat's count (``tracereplay.trace.unseen``): ``unseen_pages`` (None with
+    a ``reason``: not known), ``noise_pages`` and what they are reckoned from; None: no snapshots. Unlike
+    ``unseen_pages`` above, which is inferred from frees, it holds pages that are never freed in the trace too."""
 
 
 @dataclass(slots=True)

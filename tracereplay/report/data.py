@@ -253,11 +253,21 @@ def _accounting_facts(a: Mapping[str, Any]) -> tuple[Fact, ...]:
         Fact("lost", UNKNOWN if lost is None else count(lost), in_intervals(intervals)),
         Fact("vmstat", count(snapshots.get("pgalloc_delta")), "pages allocated by the kernel's own count"),
         Fact("difference", count(snapshots.get("difference")), "of them neither traced nor inferred"),
+        _unseen_fact(a.get("unseen") or {}),
     ]
     optional = {"failed", "reused", "malformed", "after a loss", "unseen frees"}
     return tuple(
         f for f in facts if f.label == "lost" or not (f.value == UNKNOWN or (f.value == "0" and f.label in optional))
     )
+
+
+def _unseen_fact(estimate: Mapping[str, Any]) -> Fact:
+    """What vmstat counted beyond the events."""
+    if estimate.get("unseen_pages") is None:
+        reason = str(estimate.get("reason", ""))
+        return Fact("unseen by vmstat", "not known" if reason else UNKNOWN, reason)
+    note = f"pages allocated without an event, give or take {count(estimate.get('noise_pages'))}"
+    return Fact("unseen by vmstat", count(estimate["unseen_pages"]), note)
 
 
 def _demand_facts(demand: Mapping[str, Any], result: Mapping[str, Any]) -> tuple[Fact, ...]:

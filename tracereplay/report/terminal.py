@@ -34,7 +34,7 @@ ROWS = (
 """Lines of the counter table: name and the counters it sums. Lines that are 0 throughout are left out."""
 
 
-ACCOUNTED = ("matched", "unmatched frees", "left-censored", "right-censored", "lost")
+ACCOUNTED = ("matched", "unmatched frees", "left-censored", "right-censored", "lost", "unseen by vmstat")
 """Parts of the accounting that the text shows; the page shows all."""
 
 

@@ -92,12 +92,13 @@ def _facts(summary: TraceSummary) -> tuple[Fact, ...]:
         Fact("on disk", f"{figure(summary.bytes / 1e6)} MB"),
         Fact("events lost", lost, in_intervals(loss["intervals"])),
     ]
-    if summary.bulk is not None:
+    if summary.bulk is not None and summary.bulk.unseen_pages is not None:
         facts.append(
             Fact(
                 "allocated unseen",
                 count(summary.bulk.unseen_pages),
-                f"pages, {share(summary.bulk.unseen_pages, summary.bulk.pgalloc_delta)} of what vmstat counted",
+                f"pages, {share(summary.bulk.unseen_pages, summary.bulk.pgalloc_delta)} of what vmstat counted, "
+                f"give or take {count(summary.bulk.noise_pages)}",
             )
         )
     return tuple(facts)

@@ -162,9 +162,9 @@ def snapshot_times(trace: Trace) -> list[tuple[int | None, str]]:
     return sorted(found, key=lambda f: (f[0] is not None, f[0] or 0, SNAPSHOT_PHASES.index(f[1])))
 
 
-def vmstat_readings(trace: Trace) -> list[tuple[int | None, dict[str, int]]]:
-    """(time, counters) of every reading of /proc/vmstat in time order; the time is that of the reading itself
-    where the capture noted it, else that of the snapshot, and None in foreign ones."""
+def vmstat_readings(trace: Trace) -> list[tuple[int | None, str, dict[str, int]]]:
+    """(time, phase, counters) of every reading of /proc/vmstat in time order; the time is that of the reading
+    itself where the capture noted it, else that of the snapshot, and None in foreign ones."""
     import polars as pl
 
     rows = (
@@ -181,8 +181,12 @@ def vmstat_readings(trace: Trace) -> list[tuple[int | None, dict[str, int]]]:
             times.append(value)
         else:
             counters[name] = value
-    readings = [(times[0] if times else ts_ns, counters) for (ts_ns, _), (times, counters) in found.items() if counters]
-    return sorted(readings, key=lambda r: (r[0] is not None, r[0] or 0))
+    readings = [
+        (times[0] if times else ts_ns, phase, counters)
+        for (ts_ns, phase), (times, counters) in found.items()
+        if counters
+    ]
+    return sorted(readings, key=lambda r: (r[0] or 0, SNAPSHOT_PHASES.index(r[1])))
 
 
 def _rows_of(trace: Trace, phase: str, ts_ns: int | None, *sources: str) -> list[dict[str, Any]]:

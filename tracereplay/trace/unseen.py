@@ -198,7 +198,12 @@ def unseen_of(trace: Trace) -> dict[str, Any] | None:
     from tracereplay.trace.snapshots import vmstat_readings
 
     tally = UnseenTally()
-    for ts_ns, counters in vmstat_readings(trace):
+    readings = vmstat_readings(trace)
+    ends = trace.sort_range("page_events")
+    timeless = ends is not None and all(ts_ns is None for ts_ns, _, _ in readings)
+    for ts_ns, phase, counters in readings:
+        if timeless and ends is not None and phase != "tick":
+            ts_ns = ends[0] if phase == "start" else ends[1] + 1
         tally.reading(ts_ns, counters)
     if len(tally._readings) < 2:
         return None
@@ -209,7 +214,7 @@ def unseen_of(trace: Trace) -> dict[str, Any] | None:
             if table in ("page_events", "all") and cls != "stack":
                 tally.lost(t0, t1, n)
     meta = trace.metadata
-    return tally.result(
+    found = tally.result(
         shed=[
             (t0, t1, sample)
             for batch in trace.batches("shed", ("t0_ns", "t1_ns", "sample"))
@@ -221,6 +226,11 @@ def unseen_of(trace: Trace) -> dict[str, Any] | None:
             "release": meta.host.get("release"),
         },
     )
+    if timeless:
+        found["remarks"].append(
+            "the snapshots carry no time: what was allocated before and after the events counts too"
+        )
+    return found
 
 
 def unseen_estimate(
