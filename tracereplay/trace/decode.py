@@ -8,7 +8,7 @@ about to take its time. A flush takes, from every CPU, what is older than the wa
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -247,7 +247,8 @@ class RingDecoder:
 
     def _book(self, lane: _Lane, loss: Loss) -> None:
         lane.lost_by_class[loss.cls] = lane.lost_by_class.get(loss.cls, 0) + loss.n
-        self.losses.append(loss)
+        # A stack that got lost is no event, and is sent again when it is next taken.
+        self.losses.append(replace(loss, cls="stack") if loss.table == "stacks" else loss)
 
     def close(self, counters: Mapping[str, Mapping[str, Mapping[str, int]]], stopped_ns: int) -> None:
         """Compare with what the kernel counted ({cpu: {lane: {seq, full, lock, no_ring}}}) and book the loss
