@@ -47,7 +47,7 @@ def python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A stand-in for the system Python: prints FINDINGS."""
     made = script(tmp_path / "python3", f"cat <<'END'\n{json.dumps(FINDINGS)}\nEND")
     monkeypatch.setenv(SYSTEM_PYTHON_ENV, str(made))
-    hostcheck.capture_possible.cache_clear()
+    hostcheck.capture_path.cache_clear()
     return made
 
 
@@ -56,7 +56,19 @@ def test_the_collectors_findings_become_the_report(python: Path) -> None:
     assert (report.possible, report.reason) == (False, "bcc: absent")
     assert [i.name for i in report.items if i.blocks] == ["bcc"]
     assert hostcheck.capture_possible() == (False, "bcc: absent")
-    hostcheck.capture_possible.cache_clear()
+    hostcheck.capture_path.cache_clear()
+
+
+def test_a_host_that_refuses_ebpf_alone_can_capture(python: Path) -> None:
+    capture = {"possible": True, "path": "tracefs", "reason": "possible, through an instance of tracefs"}
+    items = [{**item, "blocks": False} for item in FINDINGS["items"]]  # type: ignore[attr-defined]
+    script(python, f"cat <<'END'\n{json.dumps({**FINDINGS, 'capture': capture, 'items': items})}\nEND")
+    assert hostcheck.capture_path() == ("tracefs", "possible, through an instance of tracefs")
+    assert hostcheck.capture_possible()[0]
+    hostcheck.capture_path.cache_clear()
+    result = CliRunner().invoke(app, ["doctor"])
+    assert "-     bcc: absent" in result.stdout
+    assert result.stdout.rstrip().endswith("capture: possible, through an instance of tracefs")
 
 
 def test_doctor_prints_effect_remedy_and_conclusion_and_ends_well(python: Path) -> None:
@@ -71,7 +83,7 @@ def test_doctor_prints_effect_remedy_and_conclusion_and_ends_well(python: Path) 
 def test_doctor_json_says_whether_capture_is_possible(python: Path) -> None:
     result = CliRunner().invoke(app, ["doctor", "--format", "json"])
     value = json.loads(result.stdout)
-    assert value["capture"] == {"possible": False, "reason": "bcc: absent"}
+    assert value["capture"] == {"possible": False, "path": "", "reason": "bcc: absent"}
     assert {"name", "found", "needed", "ok", "effect", "remedy", "blocks"} <= set(value["items"][0])
 
 
@@ -146,7 +158,7 @@ def test_capture_without_bcc_is_named_and_leaves_nothing(
     if subprocess.run([sys.executable, "-c", "import bcc"], capture_output=True, check=False).returncode == 0:
         monkeypatch.setattr(collector_process, "SYSTEM_PYTHON", sys.executable)
         pytest.fail("this environment has a module bcc; it must not")
-    result = CliRunner().invoke(app, ["capture", str(tmp_path / "t"), "--duration", "1s"])
+    result = CliRunner().invoke(app, ["capture", str(tmp_path / "t"), "--tracer", "ebpf", "--duration", "1s"])
     assert result.exit_code == 4
     assert "bcc" in result.stderr or "tracefs" in result.stderr
     assert not (tmp_path / "t").exists()

@@ -32,7 +32,7 @@ class Item:
     """What is lost without it; empty when it is there."""
     remedy: str = ""
     blocks: bool = False
-    """Without it no capture is possible."""
+    """Part of what stands between this host and any capture."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +44,15 @@ class HostReport:
     """How a capture works here, or why it does not."""
     items: tuple[Item, ...]
     host: dict[str, Any]
+    path: str = ""
+    """``ebpf``, ``tracefs``, or nothing when no capture is possible."""
 
     def to_json(self) -> dict[str, Any]:
         """The JSON of ``doctor --format json``."""
         items = [{name: getattr(i, name) for name in Item.__slots__} for i in self.items]
         return {
             "schema": 1,
-            "capture": {"possible": self.possible, "reason": self.reason},
+            "capture": {"possible": self.possible, "path": self.path, "reason": self.reason},
             "host": self.host,
             "items": items,
         }
@@ -66,15 +68,26 @@ def examine_host() -> HostReport:
     items = tuple(Item(**item) for item in value["items"])
     conclusion = value["capture"]
     return HostReport(
-        bool(conclusion["possible"]), str(conclusion["reason"]), (*items, *_programs()), dict(value["host"])
+        bool(conclusion["possible"]),
+        str(conclusion["reason"]),
+        (*items, *_programs()),
+        dict(value["host"]),
+        str(conclusion.get("path", "")),
     )
 
 
 @cache
+def capture_path() -> tuple[str, str]:
+    """Which way a capture goes here (``ebpf``, ``tracefs``, or nothing), and the reason in words. Asked once per
+    process."""
+    report = examine_host()
+    return report.path, report.reason
+
+
 def capture_possible() -> tuple[bool, str]:
     """Whether a capture can run here, and through what or why not. Asked once per process."""
-    report = examine_host()
-    return report.possible, report.reason
+    path, reason = capture_path()
+    return bool(path), reason
 
 
 def _collector_check() -> dict[str, Any]:
