@@ -298,12 +298,9 @@ def _page_sizes(root: Path) -> list[int]:
 def _hugetlb(root: Path) -> dict[str, Any]:
     """Pages in hugetlb's pools, by size: ``nr free surplus``; sizes without pages are left out."""
     folder = root / "sys/kernel/mm/hugepages"
+    names = {"nr_hugepages": "nr", "free_hugepages": "free", "surplus_hugepages": "surplus"}
     pools = {
-        name[len("hugepages-") :]: {
-            "nr": _value(_text(folder / name / "nr_hugepages")),
-            "free": _value(_text(folder / name / "free_hugepages")),
-            "surplus": _value(_text(folder / name / "surplus_hugepages")),
-        }
-        for name in _entries(folder, "hugepages-")
+        size[len("hugepages-") :]: {names[n]: value for n, value in _values(folder / size, list(names)).items()}
+        for size in _entries(folder, "hugepages-")
     }
-    return {size: pool for size, pool in pools.items() if pool["nr"]}
+    return {size: pool for size, pool in pools.items() if pool.get("nr")}
