@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.capture_streams import PAGE, Stream
+
 DATA = Path(__file__).parents[1] / "data" / "import"
 
 
@@ -69,3 +71,17 @@ def test_help_shows_an_example() -> None:
     assert "tracereplay import trace.dat web.trace" in done.stdout
     for option in ("--from", "--force", "--kernel", "--clock", "--snapshots", "--no-snapshots", "--strict"):
         assert option in done.stdout
+
+
+def test_frames_that_end_early_are_imported_with_a_warning(tmp_path: Path) -> None:
+    s = Stream().started()
+    s.batch(PAGE, 0, s.one(PAGE, 0, ts=2000), s.one(PAGE, 0, ts=2001)).watermark(3000)
+    (tmp_path / "run.raw").write_bytes(s.data[:-20])
+    done = run("import", tmp_path / "run.raw", tmp_path / "out")
+    assert done.returncode == 0
+    assert done.stdout == ""
+    assert f"warning: the trace is incomplete: the frames end early, at byte {len(s.data) - 20}" in done.stderr
+    assert "page_events" in done.stderr
+    assert run("validate", tmp_path / "out").returncode == 0
+    assert run("import", tmp_path / "run.raw", tmp_path / "strict", "--strict").returncode == 3
+    assert not (tmp_path / "strict").exists()

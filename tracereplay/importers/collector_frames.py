@@ -10,15 +10,26 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from tracereplay.errors import CaptureError, EmptyTraceError, ImportFormatError, TraceError, UsageError
+from tracereplay.errors import (
+    CaptureError,
+    EmptyTraceError,
+    ImportFormatError,
+    TraceError,
+    TracereplayError,
+    UsageError,
+)
 from tracereplay.importers.base import Confidence, DirectConversion, Head, ImportOptions, ImportSummary
 
 if TYPE_CHECKING:
     from tracereplay.importers.source import Source
     from tracereplay.trace import frames
+    from tracereplay.trace.recording import Recording
     from tracereplay.trace.writer import TraceWriter
 
 MAGIC = b"\x89TRC\r\n\x1a\n"
+
+_CHANGED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What decoding raises on frames that are whole and whose content was changed on a disk or on the way."""
 
 
 class CollectorFramesImporter:
@@ -68,15 +79,15 @@ class FramesConversion:
             packets = frames.read_ahead(frames.read_packets(stream))
             try:
                 recording.run(self._whole_before_closing(packets, stream))
-            except (CaptureError, TraceError) as error:  # the stream's end or damage; what its records cannot be
+            except (CaptureError, TraceError, *_CHANGED) as error:
                 packets.close()
                 self._end_early(error, stream)
-                recording.give_up()
+                self._keep(recording, writer)
             finally:
                 packets.close()
-        if not any(recording.events.values()):
+        if self.summary.incomplete and not any(recording.events.values()):
             raise EmptyTraceError(
-                f"{self._source.name} holds no events: {self.summary.incomplete or 'none were recorded'}",
+                f"{self._source.name} holds no events: {self.summary.incomplete}",
                 hint="the capture ended before it recorded anything, or only the start of its file was copied",
             )
         self._sum_up(writer.path)
@@ -96,18 +107,29 @@ class FramesConversion:
                 self.metadata.source.update(self._source.facts())
             yield packet
 
-    def _end_early(self, error: CaptureError | TraceError, stream: _Stream) -> None:
+    def _end_early(self, error: Exception, stream: _Stream) -> None:
         """Note why and where the frames ended. Raises ImportFormatError when that is not acceptable."""
         at = stream.position
         stream.exhaust()
-        reason = f"{stream.damage}; " * bool(stream.damage) + error.message
-        self.summary.incomplete = f"the frames end early, at byte {at:,}: {reason}"
+        said = error.message if isinstance(error, TracereplayError) else f"a frame holds what cannot be, {error!r}"
+        reason = f"{stream.damage}; {said}" if stream.damage else said
+        self.summary.incomplete = f"the frames end early, at byte {at}: {reason}"
         if self._options.strict:
             raise ImportFormatError(
                 f"{self._source.name}: {self.summary.incomplete}", hint="leave --strict out to keep what came before"
             )
         self.metadata.notes.append(self.summary.incomplete)
         self.metadata.source.update(self._source.facts())
+
+    def _keep(self, recording: Recording, writer: TraceWriter) -> None:
+        """End the trace with what is in it."""
+        try:
+            recording.give_up()
+        except _CHANGED:  # records that wait and cannot be decoded
+            if any(recording.events.values()):
+                writer.abort()
+            else:
+                writer.discard()
 
     def _sum_up(self, path: Path) -> None:
         """Fill the summary from the trace that was written."""
