@@ -255,6 +255,7 @@ class FtraceBlocks:
                 pa.array(np.where(symbol < 0, 0, symbol), pa.int32(), mask=symbol < 0), names
             ),
             "offset": pa.array(stacks.offset[:frames], mask=has & HAS_OFFSET == 0),
+            "module": pa.nulls(frames, STACKS.field("module").type),  # the text does not tell
         }
         return pa.RecordBatch.from_arrays([columns[f.name] for f in STACKS], schema=STACKS)
 
