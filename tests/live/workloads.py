@@ -4,6 +4,7 @@ ARGUMENTS``.
 
 from __future__ import annotations
 
+import fcntl
 import mmap
 import os
 import sys
@@ -36,9 +37,26 @@ def write_direct(path: str, count: int, size: int) -> None:
     print(os.getpid(), flush=True)
 
 
+def splice_zeroes(rounds: int, pages: int) -> None:
+    """Splice ``rounds`` times ``pages`` pages of /dev/zero through a pipe to /dev/null; print the pid.
+
+    The kernel takes them from the bulk allocator, which fires no event (``copy_splice_read``, fs/splice.c, 6.8 on).
+    """
+    source, sink = os.open("/dev/zero", os.O_RDONLY), os.open("/dev/null", os.O_WRONLY)
+    read_end, write_end = os.pipe()
+    fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, pages * PAGE)
+    for _ in range(rounds):
+        left = os.splice(source, write_end, pages * PAGE)
+        while left:
+            left -= os.splice(read_end, sink, left)
+    print(os.getpid(), flush=True)
+
+
 if __name__ == "__main__":
     name, *arguments = sys.argv[1:]
     if name == "touch":
         touch(int(arguments[0]))
+    elif name == "splice":
+        splice_zeroes(int(arguments[0]), int(arguments[1]))
     else:
         write_direct(arguments[0], int(arguments[1]), int(arguments[2]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +154,7 @@ def test_kernels_that_count_page_list_hits_as_one_page_are_named() -> None:
 
 
 # ------------------------------------------------------------------ from a trace
-def write_trace(path: Path, snapshots: list[tuple[int | None, str, int]], **facts: Any) -> Trace:
+def write_trace(path: Path, snapshots: Sequence[tuple[int | None, str, int]], **facts: Any) -> Trace:
     """Ten allocations of 8 pages at 1000..1009 and a vmstat per (ts, phase, pages)."""
     with TraceWriter(path, metadata(**facts)) as writer:
         for ts, phase, pages in snapshots:

@@ -107,4 +107,7 @@ def generation_of(trace: Trace) -> str:
 
 
 def _init_on_alloc(host: dict[str, Any]) -> bool:
+    known = host.get("init_on_alloc")  # from the command line or the kernel's configuration, where the capture saw it
+    if isinstance(known, bool):
+        return known
     return "init_on_alloc=1" in str(host.get("command_line", "")).split()
