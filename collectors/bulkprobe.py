@@ -131,7 +131,7 @@ static __always_inline u64 bulk_caller(void *ctx, u64 caller) {
 """
 
 _ENTRY = """\
-int ${function}(${context}) {
+${head} {
     int zero = 0;
     u64 frame = ${frame};
     struct bulk_call call = {};
@@ -151,7 +151,7 @@ int ${function}(${context}) {
 """
 
 _EXIT = """\
-int ${function}(${context}) {
+${head} {
     int zero = 0;
     u64 frame = ${frame};
     u32 returned = ${result}, flags = ${no_entry};
@@ -312,14 +312,6 @@ class BulkProbe:
         self._bpf: Any = None
 
     # ------------------------------------------------------------ C
-    @property
-    def functions(self) -> tuple[str, str]:
-        """Names of the programs at entry and return, in C."""
-        if self.tap == KPROBE:
-            return ENTRY_FUNCTION, EXIT_FUNCTION
-        # BCC reads from the name what to attach to, and attaches when it loads the source.
-        return f"kfunc__vmlinux__{self.target.symbol}", f"kretfunc__vmlinux__{self.target.symbol}"
-
     def source(self, kind: int, conditions: Sequence[str] = ()) -> str:
         """C of maps, functions and both programs. ``kind``: number of the lane. ``conditions``: statements that
         leave the program unless the call is wanted; in scope are ``s``, ``pid``, ``gfp`` and ``requested``."""
@@ -346,7 +338,6 @@ class BulkProbe:
             "inside": inside,
             "kind": kind,
             "no_entry": FLAG_NO_ENTRY,
-            "context": "struct bulk_regs *ctx" if kprobe else "u64 *ctx",
             "wanted": argument(target.wanted),
             "gfp": argument(target.gfp),
             "filled": "0" if target.array is None else f"bulk_filled({argument(target.array)}, call.wanted)",
@@ -354,12 +345,15 @@ class BulkProbe:
             "result": f"ctx->{result}" if kprobe else f"ctx[{target.arguments}]",
             "conditions": "".join(f"    {line}\n" for line in conditions),
         }
-        entry, leave = self.functions
+        if kprobe:
+            entry = {"head": f"int {ENTRY_FUNCTION}(struct bulk_regs *ctx)", "frame": "ctx->sp"}
+            leave = {"head": f"int {EXIT_FUNCTION}(struct bulk_regs *ctx)", "frame": f"ctx->sp - {above}"}
+        else:
+            # BCC's macros make the names from which it reads what to attach to; they differ between its versions.
+            entry = {"head": f"KFUNC_PROBE({target.symbol})", "frame": "(u64)ctx"}
+            leave = {"head": f"KRETFUNC_PROBE({target.symbol})", "frame": "(u64)ctx"}
         parts = [Template(_STATE + _FILLED + _CALLER).substitute(values)]
-        at_entry = "ctx->sp" if kprobe else "(u64)ctx"
-        at_exit = f"ctx->sp - {above}" if kprobe else "(u64)ctx"
-        parts.append(Template(_ENTRY).substitute(values, function=entry, frame=at_entry))
-        parts.append(Template(_EXIT).substitute(values, function=leave, frame=at_exit))
+        parts += [Template(_ENTRY).substitute(values, **entry), Template(_EXIT).substitute(values, **leave)]
         return "\n".join(parts)
 
     # ------------------------------------------------------------ life
@@ -369,31 +363,31 @@ class BulkProbe:
         What bcc raises when the kernel refuses comes through.
         """
         self._bpf = bpf
-        entry, leave = (name.encode() for name in self.functions)
-        if self.tap == KPROBE:
-            # The return first: handlers of one place run from the newest to the oldest, and the return's own
-            # replaces the return address, which the entry's reads.
-            symbol = self.target.symbol.encode()
-            bpf.attach_kretprobe(event=symbol, fn_name=leave)
-            bpf.attach_kprobe(event=symbol, fn_name=entry)
-        return int(bpf.funcs[leave].fd)
+        if self.tap == FENTRY:
+            # BCC attached both when it loaded the source, and would have raised.
+            return int(bpf.funcs[next(iter(bpf.kfunc_exit_fds))].fd)
+        # The return first: handlers of one place run from the newest to the oldest, and the return's own replaces
+        # the return address, which the entry's reads.
+        symbol = self.target.symbol.encode()
+        bpf.attach_kretprobe(event=symbol, fn_name=EXIT_FUNCTION.encode())
+        bpf.attach_kprobe(event=symbol, fn_name=ENTRY_FUNCTION.encode())
+        return int(bpf.funcs[EXIT_FUNCTION.encode()].fd)
 
     def detach(self) -> None:
         """Detach what is attached; nothing happens when nothing is."""
         if self._bpf is None:
             return
-        entry, leave = (name.encode() for name in self.functions)
+        if self.tap == FENTRY:
+            for name in list(self._bpf.kfunc_entry_fds):
+                self._bpf.detach_kfunc(name)
+            for name in list(self._bpf.kfunc_exit_fds):
+                self._bpf.detach_kretfunc(name)
+            return
         symbol = self.target.symbol.encode()
         with contextlib.suppress(Exception):  # bcc raises bare Exception for what is not attached
-            if self.tap == KPROBE:
-                self._bpf.detach_kprobe(symbol, entry)
-            else:
-                self._bpf.detach_kfunc(entry)
+            self._bpf.detach_kprobe(symbol, ENTRY_FUNCTION.encode())
         with contextlib.suppress(Exception):
-            if self.tap == KPROBE:
-                self._bpf.detach_kretprobe(symbol, leave)
-            else:
-                self._bpf.detach_kretfunc(leave)
+            self._bpf.detach_kretprobe(symbol, EXIT_FUNCTION.encode())
 
     def counts(self) -> tuple[int, int]:
         """Entries and returns that the programs saw, over all CPUs, since they were attached."""

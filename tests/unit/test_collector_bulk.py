@@ -222,8 +222,8 @@ def test_registers_of_the_machine(
 
 def test_fentry_reads_the_arguments_of_the_trampoline() -> None:
     text = BulkProbe(FENTRY, TARGET, "x86_64").source(0)
-    assert "call.wanted = ctx[3];" in part(text, "int kfunc__vmlinux__alloc_pages_bulk_noprof(u64 *ctx)")
-    assert "u32 returned = ctx[6]," in part(text, "int kretfunc__vmlinux__alloc_pages_bulk_noprof(u64 *ctx)")
+    assert "call.wanted = ctx[3];" in part(text, "KFUNC_PROBE(alloc_pages_bulk_noprof)")
+    assert "u32 returned = ctx[6]," in part(text, "KRETFUNC_PROBE(alloc_pages_bulk_noprof)")
     with pytest.raises(ValueError, match="number of arguments"):
         BulkProbe(FENTRY, Target("alloc_pages_bulk_noprof"), "x86_64").source(0)
 

@@ -65,7 +65,8 @@ def merged(first: pa.RecordBatch, second: pa.RecordBatch) -> pa.RecordBatch:
     places, starts = np.unique(np.searchsorted(times[0], times[1], side="right"), return_index=True)
     parts = []
     before = 0
-    for place, start, end in zip(places.tolist(), starts.tolist(), [*starts[1:].tolist(), b.num_rows], strict=True):
+    ends = [*starts.tolist(), b.num_rows][1:]
+    for place, start, end in zip(places.tolist(), starts.tolist(), ends, strict=True):
         parts += [a.slice(before, place - before), b.slice(start, end - start)]
         before = place
     return pa.concat_batches([*parts, a.slice(before)])

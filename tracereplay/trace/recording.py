@@ -10,9 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 import tracereplay.errors as errors
 from tracereplay.errors import CaptureError, CollectorError, TracereplayError
 from tracereplay.trace import frames
+from tracereplay.trace.bulk_batches import BulkBatches, merged
 from tracereplay.trace.decode import COUNTER_CLASSES, Loss, RingDecoder, RingLayout
 from tracereplay.trace.event_batches import BioBatches, MmBatches, PageBatches, loss_batch
 from tracereplay.trace.ftrace_decode import FtraceDecoder
@@ -81,7 +84,7 @@ class Recording:
         self._decoders: list[RingDecoder] = []
         self._ftrace: FtraceDecoder | None = None
         """Set where the events come as pages of a tracefs instance."""
-        self._builders: dict[str, PageBatches | BioBatches | MmBatches] = {}
+        self._builders: dict[str, PageBatches | BioBatches | MmBatches | BulkBatches] = {}
         self._side = SideTables(writer)
         self._rows: dict[str, int] = {}
         """Event table -> rows; those that the groups asked for, from the start."""
@@ -175,6 +178,9 @@ class Recording:
             }
             if "mm" in by_name:
                 self._builders["mm"] = MmBatches(by_name["mm"], probes)
+            if "bulk" in by_name:
+                callers = self._side.stacks.ids_of_addresses if self._side.stacks is not None else None
+                self._builders["bulk"] = BulkBatches(by_name["bulk"], probes, callers)
             self._missing = dict(hello.get("missing", {}))
             metadata = self._writer.metadata
             metadata.host = dict(hello["host"])
@@ -235,22 +241,25 @@ class Recording:
     def _flush(self, slabs: Mapping[frames.SlabKey, frames.Bytes], watermark_ns: int | None) -> None:
         if slabs and not self._decoders:
             raise CollectorError("the collector's stream has records before its hello")
+        batches: dict[str, pa.RecordBatch] = {}
         for index, decoder in enumerate(self._decoders):
             mine = {cpu: data for (ring, cpu), data in slabs.items() if ring == index}
             records = decoder.flush(mine, watermark_ns)
             if records is not None:
                 builder = self._builders.get(decoder.layout.name)
                 if builder is not None:
-                    batch = builder.batch(records)
-                    self._writer.write(decoder.layout.table, batch)
-                    if decoder.layout.table == "page_events":
-                        self._side.unseen.events(batch)
-                    self._rows[decoder.layout.table] = self._rows.get(decoder.layout.table, 0) + len(records)
+                    batch, table = builder.batch(records), decoder.layout.table
+                    batches[table] = merged(batches[table], batch) if table in batches else batch
                 else:
                     self._side.records(decoder.layout.name, records)
             if decoder.losses:
                 self._write_losses(decoder.losses)
                 decoder.losses.clear()
+        for table, batch in batches.items():
+            self._writer.write(table, batch)
+            if table == "page_events":
+                self._side.unseen.events(batch)
+            self._rows[table] = self._rows.get(table, 0) + batch.num_rows
 
     def _write_losses(self, losses: Sequence[Loss]) -> None:
         for loss in losses:
@@ -321,7 +330,7 @@ class Recording:
         """Events that no program saw because one was running on that CPU: counted by the kernel, no place
         in time.
         """
-        tables = {"kmem": "page_events", "block": "bio_events", "task": "tasks"}
+        tables = {"block": "bio_events", "task": "tasks", **dict.fromkeys(("kmem", "kprobe", "fentry"), "page_events")}
         return [
             Loss(tables.get(event.split(":")[0], "mm_events"), None, started, stopped, int(facts["lost"]), "recursion")
             for event, facts in programs.items()
