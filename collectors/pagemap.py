@@ -30,7 +30,7 @@ _BIT_OF_FLAG = {
     17: HUGE,  # hugetlb
     19: NOT_OURS,  # hwpoison
     20: NOT_OURS,  # nopage
-    22: HUGE,  # THP; since about 6.8 every large folio
+    22: HUGE,  # THP: every folio of several pages on an LRU list
     23: NOT_OURS,  # offline
     26: PGTABLE,
     32: NOT_OURS,  # reserved
@@ -183,8 +183,7 @@ class PageMapReader:
             self._at = following[0] // self._chunk * self._chunk
 
     def _without_holes(self, kinds: bytes, first: int) -> bytes:
-        """Mark frames outside System RAM: since 6.16 or so the kernel shows them as 0, like plain pages in
-        use."""
+        """Mark frames outside System RAM: some kernels (6.18) show them as 0, like plain pages in use."""
         if not self._ram:
             return kinds
         end = first + len(kinds)
