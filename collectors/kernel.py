@@ -251,7 +251,7 @@ class LoadedProbes:
         """event -> how it is tapped, and how many of its events no program saw since the gate opened.
 
         ``recursion_misses``: the kernel skipped the program because one was running on that CPU. ``nested``:
-        those of them that the second program recorded. ``lost``: the difference.
+        those of them that the second program recorded, or left out by a filter. ``lost``: the difference.
         """
         now = self._recursion_misses()
         nested: dict[str, int] = {}
@@ -259,7 +259,8 @@ class LoadedProbes:
             for text, counted in per_lane.items():
                 lane = self.lanes[int(text)]
                 if lane.role == NESTED:
-                    nested[lane.probe.event] = nested.get(lane.probe.event, 0) + counted["seq"]
+                    taken = counted["seq"] + counted["unwanted"]
+                    nested[lane.probe.event] = nested.get(lane.probe.event, 0) + taken
         facts: dict[str, dict[str, Any]] = {}
         for number in self._program_fds:
             lane = self.lanes[number]

@@ -38,8 +38,9 @@ one event are what could be mistaken."""
 INNER_PAGES = 1
 """Size of the map that only tells BCC the type of the inner rings."""
 
-LANE_COUNTERS = ("seq", "full", "lock", "no_ring", "shed", "stack_errors")
-"""The u64 words at the beginning of ``lane_state``, in its order."""
+LANE_COUNTERS = ("seq", "full", "lock", "no_ring", "shed", "stack_errors", "unwanted")
+"""The u64 words at the beginning of ``lane_state``, in its order. ``unwanted``: events that a nested program saw
+and a filter left out; they are none that recursion lost."""
 LANE_BYTES = 8 * len(LANE_COUNTERS) + 8
 
 _HEAD = """\
@@ -181,6 +182,7 @@ _CPU = """\
 """
 
 TRACEPOINT, RAW, NESTED = "tracepoint", "raw", "nested"
+WANTED_NOW = "wanted_task(bpf_get_current_pid_tgid())"
 _WITH_STACK = ("alloc", "queue")
 """Kinds whose stack is taken."""
 
@@ -234,7 +236,7 @@ def _conditions(plan: Plan, lane: Lane, kind: int, values: dict[str, str]) -> li
     """Statements that leave the program unless the event is wanted."""
     probe = lane.probe
     chosen = plan.filters
-    task_ok = "wanted_task(bpf_get_current_pid_tgid())" if lane.role == NESTED else "s->task_ok"
+    task_ok = WANTED_NOW if lane.role == NESTED else "s->task_ok"
     if probe.ring == "page":
         return filters.page_condition(chosen, probe.kind, values, task_ok, f"s->lane[{kind}]")
     if probe.ring == "bio":
@@ -274,7 +276,12 @@ def _program(plan: Plan, kind: int, raw: tuple[int, int]) -> str:
             *_GATE.strip().splitlines(),
         ]
         before.append("u32 pid = bpf_get_current_pid_tgid();")
-    before += _conditions(plan, lane, kind, values)
+    conditions = _conditions(plan, lane, kind, values)
+    if lane.role == NESTED and conditions:
+        counted = f"s->lane[{kind}].unwanted"
+        before += [f"{counted}++;", *conditions, f"{counted}--;"]
+    else:
+        before += conditions
     body = assignments(probe, ring, fmt, values)
     if any(f.name == "stack" for f in ring.fields):
         stack = "0"
@@ -287,11 +294,10 @@ def _program(plan: Plan, kind: int, raw: tuple[int, int]) -> str:
     if ring.name == "task":
         # A task may rename another one: tgid and cgroup are known only of the current task. The name in `seen`
         # goes stale on purpose; the next sight of the pid compares and, at worst, repeats the row.
-        before = []
+        before = ["s->last_task = 0;", *filters.task_condition(plan.filters, WANTED_NOW)]
         body = [b for b in body if not b.startswith("e->tgid")]
         body += [
             "u64 id = bpf_get_current_pid_tgid();",
-            "s->last_task = 0;",
             "e->tgid = (u32)id == e->pid ? id >> 32 : 0;",
             "e->cgroup = (u32)id == e->pid ? bpf_get_current_cgroup_id() : 0;",
         ]
