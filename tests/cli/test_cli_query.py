@@ -13,6 +13,7 @@ from tests.trace_samples import metadata, rows_batch, write_sample
 from tracereplay import TraceWriter
 from tracereplay.cli.app import app
 
+COMPLETE = "completeness: 1,002 events; 3 lost in 1 interval (ring_full 3)\n"
 SQL = "SELECT kind, COUNT(*) AS n FROM bio_events GROUP BY kind ORDER BY kind"
 
 
@@ -28,7 +29,7 @@ def query(*args: object) -> tuple[int, str, str]:
 
 def test_table(path: Path) -> None:
     code, out, err = query(path, SQL)
-    assert (code, err) == (0, "")
+    assert (code, err) == (0, COMPLETE)
     assert [line.split() for line in out.splitlines()] == [
         ["kind", "n"],
         ["------------", "-"],
@@ -53,7 +54,7 @@ def test_table_is_cut_and_says_so(path: Path) -> None:
     assert (code, len(out.splitlines())) == (0, 2 + 100)
     assert "only the first 100 rows" in err
     code, out, err = query(path, "SELECT ts_ns FROM page_events", "--format", "csv")
-    assert (code, len(out.splitlines()), err) == (0, 1001, "")
+    assert (code, len(out.splitlines()), err) == (0, 1001, COMPLETE)
 
 
 def test_all_null_columns_are_not_shown_as_table(path: Path) -> None:

@@ -64,6 +64,7 @@ def run(
         raise OutputExistsError(lifetimes)
     from tracereplay.demand.reconstruct import open_demand
     from tracereplay.demand.report import as_json
+    from tracereplay.trace.completeness import completeness
     from tracereplay.trace.reader import Trace
 
     opened = Trace.open(trace)
@@ -79,17 +80,19 @@ def run(
         for batch in stream:
             advance(len(batch))
     report = stream.report
+    complete = completeness(opened)
     if lifetimes is not None:
         _write_lifetimes(opened, lifetimes)
     if fmt is Format.JSON:
-        emit_json({**as_json(report), "trace": opened.identity()})
+        emit_json({**as_json(report), "trace": opened.identity(), "completeness": complete.to_json()})
     elif fmt is Format.TABLE:
-        emit(render(report))
+        emit(f"{render(report)}\n\n{complete.text()}")
     else:
         rows = [
             (c["caller"], int(pages), n, int(pages) * n) for c in report.by_caller for pages, n in c["sizes"].items()
         ]
         emit_rows(["caller", "request_pages", "requests", "pages"], rows, fmt)
+        note(complete.text())
 
 
 def _write_lifetimes(trace: Trace, path: Path) -> None:

@@ -70,6 +70,9 @@ def run(
 
 
 def _report(imported: Imported) -> None:
+    from tracereplay.trace.completeness import completeness
+    from tracereplay.trace.reader import Trace
+
     summary, meta = imported.summary, imported.metadata
     note(f"wrote {imported.path} from {imported.format}")
     counts = sorted(summary.events.items(), key=lambda item: -item[1])
@@ -99,4 +102,5 @@ def _report(imported: Imported) -> None:
             note(f"  {where}: {sample['reason']}: {sample['text'][:40]!r}")
     for text in meta.notes:
         note(f"note: {text}")
+    note(completeness(Trace.open(imported.path)).text())
     note(f"next: tracereplay info {imported.path}")

@@ -12,6 +12,7 @@ from tracereplay.cli.console import Format, describe, emit, emit_json, emit_rows
 from tracereplay.errors import UsageError
 
 if TYPE_CHECKING:
+    from tracereplay.trace.completeness import Completeness
     from tracereplay.trace.summary import BulkEstimate, TraceSummary
 
 
@@ -33,14 +34,16 @@ def run(
         raise UsageError("no trace given", hint="tracereplay info TRACE, or tracereplay info --schema")
     if format not in (Format.TABLE, Format.JSON):
         raise UsageError(f"info does not write {format.value}", hint="use --format table or json")
+    from tracereplay.trace.completeness import completeness
     from tracereplay.trace.reader import Trace
     from tracereplay.trace.summary import summarize
 
-    summary = summarize(Trace.open(trace))
+    opened = Trace.open(trace)
+    summary, complete = summarize(opened), completeness(opened)
     if format is Format.JSON:
-        emit_json(summary.to_json())
+        emit_json(summary.to_json() | {"completeness": complete.to_json()})
     else:
-        emit("\n\n".join(part for part in _parts(summary) if part))
+        emit("\n\n".join(part for part in _parts(summary, complete) if part))
 
 
 def _schema(format: Format) -> None:
@@ -55,14 +58,14 @@ def _schema(format: Format) -> None:
         emit_rows(["table", "column", "type", "null", "meaning"], rows, format)
 
 
-def _parts(summary: TraceSummary) -> list[str]:
+def _parts(summary: TraceSummary, complete: Completeness) -> list[str]:
     return [
         describe(_facts(summary)),
         _events(summary),
         _tables(summary),
         _memory(summary),
         _settings(summary),
-        _completeness(summary),
+        _completeness(summary, complete),
         "\n".join(f"note: {n}" for n in [*summary.notes, *summary.metadata["notes"]]),
     ]
 
@@ -172,7 +175,7 @@ def _percent(part: int, total: int) -> str:
     return f"{share:.1f} %" if share >= 0.05 or not part else "< 0.05 %"
 
 
-def _completeness(summary: TraceSummary) -> str:
+def _completeness(summary: TraceSummary, complete: Completeness) -> str:
     lines = []
     loss = summary.loss
     if loss is None:
@@ -190,6 +193,7 @@ def _completeness(summary: TraceSummary) -> str:
         lines += [
             f"  line {s.get('line')}: {s.get('reason')}" for s in summary.metadata["rejected"].get("samples", [])[:3]
         ]
+    lines += [textwrap.fill(f"left out: {what}", 80, subsequent_indent="  ") for what in complete.left_out()]
     if summary.bulk is not None:
         lines += _unseen(summary.bulk)
     events = sum(k.events for k in summary.kinds)

@@ -38,6 +38,8 @@ def run(
 ) -> None:
     """Ask a trace in SQL. Tables by their names; `tracereplay info --schema` lists them.
 
+    How complete the trace is goes to standard error, whatever the form of the result.
+
     Example:
 
     tracereplay query web.trace "SELECT kind, COUNT(*) AS n FROM page_events
@@ -46,16 +48,16 @@ def run(
     statement = _statement(sql, file)
     if output is not None and (output.exists() or output.is_symlink()) and not (force and output.is_file()):
         raise OutputExistsError(output)
+    from tracereplay.trace.completeness import completeness
     from tracereplay.trace.reader import Trace
     from tracereplay.trace.sql import plan
     from tracereplay.trace.sql import run as run_sql
 
     opened = Trace.open(trace)
-    if not opened.complete:
-        note("note: capture of this trace did not finish; it may miss its last events")
     if explain:
         emit(plan(opened, statement).explain(engine="streaming"))
-    elif output is not None:
+        return
+    if output is not None:
         _sink(opened, statement, rows, output)
     elif format is Format.TABLE:
         limit = rows or TABLE_ROWS
@@ -65,6 +67,7 @@ def run(
             note(f"note: only the first {limit} rows; --rows N, --format csv or -o FILE.parquet for more")
     else:
         emit_frame(run_sql(opened, statement, rows=rows), format)
+    note(completeness(opened).text())
 
 
 def _statement(sql: str | None, file: Path | None) -> str:

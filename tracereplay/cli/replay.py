@@ -158,3 +158,4 @@ def _show(result: dict[str, Any], format: Format) -> None:
         if not rows:
             raise UsageError("no strategy to show")
         emit_rows(list(rows[0]), [list(r.values()) for r in rows], format)
+        note(f"completeness: {result['trace']['completeness']['line']}")

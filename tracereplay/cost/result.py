@@ -12,6 +12,7 @@ from tracereplay.demand.report import as_json
 from tracereplay.replay import layout as at
 from tracereplay.replay.result import result_entry, warnings_of
 from tracereplay.replay.run import Replayed
+from tracereplay.trace.completeness import completeness
 
 if TYPE_CHECKING:
     from tracereplay.trace.reader import Trace
@@ -42,7 +43,7 @@ def result_of(
     found = as_json(report)
     return {
         "schema": RESULT_SCHEMA,
-        "trace": trace.identity() | {"loss": trace.loss_summary()},
+        "trace": trace.identity() | {"loss": trace.loss_summary(), "completeness": completeness(trace).to_json()},
         "machine": done.machine.describe(),
         "path": None if done.path is None else asdict(done.path) | {"demand": found.get("path")},
         "demand": {

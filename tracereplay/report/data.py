@@ -229,6 +229,7 @@ def _trace_facts(trace: Mapping[str, Any]) -> tuple[Fact, ...]:
             "duration", seconds(trace.get("duration_ns")), "" if complete in (True, None) else "capture did not finish"
         ),
         Fact("events", str(events or UNKNOWN)),
+        *(Fact("completeness", str(told["line"])) for told in [trace.get("completeness")] if told),
     )
 
 
@@ -335,6 +336,10 @@ def _cautions(result: Mapping[str, Any], strategies: tuple[StrategyCost, ...]) -
     said = [str(text) for text in result.get("warnings") or ()]
     if result["trace"].get("complete") is False:
         said.append("The capture did not finish; its last events are missing.")
+    said += [
+        f"Not the whole of what happened: {what}."
+        for what in (result["trace"].get("completeness") or {}).get("left_out") or ()
+    ]
     if a.get("lost"):
         lost = f"{count(a['lost'])} events were" if a["lost"] != 1 else "1 event was"
         said.append(f"{lost} lost; requests and lifetimes around the gaps are unsure.")

@@ -55,6 +55,8 @@ def _facts(data: Comparison) -> str:
         ("demand", f"{facts['requests'].value} requests, {facts['requests'].note}; targeted {facts['targeted'].value} "
                    f"{facts['targeted'].note}"),
     ]  # fmt: skip
+    if "completeness" in facts:
+        lines.insert(1, ("complete", facts["completeness"].value))
     if data.machine:
         told = [f"{f.label} {f.value}" for f in data.machine if "." not in f.label and f.value not in (UNKNOWN, "")]
         lines.append(("machine", ", ".join(told)))

@@ -8,6 +8,7 @@ import polars as pl
 
 from tracereplay.report.data import Chart, Fact, Line
 from tracereplay.report.numbers import UNKNOWN, count, figure, in_intervals, seconds, share, size
+from tracereplay.trace.completeness import completeness
 from tracereplay.trace.reader import Trace
 from tracereplay.trace.summary import TraceSummary, summarize
 
@@ -59,9 +60,10 @@ class TraceData:
 def build_trace_data(trace: Trace) -> TraceData:
     """Report data of a trace. Tables and events that it does not hold leave their part empty."""
     summary = summarize(trace)
+    complete = completeness(trace)
     orders = _orders(trace) if trace.rows("page_events") else ()
     return TraceData(
-        facts=_facts(summary),
+        facts=(*_facts(summary), Fact("completeness", complete.line())),
         kinds=tuple(
             Fact(f"{k.table.removesuffix('_events')} {k.kind}", count(k.events), f"{figure(k.per_second)}/s")
             for k in summary.kinds
@@ -71,7 +73,7 @@ def build_trace_data(trace: Trace) -> TraceData:
         tasks=_tasks(trace) if orders else (),
         bio_sizes=_bio_sizes(trace) if trace.rows("bio_events") else (),
         allocated_pages=sum(o.pages for o in orders),
-        notes=tuple(summary.notes),
+        notes=(*summary.notes, *(f"not the whole of what happened: {what}" for what in complete.left_out())),
     )
 
 
