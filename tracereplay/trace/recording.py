@@ -24,6 +24,7 @@ from tracereplay.trace.keeper import Keeper
 from tracereplay.trace.printfmt import gfp_names
 from tracereplay.trace.schema import EVENT_TABLES
 from tracereplay.trace.sidetables import SideTables
+from tracereplay.trace.stacks import stack_errors
 from tracereplay.trace.writer import TraceWriter
 
 
@@ -280,8 +281,9 @@ class Recording:
                     self._write_losses(decoder.losses)
             counted_pages = self._close_pages(closing.get("ftrace", {}), stopped)
             recursion = self._recursion(closing["programs"], started, stopped)
-            if recursion:
-                self._write_losses(recursion)
+            for losses in (recursion, stack_errors(closing["counters"], started, stopped)):
+                if losses:
+                    self._write_losses(losses)
             metadata = self._writer.metadata
             metadata.clock["triples"].append(closing["clock"])
             metadata.loss = {"by_class": {**kernel_losses(closing["counters"], recursion), **counted_pages}}
@@ -309,7 +311,8 @@ class Recording:
             path=path,
             duration_s=(stopped - started) / 1e9,
             events={table: sum(e.rows for e in self._writer.files(table)) for table in self._rows},
-            lost=sum(self._lost.values()) - (self._keeper.lost_before if self._keeper is not None else 0),
+            lost=sum(n for cls, n in self._lost.items() if cls != "stack")
+            - (self._keeper.lost_before if self._keeper is not None else 0),
             bytes_on_disk=sum(f.stat().st_size for f in path.rglob("*.parquet")),
             reason=reason,
             missing=self._missing,
@@ -362,11 +365,12 @@ class Recording:
 def kernel_losses(counters: Mapping[str, Any], recursion: Sequence[Loss]) -> dict[str, int]:
     """Loss by class as the kernel counted it, for comparison with the ``loss`` table."""
     by_class: dict[str, int] = {}
-    lanes = [c for of_ring in counters.values() for of_cpu in of_ring.values() for c in of_cpu.values()]
-    for counted in lanes:
-        for counter, cls in COUNTER_CLASSES.items():
+    lanes = [(ring, c) for ring, cpus in counters.items() for of_cpu in cpus.values() for c in of_cpu.values()]
+    for ring, counted in lanes:
+        for counter, cls in {**COUNTER_CLASSES, "stack_errors": "stack"}.items():
             if counted.get(counter):
-                by_class[cls] = by_class.get(cls, 0) + int(counted[counter])
+                name = "stack" if ring == "stack" else cls
+                by_class[name] = by_class.get(name, 0) + int(counted[counter])
     if recursion:
         by_class["recursion"] = sum(x.n for x in recursion)
     return by_class

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tracereplay.errors import CollectorError
-from tracereplay.trace.decode import Records
+from tracereplay.trace.decode import Loss, Records
 
 if TYPE_CHECKING:
     import polars as pl
@@ -200,6 +200,17 @@ def _first_outside_tracing(
     size = np.bincount(owner, minlength=stacks)
     first[first >= size] = 0
     return first
+
+
+def stack_errors(counters: Mapping[str, Any], started_ns: int, stopped_ns: int) -> list[Loss]:
+    """Stacks that were due and that the kernel could not take, by CPU, from the counters of a closing frame. Their
+    events were recorded, without a stack."""
+    found: dict[str, int] = {}
+    for of_ring in counters.values():
+        for cpu, of_cpu in of_ring.items():
+            n = sum(int(counted.get("stack_errors", 0)) for counted in of_cpu.values())
+            found[cpu] = found.get(cpu, 0) + n
+    return [Loss("stacks", int(cpu), started_ns, stopped_ns, n, "stack") for cpu, n in sorted(found.items()) if n]
 
 
 def folded_stacks(stacks: pl.LazyFrame) -> pl.LazyFrame:
