@@ -22,6 +22,7 @@ from collectors.tracepoints import Probe, tracefs_root
 
 BPF_MAP_TYPE_RINGBUF = 27
 
+_STATISTICS = ("processed ", "verification time ", "stack depth ", "peak_states ")
 SHED_WORD = LANE_COUNTERS.index("shed")
 
 BCC_HINT = (
@@ -95,11 +96,19 @@ def compile_programs(text: str) -> Any:
         raise CollectorError(f"cannot compile or create maps: {words[-600:]}", "see `tracereplay doctor`") from None
 
 
+def _verdict(said: str) -> str:
+    """The reason in what the verifier says: its last line before the statistics."""
+    lines = [line for line in said.strip().splitlines() if line and not line.startswith(_STATISTICS)]
+    return lines[-1] if lines else ""
+
+
 class LoadedProbes:
     """Programs attached to their tracepoints, recording once the gate is open."""
 
-    def __init__(self, plan: Plan, ring_mib: float, geometry: PageGeometry | None) -> None:
+    def __init__(self, plan: Plan, ring_mib: float, geometry: PageGeometry | None, groups: Sequence[str] = ()) -> None:
+        """``groups``: those that must not stay empty."""
         self.plan = plan
+        self._groups = groups
         self.lanes = list(plan.lanes)
         self.missing: dict[str, str] = {}
         """Events that could not be attached, with the reason."""
@@ -161,12 +170,10 @@ class LoadedProbes:
                 with _quiet_stderr() as said:
                     self._program_fds[index] = self._attach_lane(lane)
             except Exception as error:  # bcc raises bare Exception
-                words = "".join(said).strip().splitlines()
-                self.missing[event] = f"{event}: attach failed: {words[-1] if words else error}"
+                self.missing[event] = f"{event}: attach failed: {_verdict(''.join(said)) or error}"
                 continue
             attached.append(lane.probe)
-        wanted = {lane.probe.group for lane in self.lanes} - {"task"}
-        for group in wanted - {p.group for p in attached}:
+        for group in set(self._groups) - {p.group for p in attached}:
             reasons = "; ".join(self.missing.values())
             raise ProbeUnavailableError(f"no tracepoint of group {group!r} could be attached: {reasons}")
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
+from dataclasses import replace
 from typing import Any
 
 from collectors import bpfsys, hostfacts
@@ -68,7 +69,7 @@ class Session:
         tracefs, how = ensure_tracefs()
         bcc = import_bcc()
         plan, geometry = self._plan(*find_formats(tracefs, chosen(self.options.groups)))
-        loaded = self.loaded = LoadedProbes(plan, self._ring_mib(plan), geometry)
+        loaded = self.loaded = self._load(plan, geometry)
         self.drain = Drain(plan.rings, loaded.rings, self.output)
         self.cost = SelfCost(loaded.run_times, always=bool(self.options.max_overhead))
         self.attendance = Attendance(
@@ -114,6 +115,19 @@ class Session:
             bulk,
         )
         return plan, geometry
+
+    def _load(self, plan: Plan, geometry: PageGeometry | None) -> LoadedProbes:
+        """The programs, compiled and loaded; without the bulk allocator's where those fail and were not asked for."""
+        groups = self.options.groups
+        try:
+            return LoadedProbes(plan, self._ring_mib(plan), geometry, groups)
+        except CollectorError as error:
+            if plan.bulk is None or "bulk" in groups:
+                raise
+            self._missing[plan.bulk.probe.event] = f"{plan.bulk.probe.event}: {error.message}"
+            lanes = [lane for lane in plan.lanes if lane.probe is not plan.bulk.probe]
+            plan = replace(plan, lanes=lanes, bulk=None)
+            return LoadedProbes(plan, self._ring_mib(plan), geometry, groups)
 
     def _record(self) -> None:
         self._open_gate()
@@ -249,11 +263,13 @@ class Session:
         )
 
     def _bulk(self) -> BulkProbe | None:
-        """What watches the bulk allocator, when it is wanted. Raises ProbeUnavailableError when it cannot be."""
-        if "bulk" not in self.options.groups:
+        """What watches the bulk allocator: with page events where it can be done, since it hands out pages too.
+        Raises ProbeUnavailableError where it cannot and was asked for by name."""
+        asked = "bulk" in self.options.groups
+        if not asked and "page" not in self.options.groups:
             return None
         bulk, reason = bulk_probe()
-        if bulk is None:
+        if bulk is None and asked:
             raise ProbeUnavailableError(
                 f"the bulk allocator cannot be watched: {reason}",
                 "leave bulk out of --events: its pages are reckoned from /proc/vmstat",
