@@ -246,7 +246,7 @@ def test_forced_loss_adds_up_to_the_kernels_counters(out: Path) -> None:
     gaps = loss.filter(pl.col("class") == "overwritten")
     assert set(gaps["table"]) == {"all"}
     inner = gaps.filter(pl.col("t0_ns").is_not_null() & pl.col("t1_ns").is_not_null())
-    assert len(inner) >= 4
+    assert len(inner) >= 2  # the first gap of a CPU may have no event before it
     assert (inner["t0_ns"] < inner["t1_ns"]).all()
     # No event of the CPU lies within a gap of it.
     for cpu, t0, t1 in inner.select("cpu", "t0_ns", "t1_ns").rows():
