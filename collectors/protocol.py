@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The stream that a collector writes: a 16-byte stream header, then frames. docs/capture.md repeats this
+"""The stream that a collector writes: a 16-byte stream header, then frames. docs/capture-stream.md repeats this
 byte by byte.
 
 Stream header (16 bytes): magic ``89 54 52 43 0D 0A 1A 0A`` ("\\x89TRC\\r\\n\\x1a\\n": survives no text-mode

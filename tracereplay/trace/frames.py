@@ -1,4 +1,4 @@
-"""Reading the frames that a collector writes (docs/capture.md has the protocol byte by byte).
+"""Reading the frames that a collector writes (docs/capture-stream.md has the protocol).
 
 Works on a pipe and on a file alike. Batches are read straight into one growing buffer per ring and CPU, so
 that what reaches the decoder is contiguous and copied once. Nothing that a stream says is trusted: bad
