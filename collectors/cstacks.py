@@ -34,7 +34,8 @@ static __always_inline u64 take_stack(void *ctx, struct gate_state *g, struct cp
     struct lane_state *q = &s->lane[kind];
     if (every > 1 && q->stack_tick++ % every)
         return 0;
-${interval}    struct stack_frames *f = scratch.lookup(&kind);
+${interval}    u32 slot = kind; /* a key of its own: verifiers up to 6.12 forget the value of what is passed by address */
+    struct stack_frames *f = scratch.lookup(&slot);
     if (!f)
         return 0;
     long bytes = bpf_get_stack(ctx, f->at, sizeof(f->at), 0);

@@ -225,15 +225,16 @@ class LoadedProbes:
                         found[ring].setdefault(str(cpu), {})[str(number)] = told
         return found
 
-    def events_seen(self) -> int:
-        """Events that the programs took or left out by sampling, over all CPUs: for rates, cheaper than
-        ``counters``."""
+    def events_seen(self) -> tuple[int, int]:
+        """Events that the programs took, and those that they left out by sampling, over all CPUs: for rates, cheaper
+        than ``counters``."""
         per_cpu = self._bpf[b"state"][ctypes.c_int(0)]
-        total = 0
+        taken = shed = 0
         for index in range(len(hostfacts.cpus("possible"))):
             words = memoryview(bytes(per_cpu[index]))[: len(self.lanes) * LANE_BYTES].cast("Q")
-            total += sum(words[0 :: LANE_BYTES // 8]) + sum(words[SHED_WORD :: LANE_BYTES // 8])
-        return total
+            taken += sum(words[0 :: LANE_BYTES // 8])
+            shed += sum(words[SHED_WORD :: LANE_BYTES // 8])
+        return taken, shed
 
     def run_times(self) -> dict[str, tuple[int, int]]:
         """function -> (ns, runs) of each program since it was loaded, counted while statistics were on."""
