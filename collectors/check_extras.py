@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 from pathlib import Path
 
@@ -79,7 +80,7 @@ def check_symbols(path: str = "/proc/kallsyms") -> Finding:
     found, ok = "readable", True
     try:
         with Path(path).open() as file:
-            lines = [line for line, _ in zip(file, range(SYMBOL_LINES), strict=False)]
+            lines = list(itertools.islice(file, SYMBOL_LINES))
         ok = any(int(line.split()[0], 16) for line in lines)
         if not ok:
             found = f"addresses are hidden (kptr_restrict {_sysctl('kptr_restrict')})"

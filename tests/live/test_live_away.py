@@ -6,6 +6,7 @@ import os
 import shlex
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from tests.live.sshd import Server, running_sshd
 from tests.live.test_live_ends import Capture, alive, children
 from tracereplay.errors import BccUnavailableError, PrivilegeError
 from tracereplay.importers.convert import import_trace
-from tracereplay.trace.capture import CaptureOptions, capture
+from tracereplay.trace.capture import MIN_MAX_BYTES, CaptureOptions, capture
 from tracereplay.trace.collector_bundle import export_collector
 from tracereplay.trace.rawfile import FrameWatch
 from tracereplay.trace.reader import Trace
@@ -268,9 +269,10 @@ def test_a_command_runs_beside_a_raw_capture(cli: list[str], tmp_path: Path) -> 
 
 def test_a_raw_capture_ends_at_its_size(tmp_path: Path) -> None:
     raw = tmp_path / "run.raw"
-    summary = capture(raw, CaptureOptions(raw=True, max_bytes=200_000, duration_s=30))
+    busy = (sys.executable, str(Path(__file__).with_name("workloads.py")), "touch", "50000")  # 40 bytes for each page
+    summary = capture(raw, CaptureOptions(raw=True, max_bytes=MIN_MAX_BYTES, command=busy))
     assert summary.reason == "size limit reached"
-    assert summary.duration_s < 20
+    assert summary.bytes_on_disk >= MIN_MAX_BYTES
     assert Trace.open(import_trace(raw, tmp_path / "trace").path).complete
 
 
