@@ -8,7 +8,7 @@ under table ``all``, between the last event before the gap and the first one beh
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +18,7 @@ from tracereplay.errors import CollectorError
 from tracereplay.trace.decode import Array, Loss, RingLayout
 from tracereplay.trace.frames import FLUSH_BYTES, FLUSH_NS, Bytes, SlabKey
 from tracereplay.trace.ftrace_fields import EventRules, event_fields
-from tracereplay.trace.ftrace_pages import Events, PageLayout, Pages, event_window, gather_pages, read_events
+from tracereplay.trace.ftrace_pages import Events, PageLayout, Pages, gather_pages, read_events
 
 TABLE = "all"
 SCAN_CPU = 65535
@@ -109,7 +109,7 @@ class FtraceDecoder:
         out["tgid"] = [int(row[1]) for row in rows]
         out["comm"] = [str(row[2]).encode()[:15] for row in rows]
         self._tgids.update((int(row[0]), int(row[1])) for row in rows)
-        self._number(SCAN_CPU, out)
+        out["seq"] = self._numbers_for(self._scan_kind, [SCAN_CPU], [len(out)])
         self._extra.setdefault((self._task_ring, SCAN_CPU), []).append(out)
 
     def status(self, value: Mapping[str, Any], now_ns: int) -> None:
@@ -147,48 +147,51 @@ class FtraceDecoder:
         return {key: _joined(found).view(np.uint8) for key, found in slabs.items()}
 
     # ------------------------------------------------------------ records
-    def _records(self, pages: Pages, events: Events, cpus: Sequence[int], cuts: Sequence[int]) -> Any:
-        """((ring, CPU), records), in time order for each."""
-        ids = pages.words[events.at].astype(np.int64) & 0xFFFF
-        by_ring: dict[int, list[tuple[Array, Array]]] = {}
-        known = 0
-        for rules in self._rules:
-            rows = np.flatnonzero(ids == rules.id)
-            known += len(rows)
-            if not len(rows):
-                continue
-            if (events.size[rows] < rules.size).any():
-                raise CollectorError(f"an event {rules.event} is shorter than its format says")
-            found = event_window(pages, rules.dtype)[events.at[rows]]
-            made = rules.records(found, events.ts[rows])
-            by_ring.setdefault(rules.ring, []).append((rows, made))
-        if known < len(ids):
-            strange = ids[~np.isin(ids, [r.id for r in self._rules])]
-            raise CollectorError(
-                f"the tracefs instance holds events of id {int(strange[0])}, which hello does not name"
-            )
-        for ring, parts in by_ring.items():
-            rows = np.concatenate([p[0] for p in parts])
-            records = _joined([p[1] for p in parts])
-            if len(parts) > 1:
-                order = np.argsort(rows, kind="stable")
-                rows, records = rows[order], records[order]
+    def _records(
+        self, pages: Pages, events: Events, cpus: Sequence[int], cuts: Sequence[int]
+    ) -> Iterator[tuple[SlabKey, Array]]:
+        """Records of each (ring, CPU), in time order."""
+        ids = pages.words[events.at].astype(np.uint16)  # the lower half: common_type
+        count_of = np.bincount(ids, minlength=1 << 16)
+        mine = [rules for rules in self._rules if count_of[rules.id]]
+        if sum(int(count_of[rules.id]) for rules in mine) < len(ids):
+            strange = set(np.flatnonzero(count_of).tolist()) - {rules.id for rules in mine}
+            raise CollectorError(f"the tracefs instance holds events of id {min(strange)}, which hello does not name")
+        rows_of = {rules.id: np.flatnonzero(ids == rules.id) for rules in mine}
+        for ring in sorted({rules.ring for rules in mine}):
+            of_ring = [rules for rules in mine if rules.ring == ring]
+            if len(of_ring) == 1:
+                rows = rows_of[of_ring[0].id]
+            else:
+                rows = np.flatnonzero(np.isin(ids, [rules.id for rules in of_ring]))
+            layout = self._layouts[ring]
+            out: Array = np.zeros(len(rows), layout.dtype)
+            out["header"] = layout.record_bytes
+            out["ts"] = events.ts[rows]
+            place = np.empty(len(ids), np.int64)
+            place[rows] = np.arange(len(rows))
+            for rules in of_ring:
+                these = rows_of[rules.id]
+                if (events.size[these] < rules.size).any():
+                    raise CollectorError(f"an event {rules.event} is shorter than its format says")
+                which = slice(None) if len(of_ring) == 1 else place[these]
+                rules.fill(out, which, pages, events.at[these])
+                out["seq"][which] = self._numbers_for(rules.kind, cpus, np.searchsorted(these, cuts).tolist())
             if ring == self._task_ring:
-                self._name_processes(pages, events, rows, records)
+                self._name_processes(pages, events, rows, out)
             ends = np.searchsorted(rows, cuts).tolist()
             for cpu, begin, end in zip(cpus, [0, *ends[:-1]], ends, strict=True):
                 if end > begin:
-                    self._number(cpu, records[begin:end])
-                    yield (ring, cpu), records[begin:end]
+                    yield (ring, cpu), out[begin:end]
 
-    def _number(self, cpu: int, records: Array) -> None:
-        """Running numbers for each kind of event: the loss is booked here, so there are no gaps in them."""
-        kinds = np.ascontiguousarray(records["kind"])
-        for kind in np.unique(kinds).tolist():
-            rows = np.flatnonzero(kinds == kind)
+    def _numbers_for(self, kind: int, cpus: Sequence[int], ends: Sequence[int]) -> Array:
+        """Running numbers for one kind of event, CPU by CPU: the loss is booked here, so there are no gaps in them."""
+        out: Array = np.arange(ends[-1])
+        for cpu, begin, end in zip(cpus, [0, *ends[:-1]], ends, strict=True):
             first = self._numbers.get((cpu, kind), 0)
-            records["seq"][rows] = (first + np.arange(len(rows))) & 0xFFFFFFFF
-            self._numbers[cpu, kind] = first + len(rows)
+            out[begin:end] += first - begin
+            self._numbers[cpu, kind] = first + end - begin
+        return out & 0xFFFFFFFF
 
     def _name_processes(self, pages: Pages, events: Events, rows: Array, records: Array) -> None:
         """Fill ``tgid``: a new task is its own process unless it is a thread of the one that made it."""

@@ -8,15 +8,15 @@ the eight common bytes, and those are checked.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from tracereplay.errors import CollectorError
-from tracereplay.trace.decode import Array, RingLayout
+from tracereplay.trace.decode import I64, Array, RingLayout
+from tracereplay.trace.ftrace_pages import Pages, field_at_words
 
 _FIELD = re.compile(
     r"^\s*field:(?P<decl>[^;]+);\s*offset:(?P<at>\d+);\s*size:(?P<size>\d+);\s*signed:(?P<sign>[01]);", re.M
@@ -40,6 +40,10 @@ class EventField:
         """NumPy type."""
         return f"S{self.size}" if self.text else f"<{'i' if self.signed else 'u'}{self.size}"
 
+    def values(self, pages: Pages, at: I64) -> Array:
+        """The field of the events that begin at some words."""
+        return field_at_words(pages, np.dtype(self.type), self.offset)[at]
+
 
 def event_fields(text: str) -> dict[str, EventField]:
     """Fields by name of a ``format`` file; empty for a text that is none. Dynamic strings are left out."""
@@ -61,8 +65,8 @@ def _ended(values: Array) -> Array:
     return raw.view(values.dtype).reshape(-1)
 
 
-Fill = Callable[[Array, Array], None]
-"""(records to fill, events)."""
+Fill = Callable[[Array, "slice | Array", Pages, I64], None]
+"""(records to fill, which of them, pages, index of each event's first word)."""
 
 
 class EventRules:
@@ -75,69 +79,57 @@ class EventRules:
         self.id = int(probe["id"])
         self.ring = int(probe["ring"])
         self._layout = layout
-        fields = event_fields(str(probe["format"]))
-        used: dict[str, EventField] = {}
-
-        def source(name: str) -> str:
-            if name not in fields:
-                raise CollectorError(f"the format of {self.event} on the traced kernel has no field {name}")
-            used[name] = fields[name]
-            return name
-
-        kind_field = fields.get("common_type")
-        if kind_field is None or (kind_field.offset, kind_field.size) != (0, 2):
+        self._fields = event_fields(str(probe["format"]))
+        first = self._fields.get("common_type")
+        if first is None or (first.offset, first.size) != (0, 2):
             raise CollectorError(f"events of the traced kernel do not begin with their type ({self.event})")
+        self.size = 0
+        """Bytes that an event has at least."""
         self._fills: list[Fill] = []
         copy: dict[str, str] = {"pid": "common_pid", **probe["copy"]}
         for target, name in copy.items():
-            if name.endswith("?") and name[:-1] not in fields:
-                continue
-            self._fills.append(_copying(self._target(target), source(name.rstrip("?")), used))
+            if not name.endswith("?") or name[:-1] in self._fields:
+                self._fills.append(_copying(self._target(target), self._source(name.rstrip("?"))))
+        packed: dict[str, list[tuple[EventField, int, int]]] = {}
         for rule in probe["packed"]:
-            if rule["source"] in fields:
-                fill = _packing(
-                    self._target(rule["target"]), source(rule["source"]), int(rule["shift"]), int(rule["mask"])
-                )
-                self._fills.append(fill)
-        self.size = max(f.offset + f.size for f in used.values())
-        """Bytes that an event has at least."""
-        self.dtype: np.dtype[Any] = np.dtype(
-            {
-                "names": list(used),
-                "formats": [f.type for f in used.values()],
-                "offsets": [f.offset for f in used.values()],
-                "itemsize": self.size,
-            }
-        )
+            if rule["source"] in self._fields:
+                part = (self._source(rule["source"]), int(rule["shift"]), int(rule["mask"]))
+                packed.setdefault(self._target(rule["target"]), []).append(part)
+        self._fills += [_packing(target, parts) for target, parts in packed.items()]
+
+    def _source(self, name: str) -> EventField:
+        if name not in self._fields:
+            raise CollectorError(f"the format of {self.event} on the traced kernel has no field {name}")
+        found = self._fields[name]
+        self.size = max(self.size, found.offset + found.size)
+        return found
 
     def _target(self, name: str) -> str:
         if name not in self._layout.offsets:
             raise CollectorError(f"ring {self._layout.name} has no field {name}, which {self.event} fills")
         return name
 
-    def records(self, events: Array, ts: npt.NDArray[np.int64]) -> Array:
-        """Records of these events, numbered from 0; the caller moves the numbers."""
-        out: Array = np.zeros(len(events), self._layout.dtype)
-        out["header"] = self._layout.record_bytes
-        out["ts"] = ts
-        out["kind"] = self.kind
+    def fill(self, out: Array, which: slice | Array, pages: Pages, at: I64) -> None:
+        """Fill some of the records (zeros so far) from the events that begin at the words ``at``."""
+        out["kind"][which] = self.kind
         for fill in self._fills:
-            fill(out, events)
-        return out
+            fill(out, which, pages, at)
 
 
-def _copying(target: str, source: str, fields: Mapping[str, EventField]) -> Fill:
-    text = fields[source].text
-
-    def fill(out: Array, events: Array) -> None:
-        out[target] = _ended(events[source]) if text else events[source]
+def _copying(target: str, source: EventField) -> Fill:
+    def fill(out: Array, which: slice | Array, pages: Pages, at: I64) -> None:
+        values = source.values(pages, at)
+        out[target][which] = _ended(values) if source.text else values
 
     return fill
 
 
-def _packing(target: str, source: str, shift: int, mask: int) -> Fill:
-    def fill(out: Array, events: Array) -> None:
-        value = (events[source] != 0) if mask == 1 else events[source] & mask
-        out[target] |= (value.astype(np.uint64) << shift).astype(out[target].dtype)
+def _packing(target: str, parts: Sequence[tuple[EventField, int, int]]) -> Fill:
+    def fill(out: Array, which: slice | Array, pages: Pages, at: I64) -> None:
+        word = np.zeros(len(at), np.int64)
+        for source, shift, mask in parts:
+            values = source.values(pages, at)
+            word |= ((values != 0) if mask == 1 else values & mask).astype(np.int64) << shift
+        out[target][which] = word
 
     return fill

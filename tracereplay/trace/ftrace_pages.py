@@ -172,21 +172,24 @@ def _starts(pages: Pages) -> tuple[I64, I64]:
     while len(active):
         if steps == len(found):
             found = np.concatenate([found, np.zeros_like(found)])
-        found[steps, active] = at
+        if len(active) == len(pages):
+            found[steps] = at
+        else:
+            found[steps, active] = at
         steps += 1
-        heads = words[at]
-        step = _WORDS[heads & 31]
-        odd = np.flatnonzero(step == 0)
-        if len(odd):
+        heads = words.take(at)
+        step = _WORDS.take(heads & 31)
+        if not step.all():
             # A length in bytes behind the first word; padding without time ends the page.
+            odd = np.flatnonzero(step == 0)
             length = words[at[odd] + 1].astype(np.int64) + 3 >> 2
-            step[odd] = np.where((heads[odd] == PADDING), end[odd] - at[odd], 1 + length)
+            step[odd] = np.where(heads[odd] == PADDING, end[odd] - at[odd], 1 + length)
         at = at + step
-        if (at > end).any():
-            bad = int(active[np.argmax(at > end)])
-            raise CollectorError(f"a record runs over the end of ring-buffer page {bad} of the tracefs instance")
         more = at < end
         if not more.all():
+            if (at > end).any():
+                bad = int(active[np.argmax(at > end)])
+                raise CollectorError(f"a record runs over the end of ring-buffer page {bad} of the tracefs instance")
             active, at, end = active[more], at[more], end[more]
     by_page = found[:steps].T
     there = by_page > 0
@@ -229,7 +232,9 @@ def _absolute(stamp: I64, page_stamp: I64) -> I64:
     return full
 
 
-def event_window(pages: Pages, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """The bytes from every word on as ``dtype``: indexing it with ``Events.at`` gathers whole events."""
-    count = len(pages.words) - -(-dtype.itemsize // 4) + 1
-    return np.ndarray(count, dtype, pages.words, 0, (4,))
+def field_at_words(pages: Pages, dtype: np.dtype[Any], offset: int) -> Array:
+    """What stands ``offset`` bytes behind every word, as ``dtype``: taking it at ``Events.at`` gathers one field of
+    whole events. Shorter than the words by what would reach over the end.
+    """
+    count = len(pages.words) - -(-(offset + dtype.itemsize) // 4) + 1
+    return np.ndarray(count, dtype, pages.words, offset, (4,))
