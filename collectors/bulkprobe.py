@@ -48,6 +48,7 @@ FLAG_NO_ENTRY = 0x02
 
 ENTRY_FUNCTION, EXIT_FUNCTION = "tr_bulk_entry", "tr_bulk"
 
+_MARKS = (b"bpf_trampoline_link_prog", b"rethook_trampoline", b"kretprobe_trampoline", b"return_to_handler")
 _X86 = "r15 r14 r13 r12 bp bx r11 r10 r9 r8 ax cx dx si di orig_ax ip cs flags sp ss"
 _MACHINES = {
     "x86_64": (
@@ -57,6 +58,7 @@ _MACHINES = {
         # At the entry the stack pointer is at the return address, at the return just above it.
         "8",
         "u64 caller = 0;\n    bpf_probe_read_kernel(&caller, sizeof(caller), (void *)ctx->sp);",
+        "ctx->ip",
     ),
     "aarch64": (
         "u64 x[31]; u64 sp; u64 pc; u64 pstate;",
@@ -64,10 +66,13 @@ _MACHINES = {
         "x[0]",
         "0",
         "u64 caller = ctx->x[30];",
+        "ctx->pc",
     ),
 }
 """``uname -m`` -> struct pt_regs as C, registers of the arguments, of the result, how far the stack pointer is
-higher at the return, and C that finds the return address at the entry."""
+higher at the return, C that finds the return address at the entry, and the register that has it at the return."""
+_TRAMPOLINES = ("arch_rethook_trampoline", "__kretprobe_trampoline", "kretprobe_trampoline", "return_to_handler")
+"""What tracers put in the place of a return address."""
 
 _STATE = """\
 struct bulk_call { u64 caller; u32 wanted; u32 filled; u32 gfp; u32 pad; };
@@ -108,6 +113,9 @@ static __always_inline u32 bulk_filled(u64 array, u32 wanted) {
 _CALLER = """\
 static __always_inline u32 in_allocator(u64 address) {
     return ${inside};
+}
+static __always_inline u32 in_trampoline(u64 address) {
+    return ${trampolines};
 }
 /* The first frame outside the allocator and its wrappers. */
 static __always_inline u64 bulk_caller(void *ctx, u64 caller) {
@@ -165,7 +173,7 @@ ${head} {
         flags = 0;
         bulk_calls.delete(&frame);
     }
-    struct gate_state *g = open_gate();
+${back}    struct gate_state *g = open_gate();
     if (!g)
         return 0;
     struct cpu_state *s = cpu_of();
@@ -191,6 +199,14 @@ ${conditions}    struct bulk_rec *e = reserve_bulk(&s->lane[${kind}]);
 """
 
 
+# Another tracer's return probe may have put its trampoline on the stack before the entry's program looked.
+_BACK = """\
+    u64 back = ${back};
+    if (!in_trampoline(back) && !in_allocator(back))
+        call.caller = back;
+"""
+
+
 @dataclass(frozen=True)
 class Target:
     """The function to probe, and where its arguments are (counted from 0)."""
@@ -198,6 +214,8 @@ class Target:
     symbol: str
     inside: Sequence[tuple[int, int]] = ()
     """Address ranges [start, end) of the function and of its wrappers; empty when addresses are hidden."""
+    trampolines: Sequence[tuple[int, int]] = ()
+    """Those of what tracers put in the place of a return address."""
     gfp: int = 0
     wanted: int = 3
     array: int | None = None
@@ -222,8 +240,8 @@ class Host:
     tracefs: Path | None = field(default_factory=tracefs_root)
 
     def functions(self) -> dict[str, tuple[int, int]]:
-        """Name -> [start, end) of the text symbols whose name says bulk allocation, and of what tells whether
-        programs can be attached to functions; the address is 0 where the kernel hides it."""
+        """Name -> [start, end) of the text symbols whose name says bulk allocation, of tracers' trampolines, and of
+        what tells whether programs can be attached to functions; the address is 0 where the kernel hides it."""
         found: dict[str, tuple[int, int]] = {}
         waiting: list[tuple[str, int]] = []
         with self.kallsyms.open("rb") as file:
@@ -233,7 +251,7 @@ class Host:
                     if address != waiting[0][1]:
                         found.update({name: (start, max(start, address)) for name, start in waiting})
                         waiting = []
-                if b"alloc_pages_bulk" in line or b"bpf_trampoline_link_prog" in line:
+                if b"alloc_pages_bulk" in line or any(word in line for word in _MARKS):
                     parts = line.split()
                     if parts[1] in b"tT" and not parts[2].startswith((b"__pfx_", b"__cfi_")):
                         waiting.append((parts[2].decode(), int(parts[0], 16)))
@@ -257,16 +275,17 @@ def find_target(host: Host, functions: dict[str, tuple[int, int]]) -> Target | N
     if symbol is None:
         return None
     inside = [r for name, r in functions.items() if "alloc_pages_bulk" in name and r[1] > r[0]]
+    trampolines = [r for name, r in functions.items() if name in _TRAMPOLINES and r[1] > r[0]]
     names = btf.parameters(symbol, host.btf)
     if names is not None and {"gfp", "nr_pages"} <= set(names):
         array = names.index("page_array") if "page_array" in names else None
-        return Target(symbol, inside, names.index("gfp"), names.index("nr_pages"), array, len(names))
+        return Target(symbol, inside, trampolines, names.index("gfp"), names.index("nr_pages"), array, len(names))
     # (gfp, preferred_nid, nodemask, nr_pages, page_list, page_array); without page_list since 6.14. Which of the two
     # can only be told from what the wrappers are called.
     array = 5 if symbol == "__alloc_pages_bulk" or "alloc_pages_bulk_array_mempolicy_noprof" in functions else None
     if "alloc_pages_bulk_mempolicy_noprof" in functions:
         array = 4
-    return Target(symbol, inside, array=array)
+    return Target(symbol, inside, trampolines, array=array)
 
 
 def choose(host: Host | None = None) -> tuple[str, str, Target | None]:
@@ -315,7 +334,7 @@ class BulkProbe:
     def source(self, kind: int, conditions: Sequence[str] = ()) -> str:
         """C of maps, functions and both programs. ``kind``: number of the lane. ``conditions``: statements that
         leave the program unless the call is wanted; in scope are ``s``, ``pid``, ``gfp`` and ``requested``."""
-        registers, arguments, result, above, return_address = _MACHINES[self._machine]
+        registers, arguments, result, above, return_address, back = _MACHINES[self._machine]
         target = self.target
         kprobe = self.tap == KPROBE
         if not kprobe and target.arguments is None:
@@ -324,7 +343,9 @@ class BulkProbe:
         def argument(number: int) -> str:
             return f"ctx->{arguments[number]}" if kprobe else f"ctx[{number}]"
 
-        inside = " || ".join(f"address - {a:#x}ULL < {b - a:#x}" for a, b in target.inside) or "0"
+        def within(ranges: Sequence[tuple[int, int]]) -> str:
+            return " || ".join(f"address - {a:#x}ULL < {b - a:#x}" for a, b in ranges) or "0"
+
         walk = "bulk_caller(ctx, caller)"
         if kprobe:
             caller = f"{return_address}\n    if (in_allocator(caller))\n        caller = {walk};"
@@ -335,7 +356,9 @@ class BulkProbe:
             "frames": FRAMES,
             "calls": CALLS,
             "registers": registers,
-            "inside": inside,
+            "inside": within(target.inside),
+            "trampolines": within(target.trampolines),
+            "back": "",
             "kind": kind,
             "no_entry": FLAG_NO_ENTRY,
             "wanted": argument(target.wanted),
@@ -348,6 +371,8 @@ class BulkProbe:
         if kprobe:
             entry = {"head": f"int {ENTRY_FUNCTION}(struct bulk_regs *ctx)", "frame": "ctx->sp"}
             leave = {"head": f"int {EXIT_FUNCTION}(struct bulk_regs *ctx)", "frame": f"ctx->sp - {above}"}
+            if target.inside and target.trampolines:
+                leave["back"] = Template(_BACK).substitute(back=back)
         else:
             # BCC's macros make the names from which it reads what to attach to; they differ between its versions.
             entry = {"head": f"KFUNC_PROBE({target.symbol})", "frame": "(u64)ctx"}

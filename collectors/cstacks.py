@@ -34,7 +34,7 @@ static __always_inline u64 take_stack(void *ctx, struct gate_state *g, struct cp
     struct lane_state *q = &s->lane[kind];
     if (every > 1 && q->stack_tick++ % every)
         return 0;
-${interval}    u32 slot = kind; /* a key of its own: verifiers up to 6.12 forget the value of what is passed by address */
+${interval}    u32 slot = kind; /* its own: what is passed by address is no constant to verifiers of 6.12 */
     struct stack_frames *f = scratch.lookup(&slot);
     if (!f)
         return 0;

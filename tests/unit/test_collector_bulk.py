@@ -18,6 +18,8 @@ from tests.real_formats import real_formats
 WITH_LIST = ("gfp", "preferred_nid", "nodemask", "nr_pages", "page_list", "page_array")
 WITHOUT_LIST = ("gfp", "preferred_nid", "nodemask", "nr_pages", "page_array")
 V6_1 = """\
+ffffffff81030000 T arch_rethook_trampoline
+ffffffff81030040 T other
 ffffffff812f9230 T __alloc_pages
 ffffffff812f9560 T __alloc_pages_bulk
 ffffffff812f9a80 T __folio_alloc
@@ -133,6 +135,7 @@ def test_the_function_and_its_arguments(
     target = find_target(here, here.functions())
     assert target is not None
     assert (target.symbol, target.array, target.known_by) == (symbol, array, known_by)
+    assert list(target.trampolines) == ([(0xFFFFFFFF81030000, 0xFFFFFFFF81030040)] if kallsyms == V6_1 else [])
     expected = (names.index("gfp"), names.index("nr_pages")) if names else (0, 3)
     assert (target.gfp, target.wanted) == expected
 
@@ -186,7 +189,9 @@ def test_no_symbols_at_all(tmp_path: Path) -> None:
 
 
 # ------------------------------------------------------------ C
-TARGET = Target("alloc_pages_bulk_noprof", [(0x1000, 0x1100), (0x2000, 0x2040)], array=5, arguments=6)
+TARGET = Target(
+    "alloc_pages_bulk_noprof", [(0x1000, 0x1100), (0x2000, 0x2040)], [(0x3000, 0x3010)], array=5, arguments=6
+)
 
 
 def plan_of(probe: BulkProbe, filters: Filters | None = None) -> programs.Plan:
@@ -218,6 +223,14 @@ def test_registers_of_the_machine(
     assert f"u64 frame = {frames[1]};" in leave
     assert f"u32 returned = {result}," in leave
     assert "address - 0x1000ULL < 0x100 || address - 0x2000ULL < 0x40" in text
+
+
+def test_the_caller_is_not_another_tracers_trampoline() -> None:
+    leave = part(BulkProbe(KPROBE, TARGET, "x86_64").source(0), "int tr_bulk(")
+    assert "u64 back = ctx->ip;" in leave
+    assert "!in_trampoline(back) && !in_allocator(back)" in leave
+    unknown = Target("alloc_pages_bulk_noprof", TARGET.inside)
+    assert "u64 back" not in BulkProbe(KPROBE, unknown, "x86_64").source(0)
 
 
 def test_fentry_reads_the_arguments_of_the_trampoline() -> None:
