@@ -39,6 +39,8 @@ _BIT_OF_FLAG = {
 
 CHUNK_PAGES = 128 << 10
 """1 MiB of the file, 512 MiB of memory: some 10 ms of the kernel's time."""
+MAP_AFTER_STOP_NS = 2_000_000_000
+"""How long after the stop of a capture a map that is not complete yet is still read."""
 MAX_ERRORS = 16
 """Chunks in a row that cannot be read before the rest is given up."""
 _WORD = 8

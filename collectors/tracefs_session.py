@@ -23,7 +23,7 @@ from collectors.kernel import ensure_tracefs
 from collectors.layout import rings_for
 from collectors.options import Options
 from collectors.output import Output
-from collectors.pagemap import PageMapReader
+from collectors.pagemap import MAP_AFTER_STOP_NS, PageMapReader
 from collectors.protocol import FRAME_HEADER, VERSION, FrameType, json_frame, stream_header
 from collectors.resolve import filters_of
 from collectors.snapshots import SnapshotTaker
@@ -56,6 +56,7 @@ class TracefsSession:
         self.stopped_ns = 0
         self._missing: dict[str, str] = {}
         self._snapshots = SnapshotTaker(options.snapshot_every_s)
+        self._map = PageMapReader() if options.page_map else None
         self._filters = filters_of(options)
         self._rings = rings_for()
         self._lost_cpus: dict[int, str] = {}
@@ -139,7 +140,6 @@ class TracefsSession:
         self.started_ns = time.monotonic_ns()
         try:
             self._status("started", {"started_ns": self.started_ns})
-            page_map = PageMapReader() if self.options.page_map else None
             end_ns = None
             if self.options.duration_s is not None:
                 end_ns = self.started_ns + int(self.options.duration_s * 1e9)
@@ -149,26 +149,35 @@ class TracefsSession:
                 if end_ns is not None and now >= end_ns:
                     self.stop.set("duration")
                     break
-                reading = page_map is not None and not page_map.done
+                if self._snapshots.due(now):
+                    self._snapshot("tick")
+                reading = self._map is not None and not self._map.done
                 wait_ns = self.drain.wait_ns if end_ns is None else min(self.drain.wait_ns, end_ns - now)
                 self.attendance.wait(0 if reading else wait_ns)
                 self.drain.step()
-                if page_map is not None and not page_map.done:
-                    self._page_map(page_map)
+                if reading:
+                    self._read_page_map()
                 if now >= next_status:
                     next_status += STATUS_NS
                     self._open_cpus()
                     self._status("tick")
-                if self._snapshots.due(now):
-                    self._snapshot("tick")
+            if self.options.snapshot_every_s:
+                # While events still flow: what the kernel counted by now can be held against them exactly.
+                self._snapshot("tick")
         finally:
             self.instance.set_gate(False)
             self.stopped_ns = time.monotonic_ns()
 
-    def _page_map(self, reader: PageMapReader) -> None:
-        self.output.send(reader.step())
-        if reader.done and reader.error:
-            errors = {"page map": reader.error}
+    def _read_page_map(self, *, last: bool = False) -> None:
+        """Send the next part of the map, and when it is over what could not be read. ``last``: give up the rest."""
+        if self._map is None or self._map.done:
+            return
+        if last:
+            self._map.close()
+        else:
+            self.output.send(self._map.step())
+        if self._map.done and self._map.error:
+            errors = {"page map": self._map.error}
             self._send_json(FrameType.SNAPSHOT, {"phase": "start", "files": {}, "errors": errors})
 
     def _finish(self) -> None:
@@ -177,6 +186,10 @@ class TracefsSession:
         self.drain.rest()
         self._status("stopped", {"stopped_ns": self.stopped_ns, "reason": self.stop.reason})
         self._snapshot("end")
+        # A short capture: the rest of the map shows the host as the events left it.
+        while self._map and not self._map.done and time.monotonic_ns() < self.stopped_ns + MAP_AFTER_STOP_NS:
+            self._read_page_map()
+        self._read_page_map(last=True)
         self._send_json(
             FrameType.CLOSING,
             {
