@@ -142,6 +142,9 @@ def _settings(summary: TraceSummary) -> str:
         total = sum(summary.page_map.values())
         shares = [f"{kind} {_percent(pages, total)}" for kind, pages in summary.page_map.items()]
         lines.append(("page map", f"{total:,} pages: {', '.join(shares)}"))
+    outside = sum(max(0, (z.present or z.managed) - z.managed) for z in summary.zones)
+    if outside:
+        lines.append(("unmanaged", f"{outside:,} pages present and not handed to the allocator"))
     thp = host.get("thp", {})
     if thp.get("enabled"):
         sizes = [size for size, at in thp.get("sizes", {}).items() if at.get("enabled") not in ("never", None)]
