@@ -119,6 +119,8 @@ def _tell(summary: CaptureSummary) -> None:
         note(f"cost of capturing: {cost:,.0f} ns of CPU per event, outside the traced tasks")
     for reason in summary.missing.values():
         warn(f"not recorded: {reason}")
+    if summary.reason == "min-free-disk":
+        warn("the disk came near --min-free-disk, and the capture ended early; the trace is complete up to there")
     if summary.command_status:
         warn(f"the command ended with status {summary.command_status}")
 
