@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -150,23 +149,3 @@ def test_a_command_that_cannot_run_leaves_nothing(cli: list[str], out: Path) -> 
     assert done.returncode == 2
     assert "cannot run '/nonexistent/x'" in done.stderr
     assert not out.exists()
-
-
-def test_a_disk_without_space_ends_the_capture_and_the_collector(cli: list[str], tmp_path: Path) -> None:
-    """A file system of 8 MiB, under the writer's floor: it stops in the middle of a busy capture."""
-    small = tmp_path / "small"
-    small.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "nodev", str(small)], check=True)
-    try:
-        load = str(Path(__file__).parents[1] / "bench" / "page_fault_load.py")
-        command = [sys.executable, load, "4"]
-        done = subprocess.run(
-            [*cli, "capture", str(small / "trace"), "--", *command], capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 1, done.stderr
-        assert "free" in done.stderr
-        assert "Traceback" not in done.stderr
-        trace = Trace.open(small / "trace")
-        assert not trace.complete
-    finally:
-        subprocess.run(["umount", str(small)], check=True)

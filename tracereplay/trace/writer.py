@@ -41,8 +41,9 @@ from tracereplay.trace.schema import EVENT_TABLES, Table
 ROTATE_ROWS = 1 << 26
 ROTATE_BYTES = 256 << 20
 MIN_FREE_BYTES = 64 << 20
-BYTES_PER_ROW = 6.0
-"""Guess for rows that gather in memory while nothing of their table has been written."""
+BYTES_PER_ROW = {"page_events": 4.0}
+OTHER_BYTES_PER_ROW = 20.0
+"""Guesses for rows that gather in memory while no file of their table has been finished."""
 
 
 class TraceWriter:
@@ -184,7 +185,9 @@ class TraceWriter:
     @property
     def gathering_bytes(self) -> int:
         """What the rows that gather in memory will take on disk: an estimate from the rows before them."""
-        return sum(int(f.gathering * self._density.get(n, BYTES_PER_ROW)) for n, f in self._files.items())
+        guess = OTHER_BYTES_PER_ROW
+        known = BYTES_PER_ROW | self._density
+        return sum(int(f.gathering * known.get(n, guess)) for n, f in self._files.items())
 
     def files(self, table: str) -> list[FileEntry]:
         """Finished files of a table that the trace holds."""
