@@ -225,16 +225,21 @@ class LoadedProbes:
                         found[ring].setdefault(str(cpu), {})[str(number)] = told
         return found
 
-    def events_seen(self) -> tuple[int, int]:
-        """Events that the programs took, and those that they left out by sampling, over all CPUs: for rates, cheaper
-        than ``counters``."""
+    def events_seen(self) -> tuple[int, int, int]:
+        """Events over all CPUs, cheaper than ``counters``: page events recorded, page events left out by sampling, and
+        events that are never left out."""
         per_cpu = self._bpf[b"state"][ctypes.c_int(0)]
-        taken = shed = 0
+        pages = shed = others = 0
+        step = LANE_BYTES // 8
         for index in range(len(hostfacts.cpus("possible"))):
             words = memoryview(bytes(per_cpu[index]))[: len(self.lanes) * LANE_BYTES].cast("Q")
-            taken += sum(words[0 :: LANE_BYTES // 8])
-            shed += sum(words[SHED_WORD :: LANE_BYTES // 8])
-        return taken, shed
+            for number, lane in enumerate(self.lanes):
+                if lane.probe.ring == "page":
+                    pages += words[number * step]
+                    shed += words[number * step + SHED_WORD]
+                else:
+                    others += words[number * step]
+        return pages, shed, others
 
     def run_times(self) -> dict[str, tuple[int, int]]:
         """function -> (ns, runs) of each program since it was loaded, counted while statistics were on."""

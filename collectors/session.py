@@ -20,7 +20,7 @@ from collectors.kernel import LoadedProbes, describe_lanes, describe_rings, ensu
 from collectors.options import Options
 from collectors.output import Output
 from collectors.pagegeometry import EVENT, PageGeometry, find_page_geometry
-from collectors.pagemap import PageMapReader
+from collectors.pagemap import MAP_AFTER_STOP_NS, PageMapReader
 from collectors.programs import Plan, lanes_of
 from collectors.protocol import FRAME_HEADER, VERSION, FrameType, json_frame, stream_header
 from collectors.resolve import filters_of
@@ -34,8 +34,6 @@ from collectors.tracer_choice import run_chosen
 STATUS_NS = 1_000_000_000
 CONTROL_NS = 200_000_000
 """How often the limits are looked at."""
-MAP_AFTER_STOP_NS = 2_000_000_000
-"""How long after the stop a page map that is not complete yet is still read."""
 STALL_AFTER_STOP_S = 10.0
 """A reader that takes nothing for so long after the stop was asked for is given up."""
 
@@ -57,8 +55,8 @@ class Session:
         self._page_map = PageMapReader() if options.page_map else None
         self._snapshots = SnapshotTaker(options.snapshot_every_s)
         self._controller = Controller(options.max_overhead, options.max_rate, options.stacks, options.stack_sample)
-        self._seen = (0, 0)
-        """Time of the last look at the rate, and the events seen by then."""
+        self._seen = (0, (0, 0, 0))
+        """Time of the last look at the rate, and the events by then (LoadedProbes.events_seen)."""
 
     # ------------------------------------------------------------ life
     def run(self) -> None:
@@ -188,13 +186,13 @@ class Session:
         """Keep the limits: shed load, or take it up again, and say so."""
         self.cost.writer_seconds = self.attendance.writer_seconds
         overhead = self.cost.look(now_ns)
-        then, before = self._seen
-        seen = self.loaded.events_seen()
-        self._seen = (now_ns, seen)
+        (then, before), events = self._seen, self.loaded.events_seen()
+        self._seen = (now_ns, events)
         if not then:
             return
-        rate = (seen - before) * 1e9 / (now_ns - then)
-        level = self._controller.decide(now_ns, overhead, rate)
+        pages, shed, others = ((new - old) * 1e9 / (now_ns - then) for old, new in zip(before, events))
+        rate = pages + shed + others
+        level = self._controller.decide(now_ns, overhead, rate, pages + others, others)
         if level is None:
             return
         self._open_gate()

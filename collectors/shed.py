@@ -10,6 +10,10 @@ of a second, a limit slightly exceeded within ten, and a short peak not at all. 
 excess asks for, counting on nothing but that a stage halves the cost; what a program costs that only looks and
 leaves remains at every stage, so a limit may be out of reach, which the last stage says.
 
+A task that makes many events is recorded in 134 ms out of many, so what is recorded and what that costs swings
+widely around its mean. It is the mean that is judged: what a level lets through of the events seen, and the cost
+less what the chance of this moment adds or spares, by the cost of a recorded event as it was last observed.
+
 Coming down takes five quiet seconds below half of the limit, at most three stages at a time, and never to a
 stage of which it is known (cost of an event there, times today's rate) that it would exceed the limit again.
 """
@@ -38,6 +42,7 @@ RELAPSE_S = 10.0
 MAX_QUIET_S = 60.0
 """... up to this, and normal again after as long without coming down."""
 MAX_DESCENT = 3
+SPLIT_S = 30.0
 LEARNED_S = 300.0
 """How long the cost of an event at a stage is believed."""
 HEADROOM = 0.9
@@ -103,6 +108,29 @@ class _Gauge:
         return not self.limit or self.smooth < self.limit / 2
 
 
+class _Split:
+    """Cost of a recorded event, apart from that of a look: least squares over the last half minute or so of
+    overhead = a x seen + b x recorded."""
+
+    def __init__(self) -> None:
+        self._sums = [0.0] * 5
+
+    def add(self, seen: float, recorded: float, overhead: float, seconds: float) -> None:
+        """Take an interval's rates."""
+        keep = math.exp(-seconds / SPLIT_S)
+        products = (seen * seen, seen * recorded, recorded * recorded, seen * overhead, recorded * overhead)
+        self._sums = [keep * old + seconds * new for old, new in zip(self._sums, products)]
+
+    @property
+    def recorded(self) -> float:
+        """Core seconds for an event recorded rather than just looked at; 0 while all are alike in that."""
+        ss, sr, rr, so, ro = self._sums
+        determinant = ss * rr - sr * sr
+        if determinant <= 1e-3 * ss * rr:
+            return 0.0
+        return max(0.0, (ss * ro - sr * so) / determinant)
+
+
 class Controller:
     """Decides what to leave out. Pure logic: the caller measures and carries out.
 
@@ -125,8 +153,9 @@ class Controller:
         self._hopeless = False
         self._measured = [0.0, 0.0, 0.0]
         """Seconds, core seconds and events since the stage is measured."""
-        self._seen = 0.0
-        """Events per second that the programs see, smoothed."""
+        self._split = _Split()
+        self._seen = self._fixed = 0.0
+        """Events per second that the programs see, and those of them that are always recorded, smoothed."""
         self._costs: dict[int, tuple[float, float]] = {}
         """Position -> (core seconds for an event seen, when that was measured)."""
 
@@ -135,26 +164,32 @@ class Controller:
         """What is recorded now."""
         return self._level("")
 
-    def decide(self, now_ns: int, overhead: float, rate: float, recorded: float | None = None) -> Level | None:
+    def decide(
+        self, now_ns: int, overhead: float, rate: float, recorded: float | None = None, fixed: float = 0.0
+    ) -> Level | None:
         """The level from now on, when it changes.
 
-        ``overhead`` (share of a core), ``rate`` (events per second that the programs saw, recorded or left out)
-        and ``recorded`` (those recorded; None: the part that the level lets through) are means since the last
-        call; about ten calls a second. At the last stage, when even that exceeds the limit, the same level
-        comes once more with that as its reason.
+        Means since the last call, about ten calls a second: ``overhead`` (share of a core), ``rate`` (events per
+        second that the programs saw, recorded or left out), ``recorded`` (those recorded; None: as many as the
+        level lets through), ``fixed`` (those that no level leaves out). At the last stage, when even that
+        exceeds the limit, the same level comes once more with that as its reason.
         """
         last, self._last_ns = self._last_ns, now_ns
         if last is None or now_ns <= last:
             return None
         seconds = (now_ns - last) / 1e9
         self._now += seconds
-        overhead, rate = max(0.0, overhead), max(0.0, rate)
+        weight = -math.expm1(-seconds / SMOOTH_S)
+        self._seen += (rate - self._seen) * weight
+        self._fixed += (fixed - self._fixed) * weight
+        expected = fixed + max(0.0, rate - fixed) / self._sample(self._at)
+        if recorded is not None:
+            self._split.add(rate, recorded, overhead, seconds)
+            overhead -= self._split.recorded * (recorded - expected)
+        overhead = max(0.0, overhead)
         judged = self._now - self._changed >= SETTLE_S
-        self._seen += (rate - self._seen) * -math.expm1(-seconds / SMOOTH_S)
         self._overhead.add(overhead, seconds, judged=judged)
-        if recorded is None:
-            recorded = rate / self._sample(self._at)
-        self._rate.add(max(0.0, recorded), seconds, judged=judged)
+        self._rate.add(expected, seconds, judged=judged)
         if judged:
             self._measure(overhead, rate, seconds)
         if self._overhead.tripped or self._rate.tripped:
@@ -185,6 +220,8 @@ class Controller:
             self._costs[self._at] = (self._measured[1] / self._measured[2], self._now)
 
     def _change(self, at: int, reason: str) -> Level:
+        if self._ladder[at] < 2 or self._ladder[self._at] < 2:
+            self._split = _Split()  # events with stacks cost something else
         self._at = at
         self._changed = self._now
         self._quiet_since = None
@@ -248,8 +285,8 @@ class Controller:
 
     def _fits(self, at: int) -> bool:
         """Whether the limits are expected to hold at a lower place, at today's rate of events."""
-        more = self._sample(self._at) / self._sample(at)
-        if self._rate.limit and self._rate.smooth * more > HEADROOM * self._rate.limit:
+        recorded = self._fixed + max(0.0, self._seen - self._fixed) / self._sample(at)
+        if self._rate.limit and recorded > HEADROOM * self._rate.limit:
             return False
         cost, when = self._costs.get(at, (0.0, -math.inf))
         if self._now - when <= LEARNED_S:
