@@ -66,7 +66,7 @@ def _parts(summary: TraceSummary, complete: Completeness) -> list[str]:
         _memory(summary),
         _settings(summary),
         _completeness(summary, complete),
-        "\n".join(f"note: {n}" for n in [*summary.notes, *summary.metadata["notes"]]),
+        "\n".join(_wrapped(f"note: {n}") for n in [*summary.notes, *summary.metadata["notes"]]),
     ]
 
 
@@ -104,28 +104,26 @@ def _tables(summary: TraceSummary) -> str:
 
 
 def _memory(summary: TraceSummary) -> str:
-    rows = [
-        [
-            z.node,
-            z.zone,
-            z.managed,
-            z.free,
-            z.min,
-            z.low,
-            z.high,
-            max(z.pcp_batch.values(), default=None),
-            max(z.pcp_high.values(), default=None),
-            z.start_pfn,
-        ]
-        for z in summary.zones
-    ]
+    rows = [[f"{z.node} {z.zone}", z.managed, z.free, z.min, z.low, z.high, z.start_pfn] for z in summary.zones]
     if not rows:
         return ""
-    names = ["node", "zone", "managed", "free", "min", "low", "high", "batch", "pcp", "start_pfn"]
-    text = text_table(names, rows, title="memory at the start, in pages (batch, pcp: per-CPU list, batch and high)")
+    names = ["zone", "managed", "free", "min", "low", "high", "start_pfn"]
+    parts = [text_table(names, rows, title="memory at the start, in pages, by node and zone")]
+    lists = [
+        f"{z.node} {z.zone} holds {sum(z.pcp_count.values()):,}, batch {max(z.pcp_batch.values())}, "
+        f"high {max(z.pcp_high.values(), default=0):,}"
+        for z in summary.zones
+        if z.pcp_batch
+    ]
+    if lists:
+        parts.append(_wrapped(f"per-CPU lists: {'; '.join(lists)}"))
     if summary.directmap_kib:
-        text += "\n" + ", ".join(f"{k} {v:,} KiB" for k, v in summary.directmap_kib.items())
-    return text
+        parts.append(_wrapped(", ".join(f"{k} {v:,} KiB" for k, v in summary.directmap_kib.items())))
+    return "\n".join(parts)
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, 80, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False)
 
 
 def _snapshots(summary: TraceSummary) -> str:
