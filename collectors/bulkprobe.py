@@ -150,8 +150,7 @@ ${head} {
     if ((s32)call.wanted < 0)
         call.wanted = 0;
     call.gfp = ${gfp};
-    call.filled = ${filled};
-    ${caller}
+${filled}    ${caller}
     call.caller = caller;
     bulk_calls.update(&frame, &call);
     return 0;
@@ -346,6 +345,12 @@ class BulkProbe:
         def within(ranges: Sequence[tuple[int, int]]) -> str:
             return " || ".join(f"address - {a:#x}ULL < {b - a:#x}" for a, b in ranges) or "0"
 
+        filled = ""
+        if target.array is not None:
+            # fentry: a pointer to pointers cannot be read as an argument up to 6.12, but as memory.
+            read = f"bpf_probe_read_kernel(&array, 8, (char *)ctx + {8 * target.array});"
+            filled = f"    u64 array = {argument(target.array)};\n" if kprobe else f"    u64 array = 0;\n    {read}\n"
+            filled += "    call.filled = bulk_filled(array, call.wanted);\n"
         walk = "bulk_caller(ctx, caller)"
         if kprobe:
             caller = f"{return_address}\n    if (in_allocator(caller))\n        caller = {walk};"
@@ -363,7 +368,7 @@ class BulkProbe:
             "no_entry": FLAG_NO_ENTRY,
             "wanted": argument(target.wanted),
             "gfp": argument(target.gfp),
-            "filled": "0" if target.array is None else f"bulk_filled({argument(target.array)}, call.wanted)",
+            "filled": filled,
             "caller": caller,
             "result": f"ctx->{result}" if kprobe else f"ctx[{target.arguments}]",
             "conditions": "".join(f"    {line}\n" for line in conditions),

@@ -218,7 +218,7 @@ def test_registers_of_the_machine(
     entry, leave = part(text, "int tr_bulk_entry("), part(text, "int tr_bulk(")
     assert f"call.wanted = {wanted};" in entry
     assert f"call.gfp = {mask};" in entry
-    assert f"bulk_filled({array}, call.wanted)" in entry
+    assert f"u64 array = {array};\n    call.filled = bulk_filled(array, call.wanted);" in entry
     assert f"u64 frame = {frames[0]};" in entry
     assert f"u64 frame = {frames[1]};" in leave
     assert f"u32 returned = {result}," in leave
@@ -235,6 +235,7 @@ def test_the_caller_is_not_another_tracers_trampoline() -> None:
 
 def test_fentry_reads_the_arguments_of_the_trampoline() -> None:
     text = BulkProbe(FENTRY, TARGET, "x86_64").source(0)
+    assert "(char *)ctx + 40);" in text  # argument 5, as memory
     assert "call.wanted = ctx[3];" in part(text, "KFUNC_PROBE(alloc_pages_bulk_noprof)")
     assert "u32 returned = ctx[6]," in part(text, "KRETFUNC_PROBE(alloc_pages_bulk_noprof)")
     with pytest.raises(ValueError, match="number of arguments"):
@@ -242,7 +243,7 @@ def test_fentry_reads_the_arguments_of_the_trampoline() -> None:
 
 
 def test_entries_filled_before_are_left_alone_where_the_array_is_not_known() -> None:
-    assert "call.filled = 0;" in BulkProbe(KPROBE, Target("alloc_pages_bulk_noprof"), "x86_64").source(0)
+    assert "call.filled =" not in BulkProbe(KPROBE, Target("alloc_pages_bulk_noprof"), "x86_64").source(0)
 
 
 def test_it_is_a_lane_of_the_plan() -> None:
