@@ -101,6 +101,7 @@ def _report(imported: Imported) -> None:
             where = f"line {sample['line']:,}" if sample["line"] else "row"
             note(f"  {where}: {sample['reason']}: {sample['text'][:40]!r}")
     for text in meta.notes:
-        note(f"note: {text}")
+        if text != summary.incomplete:
+            note(f"note: {text}")
     note(completeness(Trace.open(imported.path)).text())
     note(f"next: tracereplay info {imported.path}")
