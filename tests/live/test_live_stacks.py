@@ -187,7 +187,7 @@ def test_a_limit_is_kept_or_it_is_said(out: Path) -> None:
     shed = text(trace.table("shed"))
     assert len(shed) >= 1
     assert shed["stacks"].null_count() == len(shed), "no stacks were asked for"
-    assert 2 in shed["sample"].to_list()
+    assert shed["sample"].to_list()[0] > 1, "no stacks to shed: sampling comes first"
     # The first second and what the bucket lets pass are in the mean.
     assert share(trace) <= 1.25 * limit or "cannot be kept" in shed["reason"][-1]
 
