@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +11,7 @@ from tracereplay.cli.console import note, warn
 from tracereplay.cli.units import mask, seconds, size
 
 if TYPE_CHECKING:
-    from tracereplay.trace.recording import CaptureSummary, Progress
+    from tracereplay.trace.recording import CaptureSummary
 
 
 def run(
@@ -66,6 +65,7 @@ def run(
     Example: tracereplay capture run1 --duration 10s
              tracereplay capture build --events page,bio,buddy -- make -j4
     """
+    from tracereplay.cli.capture_view import view_of
     from tracereplay.trace.capture import CaptureOptions, capture
 
     options = CaptureOptions(
@@ -100,11 +100,12 @@ def run(
         via=via,
         raw=raw,
     )
-    line = _ProgressLine()
+    view = view_of(out, options)
     try:
-        summary = capture(out, options, on_progress=line.show)
+        summary = capture(out, options, on_progress=None if view is None else view.show)
     finally:
-        line.clear()
+        if view is not None:
+            view.close()
     _tell(summary)
 
 
@@ -123,27 +124,3 @@ def _tell(summary: CaptureSummary) -> None:
         warn("the disk came near --min-free-disk, and the capture ended early; the trace is complete up to there")
     if summary.command_status:
         warn(f"the command ended with status {summary.command_status}")
-
-
-class _ProgressLine:
-    """One line on a terminal's stderr, rewritten about once a second."""
-
-    def __init__(self) -> None:
-        self._shown = False
-        self._last = (0.0, 0)
-
-    def show(self, state: Progress) -> None:
-        if not sys.stderr.isatty():
-            return
-        elapsed, events = self._last
-        rate = (state.events - events) / (state.elapsed_s - elapsed) if state.elapsed_s > elapsed else 0.0
-        self._last = (state.elapsed_s, state.events)
-        text = f"{state.elapsed_s:6.0f} s  {state.events:,} events  {rate:,.0f}/s  lost {state.lost:,}"
-        sys.stderr.write(f"\r\x1b[K{text}")
-        sys.stderr.flush()
-        self._shown = True
-
-    def clear(self) -> None:
-        if self._shown:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()

@@ -30,6 +30,7 @@ from tracereplay.demand.state import (
     UNSEEN_CALLER,
     Array,
 )
+from tracereplay.kernel.allocators import ALLOCATOR
 from tracereplay.kernel.gfp import (
     GFP_ACCOUNT,
     GFP_BITS,
@@ -51,14 +52,6 @@ OTHER_LABEL = "other callers"
 _WRITE = GFP_BITS["__GFP_WRITE"]
 _USER = GFP_HIGHMEM | GFP_MOVABLE | GFP_HARDWALL
 
-_ALLOCATOR = re.compile(
-    r"^(trace_event_raw_event_|perf_trace_|bpf_|__traceiter_|__bpf_trace_)"
-    r"|^(__)?alloc_pages|^__?alloc_frozen_pages|^alloc_frozen_pages|^alloc_page(s|_)|^alloc_pages_|^__folio_alloc|^folio_alloc|^vma_alloc_folio"
-    r"|^get_zeroed_page|^__get_free_page|^get_free_page|^alloc_page$|^alloc_pages_exact|^make_alloc_exact"
-    r"|^mempool_alloc|^crypt_page_alloc|^mempool_kmalloc|^__rmqueue|^rmqueue|^get_page_from_freelist|^prep_new_page"
-    r"|^___?slab_alloc|^__slab_alloc|^allocate_slab|^new_slab|^slab_alloc|^kmem_cache_alloc|^__kmem_cache_alloc|^__kmalloc|^kmalloc"
-    r"|^__vmalloc|^vm_area_alloc_pages|^vmalloc|^__vm_area_alloc|^pcpu_"
-)
 _VMALLOC = re.compile(r"^(__vmalloc_(node|area)|vm_area_alloc_pages|__vmalloc)")
 _CRYPT_SYMBOLS = ("crypt_alloc_buffer", "kcryptd_crypt_write_convert", "kcryptd_crypt")
 _FAULT_SYMBOLS = ("handle_mm_fault", "__handle_mm_fault")
@@ -144,7 +137,7 @@ class Callers:
         names = [s for s in symbols if s]
         if not names:
             return -1
-        label = next((s for s in names if not _ALLOCATOR.match(s)), names[-1])
+        label = next((s for s in names if not ALLOCATOR.match(s)), names[-1])
         flags = 0
         if any(s in _FAULT_SYMBOLS for s in names):
             flags = SINGLE

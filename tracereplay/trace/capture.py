@@ -22,8 +22,9 @@ from tracereplay.trace import frames
 from tracereplay.trace.collector_process import CollectorProcess
 from tracereplay.trace.keeper import MIN_FREE_BYTES, ROTATE_NS, Bounds, Keeper, check_space
 from tracereplay.trace.metadata import TraceMetadata
+from tracereplay.trace.progress import Progress
 from tracereplay.trace.rawfile import RawRecording, read_chunks
-from tracereplay.trace.recording import CaptureSummary, Progress, Recording
+from tracereplay.trace.recording import CaptureSummary, Recording
 from tracereplay.trace.triggers import parse_triggers
 from tracereplay.trace.writer import ROTATE_BYTES, TraceWriter
 

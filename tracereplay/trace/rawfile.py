@@ -18,7 +18,8 @@ from tracereplay.trace import frames
 from tracereplay.trace.ahead import ahead
 from tracereplay.trace.frames import FRAME_HEADER, FRAME_MARKER, STREAM_HEADER, Message
 from tracereplay.trace.partwriter import storage
-from tracereplay.trace.recording import CaptureSummary, Progress, named_error
+from tracereplay.trace.progress import Progress, counted_kinds
+from tracereplay.trace.recording import CaptureSummary, named_error
 
 CHUNK_BYTES = 1 << 20
 CHUNKS_AHEAD = 64
@@ -26,6 +27,7 @@ CHUNKS_AHEAD = 64
 FREE_LOOK_BYTES = 64 << 20
 """How often, in bytes written, the free space is looked at."""
 LOST_COUNTERS = ("full", "lock", "no_ring")
+FTRACE_LOST_COUNTERS = ("overrun", "commit overrun", "dropped events")
 
 _LOOKED_AT = (frames.HELLO, frames.STATUS, frames.CLOSING, frames.ERROR)
 
@@ -141,6 +143,7 @@ class RawRecording:
         self._looked_at = 0
         self._tables: dict[str, str] = {}
         self._missing: dict[str, str] = {}
+        self._probes: list[Mapping[str, Any]] = []
         self._started_ns = 0
         self._closing: Message | None = None
         self._ended_for = ""
@@ -168,6 +171,9 @@ class RawRecording:
                         self._take(message)
                 except CaptureError as error:  # the rest of the stream is stored all the same
                     failure = error
+                except (AttributeError, LookupError, TypeError, ValueError) as error:
+                    failure = CollectorError(f"a frame before byte {self._watch.at} is damaged: {error!r}")
+                if failure is not None:
                     self._waiting.clear()
             self._write(chunk, waits=failure is None)
         self._flush()
@@ -198,6 +204,7 @@ class RawRecording:
             if isinstance(rings, list):
                 self._tables = {str(r.get("name")): str(r.get("table")) for r in rings if isinstance(r, dict)}
             self._missing = dict(value.get("missing") or {})
+            self._probes = [p for p in value.get("probes") or () if isinstance(p, dict) and "kind" in p]
             self._create()
         elif message.type == frames.ERROR:
             raise named_error(value)
@@ -206,9 +213,20 @@ class RawRecording:
         elif value.get("event") == "started":
             self._started_ns = int(value.get("started_ns", message.mono_ns))
             self._on_started()
-        if message.type == frames.STATUS and value.get("event") != "stopped" and self._on_progress is not None:
+        elif message.type == frames.STATUS and value.get("event") == "stopped":
+            return
+        if message.type == frames.STATUS and self._started_ns and self._on_progress is not None:
             events, lost = self._totals(value)
-            self._on_progress(Progress((message.mono_ns - self._started_ns) / 1e9, sum(events.values()), lost))
+            self._on_progress(
+                Progress(
+                    (message.mono_ns - self._started_ns) / 1e9,
+                    sum(events.values()),
+                    lost,
+                    kinds=counted_kinds(value.get("counters") or {}, self._probes),
+                    bytes_written=self._bytes,
+                    cost=value.get("cost") or {},
+                )
+            )
 
     def _totals(self, value: Mapping[str, Any]) -> tuple[dict[str, int], int]:
         """Events recorded by table, and events lost, by the kernel's own counters."""
@@ -220,7 +238,11 @@ class RawRecording:
                 gone = sum(int(counted.get(name, 0)) for name in LOST_COUNTERS)
                 events[table] = events.get(table, 0) + int(counted.get("seq", 0)) - gone
                 lost += gone
-        return {table: n for table, n in events.items() if table.endswith("_events")}, lost
+        events = {table: n for table, n in events.items() if table.endswith("_events")}
+        if cpus := dict(value.get("ftrace") or {}).values():  # a tracefs instance counts all its events together
+            events["events"] = sum(int(of_cpu.get("read events", 0)) for of_cpu in cpus)
+            lost += sum(int(of_cpu.get(name, 0)) for of_cpu in cpus for name in FTRACE_LOST_COUNTERS)
+        return events, lost
 
     # ------------------------------------------------------------ the file
     def _create(self) -> None:

@@ -22,19 +22,11 @@ from tracereplay.trace.ftrace_decode import FtraceDecoder
 from tracereplay.trace.ftrace_decode import kernel_losses as ftrace_losses
 from tracereplay.trace.keeper import Keeper
 from tracereplay.trace.printfmt import gfp_names
+from tracereplay.trace.progress import LiveTally, Progress
 from tracereplay.trace.schema import EVENT_TABLES
 from tracereplay.trace.sidetables import SideTables
 from tracereplay.trace.stacks import stack_errors
 from tracereplay.trace.writer import TraceWriter
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """State of a running capture, about once a second."""
-
-    elapsed_s: float
-    events: int
-    lost: int
 
 
 @dataclass(slots=True)
@@ -80,7 +72,7 @@ class Recording:
         self._writer = writer
         self._keeper = keeper
         self._live = live
-        self._on_progress = on_progress
+        self._tally = LiveTally(on_progress) if on_progress is not None else None
         self._on_started = on_started
         self._decoders: list[RingDecoder] = []
         self._ftrace: FtraceDecoder | None = None
@@ -211,6 +203,8 @@ class Recording:
             self._keeper.on_hello(metadata.events)
             self._keeper.on_cut = self._side.checkpoint
         self._decoders = [RingDecoder(layout) for layout in layouts]
+        if self._tally is not None:
+            self._tally.ring_bytes = dict(metadata.source["rings"])
         if hello.get("tracer") == "tracefs":
             self._ftrace = FtraceDecoder(hello, layouts)
             metadata.source.update(format="tracefs", rings=self._ftrace.buffers)
@@ -228,16 +222,25 @@ class Recording:
                 self._on_started()
         elif event == "shed":
             self._side.shed_change(message.value)
+            if self._tally is not None:
+                self._tally.shed_change(message.value)
             return
         if self._ftrace is not None:
             self._take_pages()
             self._ftrace.status(message.value, message.mono_ns)
-        if self._on_progress is not None and event in ("started", "tick"):
+        if self._tally is not None and event in ("started", "tick"):
             totals = [d.totals() for d in self._decoders if d.layout.table in EVENT_TABLES]
             if self._ftrace is not None:
                 totals.append({"seen": 0, "lost": self._ftrace.totals()["lost"]})
-            elapsed = (message.mono_ns - self._started_ns) / 1e9
-            self._on_progress(Progress(elapsed, sum(t["seen"] for t in totals), sum(t["lost"] for t in totals)))
+            self._tally.tell(
+                (message.mono_ns - self._started_ns) / 1e9,
+                totals,
+                cost=message.value.get("cost") or {},
+                lost_by_class=dict(self._lost),
+                bytes_written=self._writer.finished_bytes + self._writer.open_bytes,
+                writer_cpu_s=_cpu_seconds() - self._cpu_at_start,
+                stacks=self._side.stacks,
+            )
 
     def _flush(self, slabs: Mapping[frames.SlabKey, frames.Bytes], watermark_ns: int | None) -> None:
         if slabs and not self._decoders:
@@ -258,6 +261,8 @@ class Recording:
                 decoder.losses.clear()
         for table, batch in batches.items():
             self._writer.write(table, batch)
+            if self._tally is not None:
+                self._tally.add(table, batch)
             if table == "page_events":
                 self._side.unseen.events(batch)
             self._rows[table] = self._rows.get(table, 0) + batch.num_rows

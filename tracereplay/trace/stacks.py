@@ -120,6 +120,11 @@ class StackTable:
             elif seen != came:
                 self.collisions += 1
 
+    def frames(self, number: int) -> tuple[int, ...]:
+        """Return addresses of a stack by its id, innermost first; empty when they have not come (yet)."""
+        packed = self._frames[number] if number < len(self._frames) else None
+        return tuple(np.frombuffer(packed, np.uint64).tolist()) if packed else ()
+
     def symbols(self, value: Mapping[str, Any]) -> None:
         """Take a SYMBOLS frame. Raises CollectorError for one that makes no sense."""
         try:
