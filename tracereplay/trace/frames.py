@@ -12,7 +12,7 @@ import json
 import os
 import struct
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -65,11 +65,13 @@ class Batches:
     watermark_ns: int
     """Every record with a smaller time stamp is in this or an earlier packet."""
     slabs: dict[SlabKey, Bytes]
+    pages: Sequence[Blob] = ()
+    """FTRACE frames, which come instead of records where the host refuses eBPF."""
 
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """A frame with bytes that are no records: PAGE_MAP, FTRACE."""
+    """A frame with bytes that are no records: PAGE_MAP, and within Batches FTRACE."""
 
     type: int
     cpu: int
@@ -132,6 +134,7 @@ class _Gathering:
     watermark_ns: int = 0
     expected: dict[SlabKey, int] = field(default_factory=dict)
     """Size of the last packet's slab: the next one starts with that."""
+    pages: list[Blob] = field(default_factory=list)
 
     def slab(self, key: SlabKey) -> _Slab:
         found = self.slabs.get(key)
@@ -140,12 +143,21 @@ class _Gathering:
             found = self.slabs[key] = _Slab(np.empty(size, np.uint8))
         return found
 
+    def add_page(self, blob: Blob) -> int:
+        """Take an FTRACE frame; the bytes that wait now."""
+        self.pages.append(blob)
+        self.since_ns = self.since_ns if self.bytes else blob.mono_ns
+        self.bytes += len(blob.payload)
+        self.watermark_ns = max(self.watermark_ns, blob.mono_ns)
+        return self.bytes
+
     def take(self) -> Batches:
         slabs = {key: slab.data[: slab.used] for key, slab in self.slabs.items() if slab.used}
         self.expected.update({key: len(data) for key, data in slabs.items()})
+        pages, self.pages = self.pages, []
         self.slabs = {}
         self.bytes = 0
-        return Batches(self.watermark_ns, slabs)
+        return Batches(self.watermark_ns, slabs, pages)
 
 
 def read_packets(
@@ -219,7 +231,11 @@ def _packets(source: _Source, gathering: _Gathering, flush_bytes: int, flush_ns:
                 if kind in (CLOSING, ERROR):
                     return
             elif kind in _BINARY_FRAMES:
-                yield Blob(kind, cpu, mono_ns, position, payload)
+                blob = Blob(kind, cpu, mono_ns, position, payload)
+                if kind != FTRACE:
+                    yield blob
+                elif gathering.add_page(blob) >= flush_bytes or mono_ns - gathering.since_ns >= flush_ns:
+                    yield gathering.take()
         at += length
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from tracereplay.errors import CollectorError
 from tracereplay.trace.decode import Array, Loss, RingLayout
-from tracereplay.trace.frames import FLUSH_BYTES, FLUSH_NS, Bytes, SlabKey
+from tracereplay.trace.frames import Bytes, SlabKey
 from tracereplay.trace.ftrace_fields import EventRules, event_fields
 from tracereplay.trace.ftrace_pages import Events, PageLayout, Pages, gather_pages, read_events
 
@@ -77,8 +77,6 @@ class FtraceDecoder:
         """What does not add up at the end."""
         self.watermark_ns = 0
         """Every event with a smaller time has been fed."""
-        self._since_ns = 0
-        self._bytes = 0
         self._payloads: dict[int, list[Any]] = {}
         self._cpus: dict[int, _Cpu] = {}
         self._numbers: dict[tuple[int, int], int] = {}
@@ -87,16 +85,10 @@ class FtraceDecoder:
         self._extra: dict[SlabKey, list[Array]] = {}
 
     # ------------------------------------------------------------ intake
-    def feed(self, cpu: int, payload: Any, floor_ns: int) -> bool:
-        """Take the pages of a frame. ``floor_ns``: every event of any CPU with a smaller time came before. Whether
-        enough has gathered to be taken.
-        """
+    def feed(self, cpu: int, payload: Any, floor_ns: int) -> None:
+        """Take the pages of a frame. ``floor_ns``: every event of any CPU with a smaller time came before."""
         self.watermark_ns = max(self.watermark_ns, floor_ns)
-        if not self._bytes:
-            self._since_ns = floor_ns
         self._payloads.setdefault(cpu, []).append(payload)
-        self._bytes += len(payload)
-        return self._bytes >= FLUSH_BYTES or floor_ns - self._since_ns >= FLUSH_NS
 
     def tasks(self, rows: Sequence[Sequence[Any]], ts_ns: int) -> None:
         """Names found in /proc at a time: [pid, tgid, comm] each."""
@@ -126,7 +118,6 @@ class FtraceDecoder:
     def take(self) -> dict[SlabKey, Bytes]:
         """Records of everything fed so far, per (ring, CPU)."""
         payloads, self._payloads = self._payloads, {}
-        self._bytes = 0
         slabs: dict[SlabKey, list[Array]] = self._extra
         self._extra = {}
         cpus = sorted(payloads)
