@@ -116,6 +116,11 @@ def _tell(summary: CaptureSummary) -> None:
     per_event = f"{summary.bytes_on_disk / total:.2f} bytes/event" if total else "no events"
     note(f"{summary.path}: {parts} in {summary.duration_s:.1f} s ({summary.reason})")
     note(f"lost: {summary.lost:,}; on disk: {summary.bytes_on_disk:,} bytes, {per_event}")
+    if summary.path.is_dir():
+        from tracereplay.trace.completeness import completeness
+        from tracereplay.trace.reader import Trace
+
+        note(completeness(Trace.open(summary.path)).text())
     if cost := summary.self_cost.get("cpu_ns_per_event"):
         note(f"cost of capturing: {cost:,.0f} ns of CPU per event, outside the traced tasks")
     for reason in summary.missing.values():
