@@ -77,6 +77,17 @@ def test_readings_far_from_an_end_do_not_stand_for_it() -> None:
     assert result["intervals"]["unseen"] == [10, 10]
 
 
+def test_freed_pages_without_an_event_widen_the_noise() -> None:
+    """Every free fires an event: those that vmstat counted beyond are of the time outside."""
+    made = UnseenTally()
+    made.reading(0, {"pgalloc_normal": 0, "pgfree": 0})
+    made.reading(1000 * MS, {"pgalloc_normal": 5000, "pgfree": 700})
+    made.events(allocations(*range(0, 1000 * MS, MS)))
+    result = made.result(started_ns=0, stopped_ns=1000 * MS)
+    assert (result["unseen_pages"], result["freed_difference"], result["outside_pages"]) == (4000, 700, 0)
+    assert result["noise_pages"] == 700 + 2
+
+
 def test_lost_events_are_shared_out_over_their_time() -> None:
     # Half of the recorded events are allocations of one page.
     rows = [{"ts_ns": t * MS, "kind": ("alloc", "free")[t % 2], "order": 0} for t in range(1000)]

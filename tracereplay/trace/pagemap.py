@@ -48,11 +48,16 @@ class PageMapBlob(Protocol):
     """A PAGE_MAP frame (``tracereplay.trace.frames.Blob``)."""
 
     @property
-    def mono_ns(self) -> int: ...
+    def mono_ns(self) -> int:
+        """When it had been read."""
+
     @property
-    def position(self) -> int: ...
+    def position(self) -> int:
+        """First page frame."""
+
     @property
-    def payload(self) -> bytes | bytearray | memoryview: ...
+    def payload(self) -> bytes | bytearray | memoryview:
+        """u64 begin_ns, u64 pages, then the compressed kind bytes."""
 
 
 def _codes() -> npt.NDArray[np.uint8]:

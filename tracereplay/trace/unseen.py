@@ -7,7 +7,8 @@ that time, less the pages that recorded bulk calls returned, less a share for lo
 What limits it: an allocation is counted before its event fires, so blocks on their way at a reading fall on the
 wrong side of it (a huge page being zeroed is 512 pages), and what a reading before the gate opened or after it
 closed counted besides. ``noise_pages`` allows for one of the largest blocks and 0.2 ms of the rate at either
-end, and for the time outside at the recorded rate.
+end, and for the larger of two measures of the time outside: the recorded rate, and the freed pages that vmstat
+counted and no event showed (every free fires one).
 """
 
 from __future__ import annotations
@@ -281,24 +282,30 @@ def unseen_estimate(
     outside_ns = max(0, begin - int(edges[0])) + max(0, int(edges[-1]) - end)
     rate = sums["traced"] / max(int((edges[1:] - edges[:-1])[kept].sum()) - outside_ns, 1)
     outside = round(rate * outside_ns)
-    freed = [r.pgfree for r in used]
-    known = used[0].pgfree is not None and used[-1].pgfree is not None and bool(kept.all())
+    freed = _freed_difference(used[0], used[-1]) if kept.all() else None
+    # Every free fires its event. So frees that vmstat counted and no event showed were outside, or lost.
+    lost_frees = round(sums["lost"] * total.freed / max(total.allocated, 1))
+    unmatched = 0 if freed is None else max(0, abs(freed) - lost_frees)
     return {
         "unseen_pages": sums["pgalloc"] - sums["traced"] - sums["bulk"] - sums["lost"],
         "pgalloc_delta": sums["pgalloc"],
         "traced_pages": sums["traced"],
         "bulk_pages": sums["bulk"],
         "lost_pages": sums["lost"],
-        "noise_pages": outside + 2 * total.largest + round(2 * rate * _READ_NS),
+        "noise_pages": max(outside, unmatched) + 2 * total.largest + round(2 * rate * _READ_NS),
         "outside_pages": outside,
         "t0_ns": int(edges[0]),
         "t1_ns": int(edges[-1]),
-        "freed_difference": (freed[-1] or 0) - (freed[0] or 0) - (used[-1].seen.freed - used[0].seen.freed)
-        if known
-        else None,
+        "freed_difference": freed,
         "intervals": _merged(edges, columns, kept),
         "remarks": remarks,
     }
+
+
+def _freed_difference(first: _Reading, last: _Reading) -> int | None:
+    if first.pgfree is None or last.pgfree is None:
+        return None
+    return last.pgfree - first.pgfree - (last.seen.freed - first.seen.freed)
 
 
 def _unknown(reason: str) -> dict[str, Any]:
