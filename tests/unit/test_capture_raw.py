@@ -76,6 +76,16 @@ def test_a_stream_is_stored_byte_for_byte(size: int, tmp_path: Path) -> None:
     assert (summary.lost, summary.duration_s) == (3, 8e-6)
 
 
+def test_events_of_a_tracefs_instance_are_counted(tmp_path: Path) -> None:
+    of_cpu = {"read events": 40, "overrun": 2, "commit overrun": 0, "dropped events": 1, "entries": 0}
+    s = Stream().json(FrameType.STATUS, {"event": "tasks", "ftrace": {"0": of_cpu}}).started()
+    seen: list[Progress] = []
+    recording = RawRecording(tmp_path / "run.raw", on_progress=seen.append)
+    summary = recording.run(pieces(s.close(counters={}, ftrace={"0": of_cpu, "1": of_cpu}).data, 100))
+    assert (summary.events, summary.lost) == ({"events": 80}, 6)
+    assert len(seen) == 1  # nothing is shown before the start
+
+
 def test_an_existing_file_is_refused_before_anything(tmp_path: Path) -> None:
     path = tmp_path / "run.raw"
     path.write_text("mine")
@@ -132,6 +142,13 @@ def test_what_follows_damage_is_kept_too(tmp_path: Path) -> None:
     with pytest.raises(CollectorError, match=f"is broken at byte {len(stream().data)}"):
         store(data, path)
     assert path.read_bytes() == data
+
+
+def test_a_frame_that_makes_no_sense_is_named_and_kept(tmp_path: Path) -> None:
+    data = stream().json(FrameType.STATUS, {"event": "started", "started_ns": None}).close().data
+    with pytest.raises(CollectorError, match="is damaged"):
+        store(data, tmp_path / "run.raw")
+    assert (tmp_path / "run.raw").read_bytes() == data
 
 
 def test_a_disk_that_refuses_is_named_and_what_it_took_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
