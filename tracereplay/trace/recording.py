@@ -94,6 +94,7 @@ class Recording:
         """
         for packet in packets:
             if isinstance(packet, frames.Batches):
+                self._take_pages(packet.pages)
                 self._flush(packet.slabs, packet.watermark_ns)
             elif isinstance(packet, frames.Blob):
                 self._blob(packet)
@@ -143,15 +144,15 @@ class Recording:
     def _blob(self, blob: frames.Blob) -> None:
         if blob.type == frames.PAGE_MAP:
             self._side.page_map(blob)
-        elif self._ftrace is None:
-            raise CollectorError("the collector's stream has pages of tracefs, which its hello does not announce")
-        elif self._ftrace.feed(blob.cpu, blob.payload, blob.mono_ns):
-            self._take_pages()
 
-    def _take_pages(self) -> None:
-        """Write what the pages fed so far hold."""
+    def _take_pages(self, blobs: Sequence[frames.Blob] = ()) -> None:
+        """Write what the pages of a tracefs instance hold, and the names of tasks told since the last ones."""
         if self._ftrace is None:
+            if blobs:
+                raise CollectorError("the collector's stream has pages of tracefs, which its hello does not announce")
             return
+        for blob in blobs:
+            self._ftrace.feed(blob.cpu, blob.payload, blob.mono_ns)
         self._flush(self._ftrace.take(), self._ftrace.watermark_ns)
         if self._ftrace.losses:
             self._write_losses(self._ftrace.losses)
