@@ -127,7 +127,7 @@ def test_a_nested_program_asks_after_the_raw_one_of_its_event() -> None:
             first = lanes.index(programs.Lane(lane.probe, "raw"))
             nested = part(text, f"int {lane.function}(")
             raw = part(text, f"int {lane.probe.function}(struct")
-            assert f"if (!s->running[{first}] && claim && *claim == (page | 1))" in nested
+            assert f"if (!s->running[{first}] && claim && *claim == claim_by(page))" in nested
             assert f"s->running[{first}] = 0;" in raw
             tap = {"alloc": 0, "free": 1}[lane.probe.kind]
             assert f"claim_of({tap}, " in nested
