@@ -189,6 +189,46 @@ def test_a_connection_that_dies_ends_both_sides(cli: list[str], out: Path, sshd:
     assert report.ok, report
 
 
+def test_ssh_asks_at_the_terminal_and_its_interrupt_ends_the_capture_in_order(
+    cli: list[str], out: Path, sshd: Server, tmp_path: Path
+) -> None:
+    """Here for an unknown host key; a password is asked for in the same way."""
+    words = [w.replace("BatchMode=yes", "StrictHostKeyChecking=ask") for w in shlex.split(sshd.via)]
+    words = [f"UserKnownHostsFile={tmp_path}/known" if w.startswith("UserKnownHosts") else w for w in words]
+    command = [*cli, "capture", str(out), "--via", shlex.join(words), "--duration", "20s"]
+    ours, theirs = os.openpty()
+    process = subprocess.Popen(["setsid", "--ctty", "--wait", *command], stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    said = bytearray()
+    interrupted = False
+    answered = False
+    try:
+        while data := _read_terminal(ours):
+            said += data
+            if b"(yes/no" in said and not answered:
+                answered = True
+                os.write(ours, b"yes\n")
+            if out.exists() and not interrupted:
+                interrupted = True
+                os.write(ours, b"\x03")  # Ctrl-C, for the whole foreground group
+        assert process.wait(60) == 0, said.decode()
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+    assert (answered, interrupted) == (True, True)
+    assert Trace.open(out).complete
+    assert b"(asked)" in said
+
+
+def _read_terminal(fd: int) -> bytes:
+    """What comes next; nothing once the other side has closed it."""
+    try:
+        return os.read(fd, 4096)
+    except OSError:
+        return b""
+
+
 def test_a_host_that_does_not_answer_is_named(cli: list[str], out: Path, sshd: Server) -> None:
     words = shlex.split(sshd.via)
     words[words.index("-p") + 1] = "1"

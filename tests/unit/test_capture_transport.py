@@ -141,6 +141,15 @@ def test_ssh_notices_a_dead_host() -> None:
     assert options("docker", "exec", "-i", "x", "sh", "-c") == []
 
 
+def test_ssh_stays_at_the_terminal_and_does_not_hear_its_interrupt() -> None:
+    """What the wrapper runs ignores both signals, and gets the words as they are."""
+    command = Via("", ("/usr/bin/ssh", "a b", "$HOME")).command()
+    wrapper = command[: command.index("/usr/bin/ssh")]
+    show = ["sh", "-c", 'kill -INT $$; kill -HUP $$; printf "%s|" "$@"', "show", "a b", "$HOME"]
+    done = subprocess.run([*wrapper, *show], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "a b|$HOME|")
+
+
 def test_a_command_would_run_on_the_wrong_machine() -> None:
     with pytest.raises(UsageError, match="'make' would run on this machine") as caught:
         CaptureOptions(via="ssh root@host", command=("make", "-j4"))

@@ -34,6 +34,7 @@ from tracereplay.trace.transport import (
 ROOT_HINT = "run as root (`sudo tracereplay capture ...`), or allow sudo without a password for it"
 STOP_TIMEOUT_S = 20.0
 """How long a collector may take from its last frame to its end."""
+TERMINATE_TIMEOUT_S = 2.0
 
 
 def collector_command(arguments: Sequence[str]) -> list[str]:
@@ -74,15 +75,15 @@ class CollectorProcess:
         self._attendance: _Attendance | None = None
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         try:
-            # A session of its own: Ctrl-C in the terminal reaches this process, which then ends the capture
-            # in order.
+            # A session of its own (but for ssh, see there): Ctrl-C in the terminal reaches this process, which
+            # then ends the capture in order.
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._stderr,
                 bufsize=0,
-                start_new_session=True,
+                start_new_session=not (self.via and self.via.is_ssh),
             )
         except OSError as error:
             self._stderr.close()
@@ -157,8 +158,12 @@ class CollectorProcess:
     def _kill(self) -> None:
         """An end without waiting for anything, of a process that is not a collector yet."""
         if self._code is None:
-            self._process.kill()
-            self._code = self._process.wait()
+            self._process.terminate()  # lets ssh, which may ask for a password, switch the terminal's echo on
+            try:
+                self._code = self._process.wait(TERMINATE_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._code = self._process.wait()
             assert self._process.stdout is not None
             self._process.stdout.close()
             self._close()

@@ -65,6 +65,11 @@ _SSH_ALIVE = ("-o", "ServerAliveInterval=10", "-o", "ServerAliveCountMax=3")
 """A host that is gone without a word is noticed after half a minute."""
 
 
+_UNINTERRUPTED = ("/bin/sh", "-c", 'trap "" INT HUP; exec "$@"', "sh")
+"""ssh asks for passwords and unknown host keys on the terminal, so it stays in the terminal's session; Ctrl-C there is
+for this process alone, which then ends the capture in order. ssh keeps signals ignored that it finds ignored."""
+
+
 def remote_line() -> str:
     """The one argument that a way gets: a line for a shell, which starts the waiting Python (as root through
     ``sudo -n`` where needed)."""
@@ -113,9 +118,11 @@ class Via:
     def command(self) -> list[str]:
         """What to run here."""
         program, *rest = self.words
-        if self.is_ssh and not any("serveraliveinterval" in word.lower() for word in rest):
+        if not self.is_ssh:
+            return [program, *rest, remote_line()]
+        if not any("serveraliveinterval" in word.lower() for word in rest):
             rest = [*_SSH_ALIVE, *rest]
-        return [program, *rest, remote_line()]
+        return [*_UNINTERRUPTED, program, *rest, remote_line()]
 
 
 def wait_until_ready(fd: int) -> tuple[bool, bytes]:
@@ -147,7 +154,7 @@ def explain_start(via: Via, code: int, words: str) -> CaptureError:
     if via.is_ssh and code == 255:
         return HostUnreachableError(
             f"cannot reach the host through {via.text!r}{said}",
-            hint=f"try it by hand: {via.text} true; passwords and questions of ssh are not passed on: use a key",
+            hint=f"try it by hand: {via.text} true",
         )
     if code == 0:
         return CollectorError(
