@@ -24,6 +24,7 @@ from tracereplay.trace.frames import read_packets
 from tracereplay.trace.metadata import TraceMetadata
 from tracereplay.trace.reader import Trace
 from tracereplay.trace.recording import Recording
+from tracereplay.trace.summary import summarize
 from tracereplay.trace.validate import validate_trace
 from tracereplay.trace.writer import TraceWriter
 
@@ -90,15 +91,16 @@ def test_a_row_says_what_was_asked_and_given_and_by_whom(tmp_path: Path) -> None
     found = trace.page_events.collect().to_dicts()
     keys = ("ts_ns", "cpu", "kind", "pfn", "order", "gfp", "pid", "requested", "returned", "migratetype")
     assert [tuple(row[k] for k in keys) for row in found] == [
-        (2000, 0, "bulk", None, 0, 0xCC2, 42, 100, 100, None),
-        (3000, 0, "bulk", None, 0, 0x400CC0, 43, 5, 1, None),
-        (4000, 0, "bulk", None, 0, None, 42, None, 64, None),
+        (2000, 0, "bulk", None, None, 0xCC2, 42, 100, 100, None),
+        (3000, 0, "bulk", None, None, 0x400CC0, 43, 5, 1, None),
+        (4000, 0, "bulk", None, None, None, 42, None, 64, None),
     ]
     assert [row["stack_id"] for row in found] == [0, None, 0]
     assert trace.table("stacks").collect().select("stack_id", "depth", "symbol").rows() == [
         (0, 0, "__vmalloc_node_range")
     ]
     assert "kprobe:__alloc_pages_bulk" in trace.metadata.events
+    assert [(k.kind, k.events, k.pages) for k in summarize(trace).kinds] == [("bulk", 3, 165)]
     assert validate_trace(trace).ok
 
 

@@ -32,14 +32,14 @@ class BulkBatches:
         self._caller_ids = caller_ids
 
     def batch(self, records: Records) -> pa.RecordBatch:
-        """A batch in time order. Pages are of order 0; which frames they are is not known."""
+        """A batch in time order. Which frames the pages are is not known; all are of order 0, and ``order`` is null
+        since a row stands for many."""
         entered = (records.column("flags") & FLAG_NO_ENTRY) == 0
         codes = self._codes[records.column("kind")]
         columns = {
             "ts_ns": pa.array(records.ts),
             "cpu": pa.array(records.cpus()),
             "kind": kind_column(codes, PAGE_KINDS),
-            "order": pa.array(np.zeros(len(records), np.uint8)),
             "gfp": pa.array(records.column("gfp"), mask=~entered),
             "pid": pa.array(records.column("pid")),
             "requested": pa.array(records.column("requested"), mask=~entered),

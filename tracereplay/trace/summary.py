@@ -35,7 +35,7 @@ class KindSummary:
     per_second: float | None
     """Over the duration of the trace; None when that is 0."""
     pages: int | None
-    """Sum of 2^order; None for kinds without an order."""
+    """Sum of 2^order, for bulk calls of what they returned; None for kinds without either."""
 
 
 @dataclass(slots=True)
@@ -152,8 +152,12 @@ def _table(trace: Trace, name: str) -> TableSummary:
 
 def _kinds(trace: Trace, table: str, duration: float) -> list[KindSummary]:
     frame = trace.table(table, skip_damaged=True)
-    columns = ["kind", "order"] if table == "page_events" else ["kind"]
-    counts = frame.select(columns).group_by(columns).len().collect(engine="streaming")
+    import polars as pl
+
+    columns, sizes = ["kind"], [pl.len()]
+    if table == "page_events":
+        columns, sizes = ["kind", "order"], [pl.len(), pl.col("returned").sum()]
+    counts = frame.group_by(columns).agg(sizes).collect(engine="streaming")
     events: dict[str, int] = {}
     sums: dict[str, int] = {}
     for row in counts.iter_rows(named=True):
@@ -161,6 +165,8 @@ def _kinds(trace: Trace, table: str, duration: float) -> list[KindSummary]:
         events[kind] = events.get(kind, 0) + row["len"]
         if row.get("order") is not None:
             sums[kind] = sums.get(kind, 0) + (row["len"] << row["order"])
+        elif kind == "bulk":
+            sums[kind] = sums.get(kind, 0) + row["returned"]
     return [
         KindSummary(table, kind, n, n / duration if duration else None, sums.get(kind))
         for kind, n in sorted(events.items(), key=lambda item: -item[1])
