@@ -40,6 +40,7 @@ class BulkBatches:
             "ts_ns": pa.array(records.ts),
             "cpu": pa.array(records.cpus()),
             "kind": kind_column(codes, PAGE_KINDS),
+            "order": pa.nulls(len(records), pa.uint8()),
             "gfp": pa.array(records.column("gfp"), mask=~entered),
             "pid": pa.array(records.column("pid")),
             "requested": pa.array(records.column("requested"), mask=~entered),
