@@ -177,9 +177,12 @@ def stop_writer(capture: Capture, seconds: float) -> None:
     capture.process.send_signal(signal.SIGCONT)
 
 
-def test_a_writer_that_stalls_for_a_second_loses_nothing_at_an_ordinary_rate(cli: list[str], out: Path) -> None:
-    capture = Capture(cli, out)
-    command = [sys.executable, str(Path(__file__).with_name("workloads.py")), "touch", "20000"]
+def test_a_writer_that_stalls_for_a_second_loses_nothing_that_the_rings_hold(cli: list[str], out: Path) -> None:
+    name = "stalled-work"  # of this process only: what else runs here must not fill the rings
+    program = out.with_name(name)
+    program.symlink_to(Path(sys.executable).resolve())
+    capture = Capture(cli, out, "--comm", name)
+    command = [str(program), "-S", str(Path(__file__).with_name("workloads.py")), "touch", "20000"]
     busy = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     stop_writer(capture, 1.0)
     pid = int(busy.communicate()[0])

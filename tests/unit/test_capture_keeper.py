@@ -190,6 +190,17 @@ def test_a_bundle_ends_below_its_largest_size(tmp_path: Path, limit: int) -> Non
     assert validate_trace(Trace.open(path)).ok
 
 
+def test_rows_in_memory_are_weighed_before_they_count(tmp_path: Path) -> None:
+    """A guess of what gathers is no reason to end: it is written, and its size is known."""
+    watched = Watched(tmp_path / "t", Bounds(max_bytes=8_000_000))
+    batch = page_batch(1_000_000, seed=1)
+    quiet = batch.set_column(3, "pfn", pa.array(np.zeros(len(batch), np.uint64)))  # packs well
+    last = watched.write(quiet)
+    watched.write(quiet.slice(0, 900_000).set_column(0, "ts_ns", pa.array(np.arange(900_000) + last)))
+    assert watched.asked == 0
+    assert watched.writer.gathering_bytes < 4_000_000
+
+
 DiskFree = namedtuple("DiskFree", "f_bavail f_frsize")
 
 
@@ -204,6 +215,7 @@ def test_the_end_is_asked_for_before_the_disk_falls_below_the_floor(
     assert waits > 0
     enough = floor + TAIL_BYTES + waits
     for free, asked in ((enough + 1, 0), (enough - 1, 1)):
+        # Too little gathers in memory for a closer look.
         monkeypatch.setattr("tracereplay.trace.keeper.os.statvfs", lambda _path, free=free: DiskFree(free, 1))
         watched.keeper.on_time(last + 10)
         assert watched.asked == asked

@@ -248,8 +248,10 @@ def test_max_size_drops_the_oldest_files(tmp_path: Path) -> None:
 
 def test_the_page_map_goes_with_the_state_that_it_shows(tmp_path: Path) -> None:
     run = Run(tmp_path / "t", 1.0)
-    run.writer.write("page_map", rows_batch("page_map", [{"pfn": 0, "pages": 9, "kind": "buddy", "ts_ns": 1}]))
     for number in range(1, 51):
+        # Read while the window passes: some of it is inside.
+        chunk = {"pfn": number, "pages": 9, "kind": "buddy", "ts_ns": number * STEP}
+        run.writer.write("page_map", rows_batch("page_map", [chunk]))
         run.step(number * STEP)
     trace = run.finish(50 * STEP)
     assert trace.rows("page_map") == 0

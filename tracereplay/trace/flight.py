@@ -100,6 +100,7 @@ class FlightRecorder:
         self._stacks = _Marks()
         self._facts: dict[str, Any] = {"window_s": window_ns / _SECOND}
         self._note = ""
+        self._torn_map = False
         self._ends: dict[str, int | None] = {}
         writer.metadata.source["flight"] = self._facts
 
@@ -158,6 +159,7 @@ class FlightRecorder:
             self.from_ns = segment.end_ns
             self.dropped_events += segment.rows
             gone += segment.files
+            self._torn_map |= any(e.file.startswith("page_map/") for e in segment.files)
             spare -= sum(e.bytes for e in segment.files)
         if not old:
             return
@@ -237,6 +239,8 @@ class FlightRecorder:
             self._facts["trigger"] = dict(trigger)
         if self.from_ns is None:
             return
+        if self._torn_map:  # it was being read when the window began: half a map tells nobody that it is half
+            self._writer.drop([e.file for e in self._writer.files("page_map")])
         self._reduce_intervals()
         self._reduce("tasks", self._tasks_of)
         self._reduce("stacks", lambda rows: self._stacks.since(rows.column("stack_id").combine_chunks(), self._first))

@@ -149,13 +149,22 @@ class Keeper:
         if limit is None or self.flight is not None:
             return
         tail = max(limit // _TAIL_SHARE, min(TAIL_BYTES, limit // 8))
-        if self._writer.finished_bytes + self._writer.open_bytes + tail >= limit:
+        if self._writer.finished_bytes + self._writer.open_bytes + tail >= limit and not self._weighed(tail):
             self.ask("max-size")
 
     def _check_disk(self) -> None:
         floor = self._bounds.min_free_bytes
-        if floor and free_bytes(self._writer.path) - self._writer.gathering_bytes - TAIL_BYTES < floor:
+        if not floor or free_bytes(self._writer.path) - self._writer.gathering_bytes - TAIL_BYTES >= floor:
+            return
+        if not self._weighed(TAIL_BYTES):
             self.ask("min-free-disk")
+
+    def _weighed(self, enough: int) -> bool:
+        """Whether much of what seems to be there gathered in memory, and has now been written to see its size."""
+        if self._writer.gathering_bytes <= enough:
+            return False
+        self._writer.rotate()
+        return True
 
     def _when(self, ts_ns: int) -> str:
         after = (ts_ns - self._started_ns) / 1e9

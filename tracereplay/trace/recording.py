@@ -103,8 +103,10 @@ class Recording:
             else:
                 self._message(packet)
             if self._keeper is not None:
-                now_ns = packet.watermark_ns if isinstance(packet, frames.Batches) else packet.mono_ns
-                self._keeper.on_time(now_ns)
+                if isinstance(packet, frames.Batches):
+                    self._keeper.on_time(packet.watermark_ns)
+                elif packet.type == frames.STATUS:  # comes in silence too
+                    self._keeper.on_time(packet.mono_ns)
         raise CollectorError("the collector's stream ended without its closing frame")
 
     @property
