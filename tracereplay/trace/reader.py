@@ -172,6 +172,11 @@ class Trace:
         return self.table("loss")
 
     @property
+    def shed(self) -> pl.LazyFrame:
+        """Intervals in which less was recorded on purpose."""
+        return self.table("shed")
+
+    @property
     def tasks(self) -> pl.LazyFrame:
         """Tasks by pid and time."""
         return self.table("tasks")
