@@ -49,6 +49,8 @@ class PageDrain:
         self.wait_ns = self._step_ns
         self.high_water = 0
         """Most bytes that a buffer was found to hold."""
+        self.lost = False
+        """Whether anything was overwritten so far."""
         self._fill = 0.0
         self._read: dict[int, int] = {}
         """CPU -> pages."""
@@ -99,6 +101,7 @@ class PageDrain:
                 emptied = True
                 break
         if lost:
+            self.lost = True
             self._tell_loss(cpu, emptied)
         return got, emptied
 

@@ -31,7 +31,7 @@ from collectors.tracefs_drain import PageDrain
 from collectors.tracefs_filters import check_options, condition, note
 from collectors.tracefs_grace import Grace
 from collectors.tracefs_instance import Instance, InstanceError
-from collectors.tracefs_tasks import NEW_TASK, living_tasks
+from collectors.tracefs_tasks import NEW_TASK, living_tasks, tasks_begun_by
 from collectors.tracepoints import Format, Probe, chosen, find_formats
 
 STATUS_NS = 1_000_000_000
@@ -81,9 +81,11 @@ class TracefsSession:
             self.drain = PageDrain(self.instance, self.output, self.grace, self.options.drain_ms)
             self.attendance = Attendance(self.output, self.stop, attended=self.options.attended)
             self.output.send([stream_header(), self._hello({"path": str(tracefs), "how": how}, probes)])
-            self._status("tasks", {"t_ns": time.monotonic_ns(), "tasks": living_tasks()})
+            begin = time.monotonic_ns()
+            tasks = living_tasks()
+            self._status("tasks", {"t_ns": begin, "tasks": tasks})
             self._snapshot("start")
-            self._record()
+            self._record({row[0] for row in tasks})
             self._finish()
         finally:
             self.instance.close()
@@ -135,11 +137,15 @@ class TracefsSession:
                     raise
                 self._lost_cpus[cpu] = error.message
 
-    def _record(self) -> None:
+    def _record(self, known: set[int]) -> None:
         self.instance.set_gate(True)
         self.started_ns = time.monotonic_ns()
+        boot_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         try:
             self._status("started", {"started_ns": self.started_ns})
+            between = tasks_begun_by(boot_ns, known)
+            if between:
+                self._status("tasks", {"t_ns": self.started_ns, "tasks": between})
             end_ns = None
             if self.options.duration_s is not None:
                 end_ns = self.started_ns + int(self.options.duration_s * 1e9)
@@ -184,6 +190,8 @@ class TracefsSession:
         self.output.stall_limit_s = STALL_AFTER_STOP_S
         self.grace.wait()  # events that had begun when the gate closed are in their buffers now
         self.drain.rest()
+        if self.drain.lost:  # births and renames among them, perhaps
+            self._status("tasks", {"t_ns": self.stopped_ns, "tasks": living_tasks()})
         self._status("stopped", {"stopped_ns": self.stopped_ns, "reason": self.stop.reason})
         self._snapshot("end")
         # A short capture: the rest of the map shows the host as the events left it.

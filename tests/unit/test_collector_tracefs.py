@@ -20,7 +20,7 @@ from collectors.tracefs_drain import BATCH_BYTES, MAX_BATCHES, PageDrain
 from collectors.tracefs_filters import UnsupportedOptionError, check_options, condition, note
 from collectors.tracefs_instance import parse_stats
 from collectors.tracefs_session import event_id
-from collectors.tracefs_tasks import living_tasks
+from collectors.tracefs_tasks import living_tasks, tasks_begun_by
 from collectors.tracepoints import PROBES
 from tests.ftrace_samples import DATA_AT, PAGE_BYTES, Page, all_formats, hello
 from tracereplay.trace import frames
@@ -240,6 +240,18 @@ def test_names_of_tasks_are_those_that_tracepoints_give(tmp_path: Path) -> None:
     found = {(pid, tgid): comm for pid, tgid, comm in living_tasks(tmp_path)}
     cut = {(9, 9): "kworker/1:1H", (10, 10): "kworker/u4:3"}
     assert found == {**names, **cut}
+
+
+def test_tasks_born_between_the_scan_and_the_gate_are_found_by_their_age(tmp_path: Path) -> None:
+    tick = os.sysconf("SC_CLK_TCK")
+    for pid, begun, comm in ((5, 100, "known"), (6, 250, "between"), (7, 301, "later"), (8, 250, "odd) S 1")):
+        folder = tmp_path / str(pid) / "task" / str(pid)
+        folder.mkdir(parents=True)
+        (folder / "comm").write_text(comm + "\n")
+        fields = ["S", *["0"] * 18, str(begun * tick // 100), "0"]
+        (folder / "stat").write_text(f"{pid} ({comm}) {' '.join(fields)}\n")
+    assert sorted(tasks_begun_by(3_000_000_000, {5}, tmp_path)) == [(6, 6, "between"), (8, 8, "odd) S 1")]
+    assert tasks_begun_by(3_000_000_000, {5, 6, 7, 8}, tmp_path) == []
 
 
 # ---------------------------------------------------------------- which way
