@@ -89,6 +89,8 @@ class FlightRecorder:
         self.dropped_files = 0
         self.from_ns: int | None = None
         """The trace is complete from here on; None: nothing has been dropped, it goes back to the start."""
+        self.state_ns: int | None = None
+        """Time of the snapshot in the window that has become its start; known after the freeze."""
         self.dropped_loss: dict[str, int] = {}
         """Losses whose rows went with their segment, by class."""
         self._writer = writer
@@ -293,6 +295,7 @@ class FlightRecorder:
         inside = [ts for ts in states if ts >= (self.from_ns or 0)]
         before = [ts for ts in states if ts < (self.from_ns or 0)]
         start = inside[0] if inside else before[-1] if before else None
+        self.state_ns = inside[0] if inside else None
         gone, kept = [], []
         for entry in files:
             rows = self._read(entry)

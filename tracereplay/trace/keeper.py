@@ -111,8 +111,9 @@ class Keeper:
 
     @property
     def from_ns(self) -> int | None:
-        """The trace holds everything from here on; None: from the start."""
-        return None if self.flight is None else self.flight.from_ns
+        """From here on the trace holds everything and, where a snapshot was taken later, the state of the allocator;
+        None: from the start."""
+        return None if self.flight is None else self.flight.state_ns or self.flight.from_ns
 
     @property
     def lost_before(self) -> int:
