@@ -50,8 +50,9 @@ MM_KINDS = (
     "kswapd_wake",
     "kswapd_sleep",
 )
-"""Kinds of ``mm_events``, in code order. ``compaction_try`` is the direct compaction of one allocation, ``compaction_begin``
-and ``_end`` one zone's; ``reclaim_*`` direct reclaim; ``kswapd_wakeup`` the call that wakes kswapd."""
+"""Kinds of ``mm_events``, in code order. ``compaction_try`` is the direct compaction of one allocation,
+``compaction_begin`` and ``_end`` one zone's; ``reclaim_*`` direct reclaim; ``kswapd_wakeup`` the call that wakes
+kswapd."""
 LOSS_CLASSES = (
     "ring_full",
     "ring_lock",
