@@ -43,15 +43,13 @@ class Bounds:
     window_ns: int | None = None
     """Flight recorder: keep the last so many ns."""
     triggers: tuple[Trigger, ...] = ()
-    freeze_after_ns: int | None = None
-    """From a trigger to the end; None: five seconds, of a flight recorder at most half its window."""
+    freeze_after_ns: int = FREEZE_AFTER_NS
+    """How long to go on after a trigger."""
 
     @property
     def aftermath_ns(self) -> int:
-        """From a trigger to the end."""
-        if self.freeze_after_ns is not None:
-            return self.freeze_after_ns
-        return FREEZE_AFTER_NS if self.window_ns is None else min(FREEZE_AFTER_NS, self.window_ns // 2)
+        """From a trigger to the end: at most half the window of a flight recorder, so that it holds the trigger."""
+        return self.freeze_after_ns if self.window_ns is None else min(self.freeze_after_ns, self.window_ns // 2)
 
 
 class Keeper:
