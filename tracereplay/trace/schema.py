@@ -196,6 +196,8 @@ class Table:
     """Columns written DELTA_BINARY_PACKED."""
     plain: tuple[str, ...] = ()
     """Columns written PLAIN, without a dictionary (nearly distinct values)."""
+    hard: tuple[str, ...] = ()
+    """Columns of high entropy, which are most of the bytes: compressed at a higher level."""
     statistics: tuple[str, ...] = ()
     """Columns with min and max in each row group; empty: all. Event tables keep few, they cost time."""
 
@@ -209,6 +211,7 @@ TABLES: dict[str, Table] = {
             "ts_ns",
             delta=("ts_ns",),
             plain=("pfn",),
+            hard=("pfn",),
             statistics=("ts_ns", "cpu", "pfn", "order"),
         ),
         Table(
