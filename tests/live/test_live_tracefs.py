@@ -179,6 +179,7 @@ def test_where_ebpf_is_refused_a_capture_falls_back_and_says_so(
     workload = [sys.executable, WORKLOADS, "touch", "3000"]
     done = subprocess.run([*cli, "capture", str(out), "--", *workload], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    assert "captured through tracefs: eBPF cannot be used: the kernel refuses bpf()" in " ".join(done.stderr.split())
     trace = Trace.open(out)
     assert trace.complete
     assert trace.metadata.source["tracer"] == "tracefs"

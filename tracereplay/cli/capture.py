@@ -123,6 +123,8 @@ def _tell(summary: CaptureSummary) -> None:
         note(completeness(Trace.open(summary.path)).text())
     if cost := summary.self_cost.get("cpu_ns_per_event"):
         note(f"cost of capturing: {cost:,.0f} ns of CPU per event, outside the traced tasks")
+    if summary.fallback:
+        warn(f"captured through tracefs: {summary.fallback}")
     for reason in summary.missing.values():
         warn(f"not recorded: {reason}")
     if summary.reason == "min-free-disk":

@@ -23,6 +23,8 @@ from tracereplay.trace.ftrace_pages import Events, PageLayout, Pages, gather_pag
 TABLE = "all"
 SCAN_CPU = 65535
 """The tasks found in /proc come as records of this CPU."""
+ASKED_FOR = "asked for"
+"""The reason in hello of a capture with ``--tracer tracefs``."""
 NEWTASK = "task:task_newtask"
 CLONE_THREAD = 0x10000
 """include/uapi/linux/sched.h: the new task belongs to the process of the one that made it."""
@@ -68,7 +70,9 @@ class FtraceDecoder:
         self._layouts = list(layouts)
         self._task_ring = next(i for i, layout in enumerate(layouts) if layout.table == "tasks")
         self._scan_kind = next((k for k, p in enumerate(probes) if p["group"] == "task"), 0)
-        reason = hello.get("tracer_reason", "")
+        reason = str(hello.get("tracer_reason", ""))
+        self.fallback = "" if reason == ASKED_FOR else reason
+        """Why eBPF could not be used; empty: tracefs was asked for."""
         self.hello_notes = [f"captured through an instance of tracefs: {reason}", str(hello.get("filters_note", ""))]
         self.hello_notes = [note for note in self.hello_notes if note]
         self.losses: list[Loss] = []

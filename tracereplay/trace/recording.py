@@ -41,6 +41,8 @@ class CaptureSummary:
     bytes_on_disk: int = 0
     reason: str = ""
     """Why it ended: duration, asked, a signal's name."""
+    fallback: str = ""
+    """Why the events came through tracefs instead of eBPF; empty: they did not, or that was asked for."""
     missing: dict[str, str] = field(default_factory=dict)
     """Tracepoints that were wanted and could not be used, with the reason."""
     self_cost: dict[str, Any] = field(default_factory=dict)
@@ -323,6 +325,7 @@ class Recording:
             - (self._keeper.lost_before if self._keeper is not None else 0),
             bytes_on_disk=sum(f.stat().st_size for f in path.rglob("*.parquet")),
             reason=reason,
+            fallback=self._ftrace.fallback if self._ftrace is not None else "",
             missing=self._missing,
             self_cost=metadata.self_cost,
         )
