@@ -134,6 +134,14 @@ class CollectorError(CaptureError):
     """The collector process failed or died."""
 
 
+class FilterError(CaptureError):
+    """A filter names something that the captured host does not have."""
+
+
+class UnsupportedOptionError(CaptureError):
+    """The way in which this host can be captured cannot do what is asked for."""
+
+
 class HostUnreachableError(CaptureError):
     """The way to the host that is to be captured does not lead there."""
 

@@ -21,10 +21,11 @@ from tracereplay.errors import (
 )
 from tracereplay.kernel.constants import NO_PFN, dev_number
 from tracereplay.trace import frames
+from tracereplay.trace.accounts import named_error
 from tracereplay.trace.capture import CaptureOptions
 from tracereplay.trace.metadata import TraceMetadata
 from tracereplay.trace.reader import Trace
-from tracereplay.trace.recording import CaptureSummary, Recording, named_error
+from tracereplay.trace.recording import CaptureSummary, Recording
 from tracereplay.trace.validate import validate_trace
 from tracereplay.trace.writer import TraceWriter
 

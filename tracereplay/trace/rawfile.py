@@ -15,11 +15,12 @@ from typing import Any
 
 from tracereplay.errors import CaptureError, CollectorError, OutputExistsError, StorageError, UsageError
 from tracereplay.trace import frames
+from tracereplay.trace.accounts import named_error
 from tracereplay.trace.ahead import ahead
 from tracereplay.trace.frames import FRAME_HEADER, FRAME_MARKER, STREAM_HEADER, Message
 from tracereplay.trace.partwriter import storage
 from tracereplay.trace.progress import Progress, counted_kinds
-from tracereplay.trace.recording import CaptureSummary, named_error
+from tracereplay.trace.recording import CaptureSummary
 
 CHUNK_BYTES = 1 << 20
 CHUNKS_AHEAD = 64

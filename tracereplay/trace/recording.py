@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import resource
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,15 +10,15 @@ from typing import Any
 
 import pyarrow as pa
 
-import tracereplay.errors as errors
-from tracereplay.errors import CaptureError, CollectorError, TracereplayError
+from tracereplay.errors import CollectorError, TracereplayError
 from tracereplay.trace import frames
+from tracereplay.trace.accounts import CostAccount, closing_notes, kernel_losses, named_error, recursion_losses
 from tracereplay.trace.bulk_batches import BulkBatches, merged
-from tracereplay.trace.decode import COUNTER_CLASSES, Loss, RingDecoder, RingLayout
+from tracereplay.trace.decode import Loss, RingDecoder, RingLayout
 from tracereplay.trace.event_batches import BioBatches, MmBatches, PageBatches, loss_batch
 from tracereplay.trace.ftrace_decode import FtraceDecoder
 from tracereplay.trace.ftrace_decode import kernel_losses as ftrace_losses
-from tracereplay.trace.keeper import Keeper
+from tracereplay.trace.keeper import SILENCE_NS, Keeper
 from tracereplay.trace.printfmt import gfp_names
 from tracereplay.trace.progress import LiveTally, Progress
 from tracereplay.trace.schema import EVENT_TABLES
@@ -73,7 +71,6 @@ class Recording:
         """``live``: this process's CPU is part of what the capture costs. ``keeper`` hears what is written."""
         self._writer = writer
         self._keeper = keeper
-        self._live = live
         self._tally = LiveTally(on_progress) if on_progress is not None else None
         self._on_started = on_started
         self._decoders: list[RingDecoder] = []
@@ -86,8 +83,7 @@ class Recording:
         self._lost: dict[str, int] = {}
         self._missing: dict[str, str] = {}
         self._started_ns = 0
-        self._cpu_at_start = _cpu_seconds()
-        self._collector_startup_s = 0.0
+        self._cost = CostAccount(live=live)
 
     def run(self, packets: Iterator[frames.Packet]) -> CaptureSummary:
         """Consume the stream to its end, finish the trace, say what came.
@@ -107,8 +103,8 @@ class Recording:
             if self._keeper is not None:
                 if isinstance(packet, frames.Batches):
                     self._keeper.on_time(packet.watermark_ns)
-                elif packet.type == frames.STATUS:  # comes in silence too
-                    self._keeper.on_time(packet.mono_ns)
+                elif packet.type == frames.STATUS:  # comes in silence too, ahead of what still comes
+                    self._keeper.on_time(packet.mono_ns - SILENCE_NS)
         raise CollectorError("the collector's stream ended without its closing frame")
 
     @property
@@ -221,8 +217,7 @@ class Recording:
             self._started_ns = int(message.value["started_ns"])
             if self._keeper is not None:
                 self._keeper.on_started(self._started_ns)
-            self._cpu_at_start = _cpu_seconds()
-            self._collector_startup_s = float(message.value["cost"]["cpu_seconds"])
+            self._cost.start(float(message.value["cost"]["cpu_seconds"]))
             if self._on_started is not None:
                 self._on_started()
         elif event == "shed":
@@ -243,7 +238,7 @@ class Recording:
                 cost=message.value.get("cost") or {},
                 lost_by_class=dict(self._lost),
                 bytes_written=self._writer.finished_bytes + self._writer.open_bytes,
-                writer_cpu_s=_cpu_seconds() - self._cpu_at_start,
+                writer_cpu_s=self._cost.writer_seconds(),
                 stacks=self._side.stacks,
             )
 
@@ -290,24 +285,17 @@ class Recording:
                 if decoder.losses:
                     self._write_losses(decoder.losses)
             counted_pages = self._close_pages(closing.get("ftrace", {}), stopped)
-            recursion = self._recursion(closing["programs"], started, stopped)
+            recursion = recursion_losses(closing["programs"], started, stopped)
             for losses in (recursion, stack_errors(closing["counters"], started, stopped)):
                 if losses:
                     self._write_losses(losses)
             metadata = self._writer.metadata
             metadata.clock["triples"].append(closing["clock"])
             metadata.loss = {"by_class": {**kernel_losses(closing["counters"], recursion), **counted_pages}}
-            metadata.self_cost = self._cost(closing, stopped - started)
-            uncounted = [event for event, facts in closing["programs"].items() if facts["lost"] is None]
-            twice = sum(max(0, f["nested"] - (f["recursion_misses"] or 0)) for f in closing["programs"].values())
+            metadata.self_cost = self._cost.result(closing, stopped - started, sum(self._rows.values()))
+            metadata.notes += closing_notes(closing)
         except (KeyError, TypeError, ValueError) as error:
             raise CollectorError(f"the collector's closing frame is damaged: {error!r}") from None
-        if uncounted:
-            metadata.notes.append(f"events inside other programs are not counted here: {', '.join(uncounted)}")
-        if twice:
-            metadata.notes.append(f"{twice} events inside other programs may be recorded twice")
-        for cpu, reason in closing.get("refused_cpus", {}).items():
-            metadata.notes.append(f"CPU {cpu} came online and got no ring, its events are lost: {reason}")
         if any(d.late for d in self._decoders):
             metadata.notes.append(f"{sum(d.late for d in self._decoders)} records came late and were moved in time")
         self._side.finish()
@@ -339,62 +327,3 @@ class Recording:
             self._write_losses(self._ftrace.losses)
         self._writer.metadata.notes += self._ftrace.notes
         return ftrace_losses(stats)
-
-    def _recursion(self, programs: Mapping[str, Mapping[str, Any]], started: int, stopped: int) -> list[Loss]:
-        """Events that no program saw because one was running on that CPU: counted by the kernel, no place
-        in time.
-        """
-        tables = {"block": "bio_events", "task": "tasks", **dict.fromkeys(("kmem", "kprobe", "fentry"), "page_events")}
-        return [
-            Loss(tables.get(event.split(":")[0], "mm_events"), None, started, stopped, int(facts["lost"]), "recursion")
-            for event, facts in programs.items()
-            if facts["lost"]
-        ]
-
-    def _cost(self, closing: Mapping[str, Any], duration_ns: int) -> dict[str, Any]:
-        """What recording cost; compiling and attaching the programs apart, since that does not grow with
-        the events.
-        """
-        used = resource.getrusage(resource.RUSAGE_SELF)
-        writer_s = _cpu_seconds() - self._cpu_at_start if self._live else 0.0
-        collector = dict(closing["cost"])
-        collector["startup_cpu_seconds"] = self._collector_startup_s
-        recording_s = float(collector["cpu_seconds"]) - self._collector_startup_s + writer_s
-        events = sum(self._rows.values())
-        cost = {
-            "duration_ns": duration_ns,
-            "events": events,
-            "collector": collector,
-            "cpu_ns_per_event": recording_s * 1e9 / events if events else None,
-            "programs": dict(closing["programs"]),
-        }
-        if self._live:
-            cost["writer"] = {"pid": os.getpid(), "cpu_seconds": writer_s, "max_rss_bytes": used.ru_maxrss * 1024}
-        return cost
-
-
-def kernel_losses(counters: Mapping[str, Any], recursion: Sequence[Loss]) -> dict[str, int]:
-    """Loss by class as the kernel counted it, for comparison with the ``loss`` table."""
-    by_class: dict[str, int] = {}
-    lanes = [(ring, c) for ring, cpus in counters.items() for of_cpu in cpus.values() for c in of_cpu.values()]
-    for ring, counted in lanes:
-        for counter, cls in {**COUNTER_CLASSES, "stack_errors": "stack"}.items():
-            if counted.get(counter):
-                name = "stack" if ring == "stack" else cls
-                by_class[name] = by_class.get(name, 0) + int(counted[counter])
-    if recursion:
-        by_class["recursion"] = sum(x.n for x in recursion)
-    return by_class
-
-
-def named_error(value: Mapping[str, Any]) -> CaptureError:
-    """The error that an ERROR frame names; CollectorError for a name that is none of capture's."""
-    kind = getattr(errors, str(value.get("error")), CollectorError)
-    if not (isinstance(kind, type) and issubclass(kind, CaptureError)):
-        kind = CollectorError
-    return kind(str(value.get("message", "the collector failed")), hint=value.get("hint") or None)
-
-
-def _cpu_seconds() -> float:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
