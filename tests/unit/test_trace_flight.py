@@ -190,6 +190,20 @@ def test_a_loss_that_the_table_does_not_hold_still_shows(tmp_path: Path) -> None
     assert [f.code for f in report.errors] == ["loss-sum"]
 
 
+def test_gaps_of_several_reasons_leave_no_negative_counts(tmp_path: Path) -> None:
+    """The kernel counts a gap's events by reason, the table holds the gap as one row of class unknown."""
+    run = Run(tmp_path / "t", 2.0)
+    for number in range(1, 101):
+        lose(run, number * STEP - 20, number * STEP - 10, 10, "unknown" if number in (5, 95) else "ring_full")
+        run.step(number * STEP)
+    run.writer.metadata.loss = {"by_class": {"ring_full": 998, "ring_lock": 2}}
+    trace = run.finish(100 * STEP)
+    counted = trace.metadata.loss["by_class"]
+    assert all(n > 0 for n in counted.values())
+    assert sum(counted.values()) == trace.loss_summary()["lost"]
+    assert validate_trace(trace).ok
+
+
 def test_shed_intervals_stay_sorted(tmp_path: Path) -> None:
     run = Run(tmp_path / "t", 2.0)
     for number in range(1, 101):

@@ -236,6 +236,23 @@ def test_loss_table_against_the_recorders_counts(tmp_path: Path) -> None:
     assert written(tmp_path / "u", "loss", LOSS, LOSS, loss=counted).findings == []
 
 
+@pytest.mark.parametrize(
+    ("counted", "sound"),
+    [
+        ({"ring_full": 3}, True),
+        ({"ring_full": 2, "ring_lock": 1}, True),
+        ({"ring_full": 4}, False),  # one more than the rows hold
+        ({"ring_full": 2}, False),  # one less
+        ({"ring_lock": 3}, False),  # the row of class ring_full is not among them
+        ({"ring_full": 2, "recursion": 1}, False),  # no gap hides what has no place in time
+    ],
+)
+def test_a_gap_of_several_reasons_is_counted_under_each(tmp_path: Path, counted: dict[str, int], sound: bool) -> None:
+    mixed = {**LOSS, "class": "unknown", "n": 2}
+    report = written(tmp_path / "t", "loss", {**LOSS, "n": 1}, mixed, loss={"by_class": counted})
+    assert report.ok is sound
+
+
 def test_snapshots_that_cannot_be(tmp_path: Path) -> None:
     zone = {"phase": "start", "source": "zoneinfo", "node": 0, "zone": "Normal"}
     free = {"phase": "start", "source": "buddyinfo", "node": 0, "zone": "Normal", "name": "nr_free"}

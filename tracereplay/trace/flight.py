@@ -319,6 +319,10 @@ class FlightRecorder:
             return
         whole = dict(loss["by_class"])
         left = {name: whole.get(name, 0) - self.dropped_loss.get(name, 0) for name in whole | self.dropped_loss}
+        for name in [name for name, n in left.items() if n < 0]:
+            # Rows of gaps with several reasons went: of which reason most were is known, of which gap is not.
+            most = max(left, key=lambda other: left[other])
+            left[most] += left.pop(name)
         loss["whole_run"] = {"by_class": whole}
         loss["by_class"] = {name: n for name, n in left.items() if n}
 

@@ -25,10 +25,12 @@ ROTATE_NS = 60_000_000_000
 """Files are closed at least once a minute: what a crash can cost."""
 MIN_FREE_BYTES = 64 << 20
 FREEZE_AFTER_NS = 5_000_000_000
+SILENCE_NS = 1_000_000_000
+"""A time that a status frame tells is passed on so much later: events before it may be on their way."""
 TAIL_BYTES = 1 << 20
-"""Set aside for what is written after the end was asked for: rings, the last snapshot, tasks, stacks."""
-_TAIL_SHARE = 32
-"""The same as a share of ``max_bytes``."""
+"""Set aside for what is written after the end was asked for: the last snapshot, tasks, stacks ..."""
+TAIL_S = 0.5
+"""... and what comes in so long at the rate so far: rings and frames on their way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,7 @@ class Keeper:
         self._triggers = Triggers(bounds.triggers)
         self._fired: Fired | None = None
         self._rotated_ns: int | None = None
+        self._first_ns: int | None = None
         self._now_ns = 0
         self._started_ns = 0
 
@@ -97,6 +100,8 @@ class Keeper:
     def on_time(self, now_ns: int) -> None:
         """Every event before ``now_ns`` (trace clock) that is not lost has been written. Raises StorageError."""
         self._now_ns = max(self._now_ns, now_ns)
+        if self._first_ns is None:
+            self._first_ns = self._now_ns
         cut = self.flight.on_time(self._now_ns) if self.flight is not None else self._rotate()
         if cut and self.on_cut is not None:
             self.on_cut(self.flight)
@@ -147,16 +152,22 @@ class Keeper:
         limit = self._bounds.max_bytes
         if limit is None or self.flight is not None:
             return
-        tail = max(limit // _TAIL_SHARE, min(TAIL_BYTES, limit // 8))
-        if self._writer.finished_bytes + self._writer.open_bytes + tail >= limit and not self._weighed(tail):
+        tail = min(self._tail(), limit // 2)
+        if self._writer.finished_bytes + self._writer.open_bytes + tail >= limit and not self._weighed(limit // 16):
             self.ask("max-size")
 
     def _check_disk(self) -> None:
         floor = self._bounds.min_free_bytes
-        if not floor or free_bytes(self._writer.path) - self._writer.gathering_bytes - TAIL_BYTES >= floor:
+        if not floor or free_bytes(self._writer.path) - self._writer.gathering_bytes - self._tail() >= floor:
             return
         if not self._weighed(TAIL_BYTES):
             self.ask("min-free-disk")
+
+    def _tail(self) -> int:
+        """What is written between the request for the end and the end."""
+        seconds = max(1.0, (self._now_ns - (self._first_ns or self._now_ns)) / 1e9)
+        rate = (self._writer.finished_bytes + self._writer.open_bytes) / seconds
+        return TAIL_BYTES // 4 + int(rate * TAIL_S)
 
     def _weighed(self, enough: int) -> bool:
         """Whether much of what seems to be there gathered in memory, and has now been written to see its size."""
