@@ -23,8 +23,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from string import Template
 
-from collectors import bulkprobe, cstacks, filters
+from collectors import cstacks, filters
 from collectors.bulkprobe import BulkProbe
+from collectors.cbulk import EXIT_FUNCTION
 from collectors.cfields import args_struct, assignments, raw_locals, raw_values, tracepoint_values
 from collectors.filters import Filters
 from collectors.layout import FLAG_LOST_FULL, FLAG_LOST_LOCK, FLAG_LOST_NO_RING, Ring, rings_for
@@ -206,7 +207,7 @@ class Lane:
     def function(self) -> str:
         """Name in C."""
         if self.probe.ring == "bulk":
-            return bulkprobe.EXIT_FUNCTION
+            return EXIT_FUNCTION
         return self.probe.function + ("_nested" if self.role == NESTED else "")
 
 

@@ -22,7 +22,8 @@ _UPROBES = r"""
 import ctypes, json, os, sys
 sys.path.insert(0, sys.argv[1])
 from collectors import programs
-from collectors.bulkprobe import BulkProbe, KPROBE, Target
+from collectors.bulkprobe import BulkProbe
+from collectors.cbulk import KPROBE, Target
 from collectors.kernel import LoadedProbes, import_bcc
 from collectors.rings import RingReader
 

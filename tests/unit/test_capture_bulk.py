@@ -9,7 +9,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from collectors.bulkprobe import FLAG_NO_ENTRY, KPROBE, BulkProbe, Target
+from collectors.bulkprobe import BulkProbe
+from collectors.cbulk import FLAG_NO_ENTRY, KPROBE, Target
 from collectors.kernel import describe_lanes, describe_rings
 from collectors.layout import PAGE, Ring
 from collectors.programs import Plan, lanes_of

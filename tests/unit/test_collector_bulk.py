@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from collectors import btf, bulkprobe, programs
-from collectors.bulkprobe import FENTRY, KPROBE, BulkProbe, Host, Target, choose, find_target
+from collectors.bulkprobe import BulkProbe, Host, choose, find_target
+from collectors.cbulk import FENTRY, KPROBE, Target
 from collectors.filters import Filters
 from collectors.kernel import describe_lanes
 from collectors.tracepoints import chosen, parse_format
