@@ -23,6 +23,8 @@ from collectors.tracepoints import Probe, tracefs_root
 BPF_MAP_TYPE_RINGBUF = 27
 
 _STATISTICS = ("processed ", "verification time ", "stack depth ", "peak_states ")
+ESSENTIAL = {"kmem:mm_page_alloc", "kmem:mm_page_free", "block:block_bio_queue"}
+
 SHED_WORD = LANE_COUNTERS.index("shed")
 
 BCC_HINT = (
@@ -159,7 +161,8 @@ class LoadedProbes:
         return added
 
     def attach(self) -> None:
-        """Attach all programs. Raises ProbeUnavailableError when a group is left without any."""
+        """Attach all programs. Raises ProbeUnavailableError when a group is left without any, or without one of the
+        events that its others mean nothing without."""
         attached: list[Probe] = []
         for index, lane in enumerate(self.lanes):
             event = lane.probe.event
@@ -173,6 +176,8 @@ class LoadedProbes:
                 self.missing[event] = f"{event}: attach failed: {_verdict(''.join(said)) or error}"
                 continue
             attached.append(lane.probe)
+        for event in ESSENTIAL & {lane.probe.event for lane in self.lanes} & set(self.missing):
+            raise ProbeUnavailableError(f"the kernel refuses a program: {self.missing[event]}", "report this as a bug")
         for group in set(self._groups) - {p.group for p in attached}:
             reasons = "; ".join(self.missing.values())
             raise ProbeUnavailableError(f"no tracepoint of group {group!r} could be attached: {reasons}")

@@ -2,8 +2,9 @@
 """What capturing costs this host, measured while it runs.
 
 Three parts: the BPF programs (the kernel's run-time statistics, which themselves cost two clock readings a
-run), this process, and the writer where it runs on the same host (it tells on standard input). The statistics
-are on for a quarter of a second every five seconds, or all the time where a limit has to be kept.
+run), this process, and the writer where it runs on the same host (it tells on standard input). Switching the
+statistics patches code that all CPUs run, so that is done once, before the programs are attached, and undone
+once: two seconds into the capture, or at its end where a limit has to be kept.
 """
 
 from __future__ import annotations
@@ -16,23 +17,25 @@ from typing import Any
 
 from collectors import bpfsys, hostfacts
 
-WINDOW_NS = 250_000_000
-EVERY_NS = 5_000_000_000
+WINDOW_NS = 2_000_000_000
 
-RunTimes = Callable[[], Mapping[str, "tuple[int, int]"]]
+Times = Mapping[str, "tuple[int, int]"]
+"""Function -> ns and runs so far."""
 
 
 class SelfCost:
-    """Costs so far, and since the last look. Call ``step`` often; ``close`` at the end."""
+    """Costs so far, and since the last look: ``start`` before the programs are attached, ``begin`` when they record,
+    then ``step`` often, ``close`` at the end."""
 
-    def __init__(self, run_times: RunTimes, *, always: bool) -> None:
+    def __init__(self, run_times: Callable[[], Times], *, always: bool) -> None:
         self._run_times = run_times
         self._always = always
         self._fd: int | None = None
         self._refused = ""
         self._since_ns = 0
-        self._next_ns = 0
-        self._measured_ns = 0
+        self._before: Times = {}
+        self._final: tuple[int, Times] | None = None
+        """How long was measured, and what came out; None: it still is."""
         self.writer_seconds = 0.0
         """CPU of the writer, as it tells."""
         self.excused_seconds = 0.0
@@ -44,26 +47,29 @@ class SelfCost:
     def _cpu(self) -> float:
         return float(hostfacts.own_cost()["cpu_seconds"]) - self.excused_seconds + self.writer_seconds
 
-    def step(self, now_ns: int) -> None:
-        """Switch the kernel's statistics on or off as it is time."""
-        if self._refused:
-            return
-        if self._fd is None and now_ns >= self._next_ns:
-            try:
-                self._fd = bpfsys.enable_run_statistics()
-            except OSError as error:
-                self._refused = error.strerror or str(error)
-                return
-            self._since_ns = now_ns
-        elif self._fd is not None and not self._always and now_ns - self._since_ns >= WINDOW_NS:
-            self._stop(now_ns)
+    def start(self) -> None:
+        """Let the kernel count from now on."""
+        try:
+            self._fd = bpfsys.enable_run_statistics()
+        except OSError as error:
+            self._refused = error.strerror or str(error)
 
-    def _stop(self, now_ns: int) -> None:
-        assert self._fd is not None
-        os.close(self._fd)
-        self._fd = None
-        self._measured_ns += now_ns - self._since_ns
-        self._next_ns = now_ns + EVERY_NS - WINDOW_NS
+    def begin(self, now_ns: int) -> None:
+        """The programs record from now on; what they ran before, with a closed gate, does not count."""
+        self._before = dict(self._run_times())
+        self._since_ns = now_ns
+
+    def step(self, now_ns: int) -> None:
+        """Stop counting when enough is known."""
+        if self._fd is not None and not self._always and now_ns - self._since_ns >= WINDOW_NS:
+            self.close(now_ns)
+
+    def _since_begin(self) -> Times:
+        found = {}
+        for name, (ns, runs) in self._run_times().items():
+            ns_then, runs_then = self._before.get(name, (0, 0))
+            found[name] = (ns - ns_then, runs - runs_then)
+        return found
 
     def look(self, now_ns: int) -> float:
         """Overhead since the last look, as a share of one core. BPF run time counts where it is measured all
@@ -79,9 +85,7 @@ class SelfCost:
     def describe(self) -> dict[str, Any]:
         """For STATUS and CLOSING: CPU and memory of this process; of each BPF program ns and runs within
         ``measured_ns`` of wall time, and the share of a core that makes (None: the kernel refuses to count)."""
-        now = time.monotonic_ns()
-        measured = self._measured_ns + (now - self._since_ns if self._fd is not None else 0)
-        times = self._run_times()
+        measured, times = self._final or (time.monotonic_ns() - self._since_ns, self._since_begin())
         total = sum(ns for ns, _ in times.values())
         told: dict[str, Any] = dict(hostfacts.own_cost())
         told.update(
@@ -96,8 +100,12 @@ class SelfCost:
             told["bpf_refused"] = self._refused
         return told
 
-    def close(self) -> None:
+    def close(self, now_ns: int | None = None) -> None:
         """Let the kernel stop counting."""
-        if self._fd is not None:
-            with contextlib.suppress(OSError):
-                self._stop(time.monotonic_ns())
+        if self._fd is None:
+            return
+        if self._since_ns:
+            self._final = ((now_ns or time.monotonic_ns()) - self._since_ns, self._since_begin())
+        with contextlib.suppress(OSError):
+            os.close(self._fd)
+        self._fd = None

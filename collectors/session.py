@@ -75,6 +75,7 @@ class Session:
         )
         try:
             loaded.add_online_cpus()
+            self.cost.start()
             loaded.attach()
             self._missing.update(loaded.missing)
             self.output.send([stream_header(), self._hello(bcc, {"path": str(tracefs), "how": how})])
@@ -130,6 +131,7 @@ class Session:
     def _record(self) -> None:
         self._open_gate()
         self.started_ns = time.monotonic_ns()
+        self.cost.begin(self.started_ns)
         self._status("started", {"started_ns": self.started_ns})
         end_ns = None
         if self.options.duration_s is not None:
