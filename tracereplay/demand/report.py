@@ -99,16 +99,18 @@ def reconcile(estimate: Mapping[str, Any], unseen_pages: int) -> dict[str, int] 
     """Hold pages inferred from frees against the kernel's own count: growth of vmstat's pgalloc_* between its first
     and last reading, minus the pages whose events show (or may have shown, where some were lost).
 
-    None where that cannot be told. ``difference`` is what neither explains: a positive one is pages allocated unseen
-    and not freed in the trace, a negative one the capture's own margin.
+    None where that cannot be told. ``bulk_pages`` are those of recorded calls of the bulk allocator; their frees are
+    among the inferred ones. ``difference`` is what nothing explains: a positive one is pages allocated unseen and not
+    freed in the trace, a negative one the capture's own margin.
     """
     if estimate["unseen_pages"] is None:
         return None
     return {
         "pgalloc_delta": estimate["pgalloc_delta"],
         "traced_pages": estimate["traced_pages"],
+        "bulk_pages": estimate["bulk_pages"],
         "unseen_pages": unseen_pages,
-        "difference": estimate["unseen_pages"] - unseen_pages,
+        "difference": estimate["unseen_pages"] - max(0, unseen_pages - estimate["bulk_pages"]),
     }
 
 
