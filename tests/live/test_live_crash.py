@@ -157,7 +157,7 @@ def test_the_floor_of_the_disk_ends_the_capture_in_order(cli: list[str], tmp_pat
 @pytest.mark.usefixtures("load")
 def test_the_largest_size_ends_the_capture_in_order(cli: list[str], out: Path) -> None:
     done = subprocess.run(
-        [*cli, "capture", str(out), "--duration", "60s", "--max-size", "4MiB"],
+        [*cli, "capture", str(out), "--duration", "60s", "--max-size", "20MiB"],
         capture_output=True,
         text=True,
         check=False,
@@ -166,7 +166,7 @@ def test_the_largest_size_ends_the_capture_in_order(cli: list[str], out: Path) -
     assert "(max-size)" in done.stderr
     trace = sound(cli, out, set())
     assert trace.complete
-    assert 2 << 20 < sum(f.stat().st_size for f in out.rglob("*") if f.is_file()) <= 4 << 20
+    assert 8 << 20 < sum(f.stat().st_size for f in out.rglob("*") if f.is_file()) <= 20 << 20
 
 
 # ---------------------------------------------------------------- a writer that stands still
@@ -207,8 +207,9 @@ def test_a_writer_that_stalls_too_long_loses_an_exact_number(cli: list[str], out
     trace = sound(cli, out, set())  # the rows add up to what the kernel counted
     counted = trace.metadata.loss["by_class"]
     assert counted["ring_full"] > 1000
-    gaps = trace.loss.collect().filter(trace.loss.collect()["class"].cast(str) == "ring_full")
-    assert gaps["n"].sum() == counted["ring_full"]
+    assert trace.loss_summary()["lost"] == sum(counted.values())
+    rows = trace.loss.collect()
+    gaps = rows.filter(rows["class"].cast(str) != "recursion")  # which have no place in time
     assert gaps["cpu"].null_count() == 0
     assert (gaps["t1_ns"] > gaps["t0_ns"].fill_null(0)).all()
     assert f"lost: {sum(counted.values()):,}" in err

@@ -123,6 +123,7 @@ class Watched:
         clock = {"name": "monotonic", "resolution_ns": 1, "triples": [[0, 0, 1_700_000_000 * SECOND]]}
         self.writer = TraceWriter(path, metadata(clock=clock), min_free_bytes=0, **options)
         self.keeper = Keeper(self.writer, bounds, self.stop)
+        self.writer.metadata.source["via"] = "another clock"
         self.keeper.on_started(2 * SECOND)
 
     def stop(self) -> None:

@@ -7,6 +7,7 @@ written, the trace is complete, and its reason says which bound it was.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -167,7 +168,14 @@ class Keeper:
         """What is written between the request for the end and the end."""
         seconds = max(1.0, (self._now_ns - (self._first_ns or self._now_ns)) / 1e9)
         rate = (self._writer.finished_bytes + self._writer.open_bytes) / seconds
-        return TAIL_BYTES // 4 + int(rate * TAIL_S)
+        return TAIL_BYTES // 4 + int(rate * (TAIL_S + self._lag_s()))
+
+    def _lag_s(self) -> float:
+        """How far writing is behind the host that is captured; 0 where its clock is another one."""
+        metadata = self._writer.metadata
+        if not self._started_ns or metadata.clock.get("name") != "monotonic" or "via" in metadata.source:
+            return 0.0
+        return max(0.0, (time.monotonic_ns() - self._now_ns) / 1e9)
 
     def _weighed(self, enough: int) -> bool:
         """Whether much of what seems to be there gathered in memory, and has now been written to see its size."""
