@@ -25,6 +25,7 @@ BPF_MAP_TYPE_RINGBUF = 27
 _STATISTICS = ("processed ", "verification time ", "stack depth ", "peak_states ")
 ESSENTIAL = {"kmem:mm_page_alloc", "kmem:mm_page_free", "block:block_bio_queue"}
 
+LANE_WORDS = LANE_BYTES // 8
 SHED_WORD = LANE_COUNTERS.index("shed")
 
 BCC_HINT = (
@@ -213,37 +214,38 @@ class LoadedProbes:
                 self._bulk_counts = self.plan.bulk.counts()
         table[ctypes.c_int(0)] = table.Leaf(base, shift, int(is_open), keep_one_in - 1, stack_every)
 
+    def _words(self) -> Iterator[tuple[int, memoryview]]:
+        """CPU -> its lane counters as u64 words: the lanes' own, those of their task notes, those of their stacks."""
+        per_cpu = self._bpf[b"state"][ctypes.c_int(0)]
+        size = len(self.lanes) * LANE_BYTES * (3 if self.plan.stacks else 2)
+        for index, cpu in enumerate(hostfacts.cpus("possible")):
+            yield cpu, memoryview(bytes(per_cpu[index]))[:size].cast("Q")
+
     def counters(self) -> dict[str, dict[str, dict[str, dict[str, int]]]]:
         """ring name -> CPU -> lane -> counters (programs.LANE_COUNTERS): what the kernel counted; where there
         was nothing to count, left out."""
-        per_cpu = self._bpf[b"state"][ctypes.c_int(0)]
         found: dict[str, dict[str, dict[str, dict[str, int]]]] = {ring.name: {} for ring in self.plan.rings}
-        for index, cpu in enumerate(hostfacts.cpus("possible")):
-            state = per_cpu[index]
-            for number, lane in enumerate(self.lanes):
-                counted = [(lane.probe.ring, state.lane[number]), ("task", state.note[number])]
-                if self.plan.stacks:
-                    counted.append(("stack", state.stacks[number]))
-                for ring, values in counted:
-                    told = {name: int(getattr(values, name)) for name in LANE_COUNTERS}
-                    if any(told.values()):
-                        found[ring].setdefault(str(cpu), {})[str(number)] = told
+        lanes = len(self.lanes)
+        for cpu, words in self._words():
+            for at in range(0, len(words), LANE_WORDS):
+                counted = words[at : at + len(LANE_COUNTERS)].tolist()
+                if any(counted):
+                    part, number = divmod(at // LANE_WORDS, lanes)
+                    ring = (self.lanes[number].probe.ring, "task", "stack")[part]
+                    found[ring].setdefault(str(cpu), {})[str(number)] = dict(zip(LANE_COUNTERS, counted))
         return found
 
     def events_seen(self) -> tuple[int, int, int]:
         """Events over all CPUs, cheaper than ``counters``: page events recorded, page events left out by sampling, and
         events that are never left out."""
-        per_cpu = self._bpf[b"state"][ctypes.c_int(0)]
         pages = shed = others = 0
-        step = LANE_BYTES // 8
-        for index in range(len(hostfacts.cpus("possible"))):
-            words = memoryview(bytes(per_cpu[index]))[: len(self.lanes) * LANE_BYTES].cast("Q")
+        for _cpu, words in self._words():
             for number, lane in enumerate(self.lanes):
                 if lane.probe.ring == "page":
-                    pages += words[number * step]
-                    shed += words[number * step + SHED_WORD]
+                    pages += words[number * LANE_WORDS]
+                    shed += words[number * LANE_WORDS + SHED_WORD]
                 else:
-                    others += words[number * step]
+                    others += words[number * LANE_WORDS]
         return pages, shed, others
 
     def run_times(self) -> dict[str, tuple[int, int]]:
@@ -269,7 +271,8 @@ class LoadedProbes:
         """event -> how it is tapped, and how many of its events no program saw since the gate opened.
 
         ``recursion_misses``: the kernel skipped the program because one was running on that CPU. ``nested``:
-        those of them that the second program recorded, or left out by a filter. ``lost``: the difference.
+        those of them that the second program recorded, or left out by a filter. ``lost``: the difference, while
+        events flow a lower bound of it (what is missed is looked at first).
         """
         now = self._recursion_misses()
         nested: dict[str, int] = {}

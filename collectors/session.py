@@ -249,8 +249,8 @@ class Session:
             self._send_json(FrameType.CGROUPS, paths)
 
     def _status(self, event: str, more: dict[str, Any] | None = None) -> None:
-        counters = self.loaded.counters()
-        told = {"event": event, "counters": counters, "drained": self.drain.drained, "cost": self._cost()}
+        facts, counters = self.loaded.program_facts(), self.loaded.counters()
+        told = {"event": event, "counters": counters, "programs": facts, "cost": self._cost()}
         self._send_json(FrameType.STATUS, {**(more or {}), **told})
 
     def _cost(self) -> dict[str, Any]:

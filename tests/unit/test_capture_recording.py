@@ -182,6 +182,26 @@ def test_losses_of_every_kind_add_up_to_the_kernels_count(tmp_path: Path) -> Non
     assert trace.loss_summary()["lost"] == 14
 
 
+def test_recursion_is_told_by_the_second_and_its_sum_is_the_kernels(tmp_path: Path) -> None:
+    def facts(lost: int, bulk: int) -> dict[str, dict[str, object]]:
+        return {
+            "kmem:mm_page_free": {"tap": "raw", "recursion_misses": lost, "nested": 0, "lost": lost},
+            "kprobe:__alloc_pages_bulk": {"tap": "kprobe", "recursion_misses": 0, "nested": 0, "lost": bulk},
+        }
+
+    s = Stream().started(1000)
+    s.batch(PAGE, 0, s.one(PAGE, 0, "alloc", ts=1001)).watermark(2000)
+    for at, lost in ((3000, 2), (4000, 2), (5000, 1), (6000, 5)):  # a look may be behind the one before
+        s.json(FrameType.STATUS, {"event": "tick", "programs": facts(lost, 1), "cost": {}}, mono_ns=at)
+    trace = Trace.open(record_stream(s.close(9000, programs=facts(6, 0)), tmp_path).path)
+    assert rows(trace, "loss", "table", "cpu", "t0_ns", "t1_ns", "n", "class") == [
+        ("page_events", None, 1000, 3000, 2, "recursion"),
+        ("page_events", None, 5000, 6000, 3, "recursion"),
+        ("page_events", None, 6000, 9000, 1, "recursion"),
+    ]
+    assert trace.metadata.loss == {"by_class": {"recursion": 6}}
+
+
 @pytest.mark.parametrize(
     ("name", "kind"),
     [

@@ -68,6 +68,14 @@ def test_first_start_and_last_end_snapshot_count(tmp_path: Path) -> None:
     assert vmstat(trace, "end") == {"pgfree": 4}
 
 
+def test_the_first_tick_stands_for_a_start_that_is_gone(tmp_path: Path) -> None:
+    row = {"source": "vmstat", "name": "pgfree"}
+    with TraceWriter(tmp_path / "t", metadata()) as writer:
+        for phase, ts, value in [("tick", 5, 1), ("tick", 9, 2), ("end", 20, 3)]:
+            writer.write("snapshots", rows_batch("snapshots", [{**row, "phase": phase, "ts_ns": ts, "value": value}]))
+    assert vmstat(Trace.open(tmp_path / "t"), "start") == {"pgfree": 1}
+
+
 def grown(batch: pa.RecordBatch, name: str, by: int) -> pa.RecordBatch:
     """A snapshot in which one counter is larger."""
     hit = pc.equal(batch.column("name").cast(pa.string()), name)

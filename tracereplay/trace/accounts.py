@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import tracereplay.errors as errors
@@ -13,21 +13,51 @@ from tracereplay.trace.decode import COUNTER_CLASSES, Loss
 
 _TABLES = {"block": "bio_events", "task": "tasks", **dict.fromkeys(("kmem", "kprobe", "fentry"), "page_events")}
 """Where the events of a category go; all others are mm_events."""
+_STEADY = ("kmem:", "block:", "task:", "compaction:", "vmscan:")
+"""Categories of tracepoints, whose misses only grow."""
 
 
-def recursion_losses(programs: Mapping[str, Mapping[str, Any]], started_ns: int, stopped_ns: int) -> list[Loss]:
-    """Events that no program saw because one was running on that CPU: counted by the kernel, no place in time."""
-    return [
-        Loss(
-            _TABLES.get(event.split(":")[0], "mm_events"), None, started_ns, stopped_ns, int(facts["lost"]), "recursion"
-        )
-        for event, facts in programs.items()
-        if facts["lost"]
-    ]
+class RecursionLedger:
+    """Events that no program saw because one was running on that CPU: the kernel counts them by program, not by CPU.
+    Looked at once a second, they are told between two looks."""
+
+    def __init__(self) -> None:
+        self._booked: dict[str, int] = {}
+        self._since_ns = 0
+
+    def start(self, started_ns: int) -> None:
+        """The gate opens."""
+        self._since_ns = started_ns
+
+    def look(self, programs: Mapping[str, Mapping[str, Any]], now_ns: int) -> list[Loss]:
+        """What was missed since the last look. Of calls of the bulk allocator a running one cannot be told from one
+        whose end was missed: those are told at the end only.
+        """
+        return self._book({e: facts for e, facts in programs.items() if e.startswith(_STEADY)}, now_ns)
+
+    def close(self, programs: Mapping[str, Mapping[str, Any]], stopped_ns: int) -> list[Loss]:
+        """What the kernel counted to the end, less what has been told."""
+        return self._book(programs, stopped_ns)
+
+    def by_class(self) -> dict[str, int]:
+        """All of it, under its class; empty when there is nothing."""
+        total = sum(self._booked.values())
+        return {"recursion": total} if total else {}
+
+    def _book(self, programs: Mapping[str, Mapping[str, Any]], now_ns: int) -> list[Loss]:
+        found = []
+        for event, facts in programs.items():
+            n = int(facts["lost"] or 0) - self._booked.get(event, 0)
+            if n > 0:
+                self._booked[event] = self._booked.get(event, 0) + n
+                table = _TABLES.get(event.split(":")[0], "mm_events")
+                found.append(Loss(table, None, self._since_ns, now_ns, n, "recursion"))
+        self._since_ns = now_ns
+        return found
 
 
-def kernel_losses(counters: Mapping[str, Any], recursion: Sequence[Loss]) -> dict[str, int]:
-    """Loss by class as the kernel counted it, for comparison with the ``loss`` table."""
+def kernel_losses(counters: Mapping[str, Any]) -> dict[str, int]:
+    """Loss by class as the rings' programs counted it, for comparison with the ``loss`` table."""
     by_class: dict[str, int] = {}
     lanes = [(ring, c) for ring, cpus in counters.items() for of_cpu in cpus.values() for c in of_cpu.values()]
     for ring, counted in lanes:
@@ -35,8 +65,6 @@ def kernel_losses(counters: Mapping[str, Any], recursion: Sequence[Loss]) -> dic
             if counted.get(counter):
                 name = "stack" if ring == "stack" else cls
                 by_class[name] = by_class.get(name, 0) + int(counted[counter])
-    if recursion:
-        by_class["recursion"] = sum(x.n for x in recursion)
     return by_class
 
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from tracereplay.errors import CollectorError, TracereplayError
 from tracereplay.trace import frames
-from tracereplay.trace.accounts import CostAccount, closing_notes, kernel_losses, named_error, recursion_losses
+from tracereplay.trace.accounts import CostAccount, RecursionLedger, closing_notes, kernel_losses, named_error
 from tracereplay.trace.bulk_batches import BulkBatches, merged
 from tracereplay.trace.decode import Loss, RingDecoder, RingLayout
 from tracereplay.trace.event_batches import BioBatches, MmBatches, PageBatches, loss_batch
@@ -84,6 +84,7 @@ class Recording:
         self._missing: dict[str, str] = {}
         self._started_ns = 0
         self._cost = CostAccount(live=live)
+        self._recursion = RecursionLedger()
 
     def run(self, packets: Iterator[frames.Packet]) -> CaptureSummary:
         """Consume the stream to its end, finish the trace, say what came.
@@ -218,6 +219,7 @@ class Recording:
             if self._keeper is not None:
                 self._keeper.on_started(self._started_ns)
             self._cost.start(float(message.value["cost"]["cpu_seconds"]))
+            self._recursion.start(self._started_ns)
             if self._on_started is not None:
                 self._on_started()
         elif event == "shed":
@@ -225,6 +227,8 @@ class Recording:
             if self._tally is not None:
                 self._tally.shed_change(message.value)
             return
+        elif event == "tick" and (losses := self._recursion.look(message.value.get("programs", {}), message.mono_ns)):
+            self._write_losses(losses)
         if self._ftrace is not None:
             self._take_pages()
             self._ftrace.status(message.value, message.mono_ns)
@@ -285,13 +289,15 @@ class Recording:
                 if decoder.losses:
                     self._write_losses(decoder.losses)
             counted_pages = self._close_pages(closing.get("ftrace", {}), stopped)
-            recursion = recursion_losses(closing["programs"], started, stopped)
+            recursion = self._recursion.close(closing["programs"], stopped)
             for losses in (recursion, stack_errors(closing["counters"], started, stopped)):
                 if losses:
                     self._write_losses(losses)
             metadata = self._writer.metadata
             metadata.clock["triples"].append(closing["clock"])
-            metadata.loss = {"by_class": {**kernel_losses(closing["counters"], recursion), **counted_pages}}
+            metadata.loss = {
+                "by_class": {**kernel_losses(closing["counters"]), **counted_pages, **self._recursion.by_class()}
+            }
             metadata.self_cost = self._cost.result(closing, stopped - started, sum(self._rows.values()))
             metadata.notes += closing_notes(closing)
         except (KeyError, TypeError, ValueError) as error:

@@ -190,13 +190,16 @@ def vmstat_readings(trace: Trace) -> list[tuple[int | None, str, dict[str, int]]
 
 
 def _rows_of(trace: Trace, phase: str, ts_ns: int | None, *sources: str) -> list[dict[str, Any]]:
-    """Rows of some sources of one snapshot: that of a time, else of a phase the first, or for ``end`` the last."""
+    """Rows of some sources of one snapshot: that of a time, else of a phase the first, or for ``end`` the last. A
+    flight recorder that was killed has no ``start`` any more: its first ``tick`` stands for it."""
     import polars as pl
 
     wanted = trace.snapshots.filter(pl.col("source").is_in(sources))
     if ts_ns is not None:
         return wanted.filter(pl.col("ts_ns") == ts_ns).collect().to_dicts()
     frame = wanted.filter(pl.col("phase") == phase).collect()
+    if phase == "start" and frame.is_empty():
+        frame = wanted.filter(pl.col("phase") == "tick").collect()
     times = frame["ts_ns"]
     chosen = times.max() if phase == "end" else times.min()
     if chosen is not None:
