@@ -6,7 +6,7 @@ where standard error is no terminal.
 
 from __future__ import annotations
 
-import shutil
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,10 +93,17 @@ class CaptureView:
                 vertical_overflow="crop",
             )
             self._live.start()
-        width, height = shutil.get_terminal_size() if self._console.file.isatty() else self._console.size
+        width, height = self._size()
         lines = draw(state, self._before, self._plan, self.symbols, width=width - 1, height=height - 1)
         self._live.update(Text("\n".join(lines), no_wrap=True, overflow="crop"), refresh=True)
         self._before = state
+
+    def _size(self) -> tuple[int, int]:
+        """Columns and lines as they are now, whatever COLUMNS says."""
+        try:
+            return os.get_terminal_size(self._console.file.fileno())
+        except OSError:
+            return self._console.size
 
     def close(self) -> None:
         """Take the view away and leave the cursor as it was. Safe to call again."""
