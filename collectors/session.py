@@ -33,7 +33,7 @@ from collectors.tracer_choice import run_chosen
 
 STATUS_NS = 1_000_000_000
 CONTROL_NS = 200_000_000
-"""How often the limits are looked at."""
+"""How often the limits, and events within events, are looked at."""
 STALL_AFTER_STOP_S = 10.0
 """A reader that takes nothing for so long after the stop was asked for is given up."""
 
@@ -138,7 +138,7 @@ class Session:
             end_ns = self.started_ns + int(self.options.duration_s * 1e9)
         step_ns = int(self.options.drain_ms * 1e6)
         next_status = self.started_ns + STATUS_NS
-        next_control = self.started_ns + CONTROL_NS
+        next_control = next_look = self.started_ns + CONTROL_NS
         while self.stop.reason is None:
             now = time.monotonic_ns()
             if end_ns is not None and now >= end_ns:
@@ -158,6 +158,9 @@ class Session:
             if self.options.sheds and now >= next_control:
                 next_control = now + CONTROL_NS
                 self._control(now)
+            if now >= next_look:
+                next_look = now + CONTROL_NS
+                self.loaded.attach_waiting()
             if now >= next_status:
                 next_status += STATUS_NS
                 self.loaded.add_online_cpus()

@@ -76,7 +76,7 @@ def test_the_exported_file_needs_nothing_but_python_and_bcc(tmp_path: Path) -> N
     imported = import_trace(empty / "out.frames", tmp_path / "trace")
     trace = Trace.open(imported.path)
     assert trace.complete
-    assert trace.rows("page_events") > 100
+    assert trace.rows("page_events") > 0
     assert validate_trace(trace).ok
 
 
@@ -87,7 +87,7 @@ def test_a_capture_through_a_shell_is_a_capture(tmp_path: Path) -> None:
     assert trace.complete
     assert validate_trace(trace).ok
     assert summary.reason == "duration"
-    assert trace.rows("page_events") == summary.events["page_events"] > 100
+    assert trace.rows("page_events") == summary.events["page_events"] > 0
     assert trace.metadata.source["via"] == "sh -c"
 
 
@@ -100,13 +100,13 @@ def test_the_collector_leaves_no_file_on_the_host(tmp_path: Path) -> None:
         find {places} -type f > /mnt/listing"""
     via = shlex.join(["unshare", "--mount", "sh", "-c", script])
     summary = capture(tmp_path / "trace", CaptureOptions(duration_s=0.3, via=via))
-    assert summary.events["page_events"] > 100
+    assert summary.events["page_events"] > 0
     assert (tmp_path / "listing").read_text() == ""
 
 
 def test_noise_of_the_login_shell_does_not_disturb(tmp_path: Path) -> None:
     via = shlex.join(["sh", "-c", 'echo "Welcome! tracereplay"; echo oops >&2; exec sh -c "$0"'])
-    assert capture(tmp_path / "trace", CaptureOptions(duration_s=0.3, via=via)).events["page_events"] > 100
+    assert capture(tmp_path / "trace", CaptureOptions(duration_s=0.3, via=via)).events["page_events"] > 0
 
 
 def test_asking_to_stop_reaches_the_other_side(cli: list[str], out: Path) -> None:
@@ -162,7 +162,7 @@ def test_a_capture_over_ssh(cli: list[str], out: Path, sshd: Server) -> None:
     assert done.returncode == 0, done.stderr
     trace = Trace.open(out)
     assert trace.complete
-    assert trace.rows("page_events") > 100
+    assert trace.rows("page_events") > 0
     assert validate_trace(trace).ok
     wait_for(lambda: not descendants(sshd.pid), "the session's end")
 

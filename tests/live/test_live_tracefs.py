@@ -276,7 +276,12 @@ class Running:
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
         self.name = f"tracereplay-{self.process.pid}"
         self.path = ensure_tracefs()[0] / "instances" / self.name
-        wait_for(lambda: raw.exists() and raw.stat().st_size > 100_000, "the capture's start")
+        try:
+            wait_for(lambda: raw.exists() and b'"event":"started"' in raw.read_bytes(), "the capture's start")
+        except AssertionError:
+            self.process.kill()
+            self.process.wait()
+            raise
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
         (self.guard,) = [int(pid) for pid in children]
 

@@ -30,6 +30,8 @@ def values(field: pa.Field, table: str) -> st.SearchStrategy[Any]:
         base = _WORDS
     elif pa.types.is_boolean(kind):
         base = st.booleans()
+    elif pa.types.is_floating(kind):
+        base = st.floats(allow_nan=False)
     else:
         signed = pa.types.is_signed_integer(kind)
         top = 2 ** (kind.bit_width - signed) - 1
