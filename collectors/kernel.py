@@ -130,6 +130,8 @@ class LoadedProbes:
         self._program_fds: dict[int, int] = {}
         self._links: list[int] = []
         """Raw taps: closing the descriptor detaches."""
+        self._gate = (0, 1, 0)
+        """Open, one caller in how many, one stack in how many: as last set."""
         self._waiting: dict[int, int] = {}
         """Second programs that are not attached yet -> their first ones."""
         self._misses: dict[int, int] = {}
@@ -210,12 +212,10 @@ class LoadedProbes:
             if misses.get(first, 0) <= self._misses.get(first, 0):
                 continue
             del self._waiting[index]
+            is_open, keep_one_in, stack_every = self._gate
+            self.set_gate(bool(is_open), keep_one_in=keep_one_in, stack_every=stack_every)  # claims come first
             with contextlib.suppress(Exception), _quiet_stderr():  # it stays without: what it misses is counted
                 self._program_fds[index] = self._attach_lane(self.lanes[index])
-                # Nobody has taken the claims back so far: an old one would hide a page that is missed from now on.
-                claims = self._bpf[b"claims"]
-                tap = sum(lane.role == RAW for lane in self.lanes[:first])
-                claims[ctypes.c_int(tap)] = claims.Leaf()  # of all CPUs
 
     def _attach_lane(self, lane: Lane) -> int:
         """The program's file descriptor."""
@@ -246,7 +246,11 @@ class LoadedProbes:
             self._misses = self._recursion_misses()
             if self.plan.bulk is not None:
                 self._bulk_counts = self.plan.bulk.counts()
-        table[ctypes.c_int(0)] = table.Leaf(base, shift, int(is_open), keep_one_in - 1, stack_every)
+        self._gate = (int(is_open), keep_one_in, stack_every)
+        # Raw programs claim their pages for those nested ones that are there (by number of the tap).
+        taps = [index for index, lane in enumerate(self.lanes) if lane.role == RAW]
+        nested = sum(1 << tap for tap, first in enumerate(taps) if first not in self._waiting.values())
+        table[ctypes.c_int(0)] = table.Leaf(base, shift, int(is_open), keep_one_in - 1, stack_every, nested, 0)
 
     def _words(self) -> Iterator[tuple[int, memoryview]]:
         """CPU -> its lane counters as u64 words: the lanes' own, those of their task notes, those of their stacks."""

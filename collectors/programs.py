@@ -58,7 +58,7 @@ ${stacks}    u32 last_task;
     u32 task_ok;
     u8 running[${lanes}];
 };
-struct gate_state { u64 page_base; u32 page_shift; u32 open; u32 sample_mask; u32 stack_every; };
+struct gate_state { u64 page_base; u32 page_shift; u32 open; u32 sample_mask; u32 stack_every; u32 nested; u32 pad; };
 struct seen_task { u64 comm[2]; u64 cgroup; };
 struct tap_claims { u32 page[${claims}]; };
 BPF_ARRAY(gate, struct gate_state, 1);
@@ -164,11 +164,13 @@ ${body}    bpf_ringbuf_submit(e, NO_WAKEUP);
 """
 _RAW_PROGRAM = """\
 int ${function}(struct bpf_raw_tracepoint_args *ctx) {
-${admit}    u32 *claim = claim_of(${tap}, ctx->args[${page}]);
-    if (!claim)
-        return 0;
-    s->running[${kind}] = 1;
-    *claim = claim_by(ctx->args[${page}]);
+${admit}    if (g->nested >> ${tap} & 1) {
+        u32 *claim = claim_of(${tap}, ctx->args[${page}]);
+        if (!claim)
+            return 0;
+        s->running[${kind}] = 1;
+        *claim = claim_by(ctx->args[${page}]);
+    }
     BARRIER;
     record_${function}(ctx, g, s);
     BARRIER;
