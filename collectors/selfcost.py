@@ -95,6 +95,7 @@ class SelfCost:
             bpf_share=total / measured if measured and not self._refused else None,
             programs={name: {"run_time_ns": ns, "run_cnt": runs} for name, (ns, runs) in times.items() if runs},
             overhead=self.overhead,
+            page_map_cpu_seconds=self.excused_seconds,
         )
         if self._refused:
             told["bpf_refused"] = self._refused

@@ -84,7 +84,8 @@ def closing_notes(closing: Mapping[str, Any]) -> list[str]:
 
 
 class CostAccount:
-    """What recording cost; compiling and attaching the programs apart, since that does not grow with the events."""
+    """What recording cost; compiling and attaching the programs, and reading the page map once, are told apart, since
+    they do not grow with the events."""
 
     def __init__(self, *, live: bool) -> None:
         """``live``: this process's CPU is part of what the capture costs."""
@@ -106,7 +107,8 @@ class CostAccount:
         writer_s = self.writer_seconds() if self._live else 0.0
         collector = dict(closing["cost"])
         collector["startup_cpu_seconds"] = self._startup_s
-        recording_s = float(collector["cpu_seconds"]) - self._startup_s + writer_s
+        once_s = self._startup_s + float(collector.get("page_map_cpu_seconds") or 0.0)
+        recording_s = float(collector["cpu_seconds"]) - once_s + writer_s
         cost = {
             "duration_ns": duration_ns,
             "events": events,
