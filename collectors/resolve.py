@@ -37,7 +37,7 @@ def device_numbers(name: str, root: Path = Path("/")) -> list[int]:
         target = Path(name)
         if name.startswith("/dev/") and target.is_symlink():  # /dev/mapper/NAME, /dev/disk/by-id/...
             return device_numbers(f"/dev/{target.resolve().name}", root)
-        known = sorted(entry.name for entry in blocks.iterdir()) if blocks.is_dir() else []
+        known = sorted(e.parent.name for e in blocks.glob("*/size") if e.read_text().strip() != "0")
         near = difflib.get_close_matches(wanted, known, 3) or known[:8]
         raise FilterError(f"no block device {name!r} on this host", f"there are: {', '.join(near) or 'none'}")
     found = [blocks / wanted / "dev", *sorted((blocks / wanted).glob(f"{wanted}*/dev"))]
@@ -63,8 +63,15 @@ def end_frame(root: Path = Path("/")) -> int:
     return end
 
 
+def _cgroup(path: str) -> tuple[int, int]:
+    try:
+        return cgroups.id_of(path)
+    except CollectorError as error:
+        raise FilterError(error.message, error.hint) from None
+
+
 def filters_of(options: Options, root: Path = Path("/")) -> Filters:
-    """Filters with numbers for names. Raises FilterError, and CollectorError from the cgroup hierarchy."""
+    """Filters with numbers for names. Raises FilterError."""
     orders = set(options.orders)
     if options.min_bytes > mmap.PAGESIZE:
         large = {n for n in ORDERS if mmap.PAGESIZE << n >= options.min_bytes}
@@ -76,7 +83,7 @@ def filters_of(options: Options, root: Path = Path("/")) -> Filters:
         pids=options.pids,
         tgids=options.tgids,
         comms=options.comms,
-        cgroups=[cgroups.id_of(path) for path in options.cgroups],
+        cgroups=[_cgroup(path) for path in options.cgroups],
         devices=[n for name in options.devices for n in device_numbers(name, root)],
         orders=sorted(orders),
         gfp=options.gfp,

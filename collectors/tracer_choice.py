@@ -66,6 +66,8 @@ def _run_tracefs(
     try:
         run_tracefs(options, output, stop, f"eBPF cannot be used: {refused}")
     except UnsupportedOptionError as error:
+        if first is not None:  # eBPF works here, but for what was asked
+            raise first from None
         raise type(error)(f"{error.message}: {refused}", error.hint) from None
     except FilterError:
         raise

@@ -118,6 +118,16 @@ class CaptureOptions:
         long = [c for c in self.comms if len(c.encode()) > 15 or not c]
         if long:
             raise UsageError(f"no task is called {long[0]!r}", hint="the kernel keeps 15 bytes of a task's name")
+        numbers: dict[str, tuple[float, ...]] = {
+            "--pid": self.pids,
+            "--tgid": self.tgids,
+            "--min-size": (self.min_bytes,),
+            "--gfp": (self.gfp,),
+        }
+        numbers.update({"--max-overhead": (self.max_overhead,), "--max-rate": (self.max_rate,)})
+        for name, values in numbers.items():
+            if any(value < 0 for value in values):
+                raise UsageError(f"{name} takes no negative number", hint="leave it out for no limit and no filter")
         if any(not 0 <= n < 20 for n in self.orders):
             raise UsageError("orders go from 0 to 19", hint="--order 0 --order 9")
         if self.via and self.command:
