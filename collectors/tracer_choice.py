@@ -10,7 +10,7 @@ import sys
 
 from collectors import bpfsys
 from collectors.attendance import StopRequest
-from collectors.errors import CollectorError
+from collectors.errors import CollectorError, ProbeUnavailableError
 from collectors.options import Options
 from collectors.output import Output
 from collectors.resolve import FilterError
@@ -66,7 +66,7 @@ def _run_tracefs(
     try:
         run_tracefs(options, output, stop, f"eBPF cannot be used: {refused}")
     except UnsupportedOptionError as error:
-        if first is not None:  # eBPF works here, but for what was asked
+        if isinstance(first, ProbeUnavailableError):  # eBPF works here, but for what was asked
             raise first from None
         raise type(error)(f"{error.message}: {refused}", error.hint) from None
     except FilterError:

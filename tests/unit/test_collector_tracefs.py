@@ -10,7 +10,7 @@ import pytest
 
 from collectors import tracer_choice
 from collectors.attendance import StopRequest
-from collectors.errors import BccUnavailableError, CollectorError, PrivilegeError
+from collectors.errors import BccUnavailableError, CollectorError, PrivilegeError, ProbeUnavailableError
 from collectors.filters import Filters
 from collectors.finding import BOTH, EBPF, TRACEFS, Finding
 from collectors.options import Options
@@ -338,6 +338,13 @@ def test_when_both_ways_fail_both_reasons_are_told(monkeypatch: pytest.MonkeyPat
 def test_an_option_that_needs_ebpf_is_told_with_what_ebpf_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
     ways = Ways(monkeypatch, BccUnavailableError("no bcc"), UnsupportedOptionError("--stacks cannot be done", "x"))
     with pytest.raises(UnsupportedOptionError, match=r"--stacks cannot be done: no bcc"):
+        ways.go("auto")
+
+
+def test_what_neither_way_can_show_is_told_by_the_way_that_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = ProbeUnavailableError("the bulk allocator cannot be watched", "leave it out")
+    ways = Ways(monkeypatch, first, UnsupportedOptionError("--events bulk cannot be done", "x"))
+    with pytest.raises(ProbeUnavailableError, match="cannot be watched$"):
         ways.go("auto")
 
 
