@@ -344,7 +344,7 @@ def test_an_option_that_needs_ebpf_is_told_with_what_ebpf_lacks(monkeypatch: pyt
 def test_what_neither_way_can_show_is_told_by_the_way_that_works(monkeypatch: pytest.MonkeyPatch) -> None:
     first = ProbeUnavailableError("the bulk allocator cannot be watched", "leave it out")
     ways = Ways(monkeypatch, first, UnsupportedOptionError("--events bulk cannot be done", "x"))
-    with pytest.raises(ProbeUnavailableError, match="cannot be watched$"):
+    with pytest.raises(ProbeUnavailableError, match=r"cannot be watched$"):
         ways.go("auto")
 
 
