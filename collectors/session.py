@@ -17,10 +17,10 @@ from collectors.cgroups import path_of
 from collectors.drain import Drain
 from collectors.errors import CollectorError, ProbeUnavailableError, ReaderGoneError
 from collectors.kernel import LoadedProbes, describe_lanes, describe_rings, ensure_tracefs, import_bcc
+from collectors.mapsender import MapSender
 from collectors.options import Options
 from collectors.output import Output
 from collectors.pagegeometry import EVENT, PageGeometry, find_page_geometry
-from collectors.pagemap import MAP_AFTER_STOP_NS, PageMapReader
 from collectors.programs import Plan, lanes_of
 from collectors.protocol import FRAME_HEADER, VERSION, FrameType, json_frame, stream_header
 from collectors.resolve import filters_of
@@ -28,7 +28,7 @@ from collectors.selfcost import SelfCost
 from collectors.shed import Controller
 from collectors.snapshots import SnapshotTaker
 from collectors.symbols import SymbolTable
-from collectors.tracepoints import Format, chosen, find_formats
+from collectors.tracepoints import Format, chosen, find_formats, require_groups
 from collectors.tracer_choice import run_chosen
 
 STATUS_NS = 1_000_000_000
@@ -52,7 +52,7 @@ class Session:
         self._programs: dict[str, dict[str, Any]] = {}
         self._missing: dict[str, str] = {}
         self._named_cgroups: set[int] = {0}
-        self._page_map = PageMapReader() if options.page_map else None
+        self._map = MapSender(output, wanted=options.page_map)
         self._snapshots = SnapshotTaker(options.snapshot_every_s)
         self._controller = Controller(options.max_overhead, options.max_rate, options.stacks, options.stack_sample)
         self._seen = (0, (0, 0, 0))
@@ -98,12 +98,8 @@ class Session:
         usable = [p for p in wanted if p.event in formats]
         self._missing = dict(missing)
         bulk = self._bulk()
-        for group in self.options.groups:
-            if group != "bulk" and not any(p.group == group for p in usable):
-                reasons = "; ".join(missing[p.event] for p in wanted if p.group == group)
-                raise ProbeUnavailableError(
-                    f"no usable tracepoint in group {group!r}: {reasons}", "see `tracereplay doctor`"
-                )
+        named = [group for group in self.options.groups if group != "bulk"]
+        require_groups(named, {p.group for p in usable}, missing)
         geometry, self._no_raw = self._page_geometry(formats)
         plan = Plan(
             lanes_of(usable, raw=geometry is not None, bulk=bulk),
@@ -146,14 +142,14 @@ class Session:
                 break
             if self._snapshots.due(now):
                 self._snapshot("tick")
-            reading = self._page_map is not None and not self._page_map.done
+            reading = self._map.reading
             wait_ns = step_ns if end_ns is None else min(step_ns, end_ns - now)
             self.attendance.wait(0 if reading else wait_ns)
             self.drain.step()
             self.cost.step(now)
             if reading:
                 before = time.process_time()
-                self._read_page_map()
+                self._map.step()
                 self.cost.excused_seconds += time.process_time() - before
             if self.options.sheds and now >= next_control:
                 next_control = now + CONTROL_NS
@@ -169,18 +165,6 @@ class Session:
         if self.options.snapshot_every_s:
             # While events still flow: what the kernel counted by now can be held against them exactly.
             self._snapshot("tick")
-
-    def _read_page_map(self, *, last: bool = False) -> None:
-        """Send the next part of the map, and when it is over what could not be read. ``last``: give up the rest."""
-        page_map = self._page_map
-        if page_map is None or page_map.done:
-            return
-        if last:
-            page_map.close()
-        else:
-            self.output.send(page_map.step())
-        if page_map.done and page_map.error:
-            self._send_json(FrameType.SNAPSHOT, {"phase": "start", "files": {}, "errors": {"page map": page_map.error}})
 
     def _open_gate(self) -> None:
         """Let the programs record, at the level of detail that holds now."""
@@ -212,10 +196,7 @@ class Session:
             pass
         self._status("stopped", {"stopped_ns": self.stopped_ns, "reason": self.stop.reason})
         self._snapshot("end")
-        # A short capture: the rest of the map shows the host as the events left it.
-        while self._page_map and not self._page_map.done and time.monotonic_ns() < self.stopped_ns + MAP_AFTER_STOP_NS:
-            self._read_page_map()
-        self._read_page_map(last=True)
+        self._map.finish(self.stopped_ns)
         self._name_cgroups()
         if self.drain.addresses:
             self._send_json(FrameType.SYMBOLS, SymbolTable().resolve(self.drain.addresses - {0}))

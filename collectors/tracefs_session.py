@@ -18,12 +18,11 @@ from typing import Any
 
 from collectors import bpfsys, hostfacts
 from collectors.attendance import Attendance, StopRequest
-from collectors.errors import ProbeUnavailableError
 from collectors.kernel import ensure_tracefs
 from collectors.layout import rings_for
+from collectors.mapsender import MapSender
 from collectors.options import Options
 from collectors.output import Output
-from collectors.pagemap import MAP_AFTER_STOP_NS, PageMapReader
 from collectors.protocol import FRAME_HEADER, VERSION, FrameType, json_frame, stream_header
 from collectors.resolve import filters_of
 from collectors.snapshots import SnapshotTaker
@@ -32,7 +31,7 @@ from collectors.tracefs_filters import check_options, condition, note
 from collectors.tracefs_grace import Grace
 from collectors.tracefs_instance import Instance, InstanceError
 from collectors.tracefs_tasks import NEW_TASK, living_tasks, tasks_begun_by
-from collectors.tracepoints import Format, Probe, chosen, find_formats
+from collectors.tracepoints import Format, Probe, chosen, find_formats, require_groups
 
 STATUS_NS = 1_000_000_000
 STALL_AFTER_STOP_S = 10.0
@@ -56,7 +55,7 @@ class TracefsSession:
         self.stopped_ns = 0
         self._missing: dict[str, str] = {}
         self._snapshots = SnapshotTaker(options.snapshot_every_s)
-        self._map = PageMapReader() if options.page_map else None
+        self._map = MapSender(output, wanted=options.page_map)
         self._filters = filters_of(options)
         self._rings = rings_for()
         self._lost_cpus: dict[int, str] = {}
@@ -116,12 +115,7 @@ class TracefsSession:
                 format=fmt.text,
             )
             listing.append(entry)
-        for group in self.options.groups:
-            if not any(entry["group"] == group for entry in listing):
-                reasons = "; ".join(self._missing[p.event] for p in chosen([group]) if p.event in self._missing)
-                raise ProbeUnavailableError(
-                    f"no usable tracepoint in group {group!r}: {reasons}", "see `tracereplay doctor`"
-                )
+        require_groups(self.options.groups, {str(entry["group"]) for entry in listing}, self._missing)
         return listing
 
     def _open_cpus(self) -> None:
@@ -157,12 +151,12 @@ class TracefsSession:
                     break
                 if self._snapshots.due(now):
                     self._snapshot("tick")
-                reading = self._map is not None and not self._map.done
+                reading = self._map.reading
                 wait_ns = self.drain.wait_ns if end_ns is None else min(self.drain.wait_ns, end_ns - now)
                 self.attendance.wait(0 if reading else wait_ns)
                 self.drain.step()
                 if reading:
-                    self._read_page_map()
+                    self._map.step()
                 if now >= next_status:
                     next_status += STATUS_NS
                     self._open_cpus()
@@ -174,18 +168,6 @@ class TracefsSession:
             self.instance.set_gate(False)
             self.stopped_ns = time.monotonic_ns()
 
-    def _read_page_map(self, *, last: bool = False) -> None:
-        """Send the next part of the map, and when it is over what could not be read. ``last``: give up the rest."""
-        if self._map is None or self._map.done:
-            return
-        if last:
-            self._map.close()
-        else:
-            self.output.send(self._map.step())
-        if self._map.done and self._map.error:
-            errors = {"page map": self._map.error}
-            self._send_json(FrameType.SNAPSHOT, {"phase": "start", "files": {}, "errors": errors})
-
     def _finish(self) -> None:
         self.output.stall_limit_s = STALL_AFTER_STOP_S
         self.grace.wait()  # events that had begun when the gate closed are in their buffers now
@@ -194,10 +176,7 @@ class TracefsSession:
             self._status("tasks", {"t_ns": self.stopped_ns, "tasks": living_tasks()})
         self._status("stopped", {"stopped_ns": self.stopped_ns, "reason": self.stop.reason})
         self._snapshot("end")
-        # A short capture: the rest of the map shows the host as the events left it.
-        while self._map and not self._map.done and time.monotonic_ns() < self.stopped_ns + MAP_AFTER_STOP_NS:
-            self._read_page_map()
-        self._read_page_map(last=True)
+        self._map.finish(self.stopped_ns)
         self._send_json(
             FrameType.CLOSING,
             {

@@ -9,10 +9,11 @@ percpu_refill came with 6.0, rwbs grew from 8 to 10, ioprio came with 6.5.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from collectors.errors import ProbeUnavailableError
 from collectors.layout import FLAG_REFILL
 
 
@@ -219,6 +220,17 @@ def find_formats(tracefs: Path, probes: list[Probe]) -> tuple[dict[str, Format],
         else:
             formats[probe.event] = fmt
     return formats, missing
+
+
+def require_groups(groups: Collection[str], usable: Collection[str], missing: Mapping[str, str]) -> None:
+    """Raise ProbeUnavailableError for a group without any usable event, with the reason for each (``missing``: by
+    event)."""
+    for group in groups:
+        if group not in usable:
+            reasons = "; ".join(missing[p.event] for p in PROBES if p.group == group and p.event in missing)
+            raise ProbeUnavailableError(
+                f"no usable tracepoint in group {group!r}: {reasons}", "see `tracereplay doctor`"
+            )
 
 
 def tracefs_root() -> Path | None:
