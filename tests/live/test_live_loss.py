@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import polars as pl
 import pytest
 
 from collectors.layout import PAGE
+from tests.live.stalls import assert_losses_equal_the_kernels, capture_with_stalls
 from tracereplay.trace import frames
 from tracereplay.trace.capture import CaptureOptions, capture
-from tracereplay.trace.collector_process import CollectorProcess, collectors_directory
+from tracereplay.trace.collector_process import collectors_directory
 from tracereplay.trace.metadata import TraceMetadata
 from tracereplay.trace.reader import Trace
 from tracereplay.trace.recording import Recording
@@ -29,31 +28,13 @@ WORKLOADS = str(Path(__file__).with_name("workloads.py"))
 
 def test_forced_loss_is_exact(out: Path) -> None:
     """Rings of 64 KiB, and a collector that is stopped in its tracks while pages are touched."""
-    collector = CollectorProcess(["--attended", "--events", "page", "--ring-mib", "0.0625"])
-
-    def load() -> None:
-        os.kill(collector.pid, signal.SIGSTOP)
-        for _ in range(3):
-            subprocess.run([sys.executable, WORKLOADS, "touch", "8000"], check=True, stdout=subprocess.DEVNULL)
-            os.kill(collector.pid, signal.SIGCONT)
-            time.sleep(0.1)  # let it drain, so that a gap has an end, before it is stopped again
-            os.kill(collector.pid, signal.SIGSTOP)
-        os.kill(collector.pid, signal.SIGCONT)
-        collector.ask_to_stop()
-
-    writer = TraceWriter(out, TraceMetadata(source={"kind": "capture"}))
-    recording = Recording(writer, on_started=load)
-    try:
-        summary = recording.run(frames.read_ahead(frames.read_packets(collector.frames_fd)))
-    finally:
-        collector.end()
+    arguments = ["--events", "page", "--ring-mib", "0.0625"]
+    summary = capture_with_stalls(out, arguments, stalls=3, pause_s=0.1)
     trace = Trace.open(out)
-    loss = trace.loss.with_columns(pl.col("table", "class").cast(pl.String)).collect()
+    loss = assert_losses_equal_the_kernels(trace, summary)
     full = loss.filter(pl.col("class") == "ring_full")
     counted = trace.metadata.loss["by_class"]
     assert counted["ring_full"] > 10_000
-    assert dict(loss.group_by("class").agg(pl.col("n").sum()).rows()) == counted
-    assert summary.lost == sum(counted.values())
     inner = full.filter(pl.col("t0_ns").is_not_null() & pl.col("t1_ns").is_not_null())
     assert len(inner) >= 3
     assert (inner["t0_ns"] < inner["t1_ns"]).all()

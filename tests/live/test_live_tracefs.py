@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,15 +17,13 @@ import pytest
 from collectors.kernel import ensure_tracefs
 from collectors.tracefs_instance import leftovers, parse_stats
 from tests.live.conftest import wait_for
+from tests.live.stalls import assert_losses_equal_the_kernels, capture_with_stalls
 from tracereplay.trace import frames
 from tracereplay.trace.capture import CaptureOptions, capture
-from tracereplay.trace.collector_process import CollectorProcess, collectors_directory
+from tracereplay.trace.collector_process import collectors_directory
 from tracereplay.trace.hostcheck import capture_path
-from tracereplay.trace.metadata import TraceMetadata
 from tracereplay.trace.reader import Trace
-from tracereplay.trace.recording import Recording
 from tracereplay.trace.validate import validate_trace
-from tracereplay.trace.writer import TraceWriter
 
 pytestmark = [pytest.mark.live, pytest.mark.usefixtures("no_instance_stays")]
 WORKLOADS = str(Path(__file__).with_name("workloads.py"))
@@ -218,31 +215,12 @@ def test_ebpf_alone_is_not_replaced_and_what_needs_it_is_named(refusing_python: 
 
 def test_forced_loss_adds_up_to_the_kernels_counters(out: Path) -> None:
     """Buffers of 64 KiB, and a collector that is stopped in its tracks while pages are touched."""
-    arguments = ["--attended", "--events", "page", "--ring-mib", "0.04", "--tracer", "tracefs", "--no-page-map"]
-    collector = CollectorProcess(arguments)
-
-    def load() -> None:
-        os.kill(collector.pid, signal.SIGSTOP)
-        for _ in range(4):
-            subprocess.run([sys.executable, WORKLOADS, "touch", "8000"], check=True, stdout=subprocess.DEVNULL)
-            os.kill(collector.pid, signal.SIGCONT)
-            time.sleep(0.3)  # let it drain, so that a gap has an end, before it is stopped again
-            os.kill(collector.pid, signal.SIGSTOP)
-        os.kill(collector.pid, signal.SIGCONT)
-        collector.ask_to_stop()
-
-    writer = TraceWriter(out, TraceMetadata(source={"kind": "capture"}))
-    recording = Recording(writer, on_started=load)
-    try:
-        summary = recording.run(frames.read_ahead(frames.read_packets(collector.frames_fd)))
-    finally:
-        collector.end()
+    arguments = ["--events", "page", "--ring-mib", "0.04", "--tracer", "tracefs", "--no-page-map"]
+    summary = capture_with_stalls(out, arguments, stalls=4, pause_s=0.3)
     trace = Trace.open(out)
-    loss = trace.loss.with_columns(pl.col("table", "class").cast(pl.String)).collect()
+    loss = assert_losses_equal_the_kernels(trace, summary)
     counted = trace.metadata.loss["by_class"]
     assert counted["overwritten"] > 20_000
-    assert dict(loss.group_by("class").agg(pl.col("n").sum()).rows()) == counted
-    assert summary.lost == sum(counted.values())
     assert not [note for note in trace.metadata.notes if note.startswith("CPU ")]
     gaps = loss.filter(pl.col("class") == "overwritten")
     assert set(gaps["table"]) == {"all"}
