@@ -50,10 +50,15 @@ def build_machine(config: MachineConfig, *, pool_pages: int = 0, quota: int = 1 
     w[at.CFG_CHUNKED] = generation.drain_chunked
     w[at.CFG_KEEPS_TYPE] = generation.fallback_keeps_type
     w[at.CFG_CLAIM_STEAL] = generation.fallback_claim_then_steal
+    w[at.CFG_HAS_BULK] = generation.has_bulk
+    w[at.CFG_DECAY] = generation.pcp_decay
+    w[at.CFG_DRAIN_ALL_CHUNKED] = generation.drain_all_chunked
+    w[at.CFG_VMSTAT_INTERVAL] = round(config.vmstat_interval * 1e9)
     w[at.CFG_SCALE_MAX] = config.pcp_scale_max
     w[at.CFG_INIT_ON_ALLOC] = config.init_on_alloc
     w[at.CFG_FREE_HIGH_ADD] = generation.fallback_claim_then_steal  # both came by 6.18
     w[at.CFG_GIB_PAGES] = config.direct_map_gib_pages
+    w[at.CFG_TIMER] = at.NEVER
     w[at.POOL_MIN] = pool_pages
     w[at.POOL_QUOTA] = quota
     w[at.CN : at.CN + config.cpus] = _nodes_of_cpus(config)

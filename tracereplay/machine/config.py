@@ -72,6 +72,8 @@ class MachineConfig:
     """CONFIG_PCP_BATCH_SCALE_MAX."""
     llc_pages_per_cpu: int = 512
     """Each CPU's slice of last-level cache, pages; above 3 x batch it sets PCPF_FREE_HIGH_BATCH."""
+    vmstat_interval: float = 1.0
+    """Seconds between two runs of a CPU's vmstat worker (vm.stat_interval); 0: it never runs."""
     init_on_alloc: bool = False
     direct_map_gib_pages: bool = False
     """Direct map starts with 1 GiB entries (else 2 MiB)."""
@@ -96,6 +98,7 @@ class MachineConfig:
             "pcp": {"batch": self.pcp_batch, "high": self.pcp_high, "scale_max": self.pcp_scale_max},
             "occupancy": None if self.zones[0].free_blocks is not None else self.occupancy,
             "fragmentation": None if self.zones[0].free_blocks is not None else self.fragmentation,
+            "vmstat_interval_s": self.vmstat_interval,
             "init_on_alloc": self.init_on_alloc,
             "seed": self.seed,
             "zones": [
@@ -215,6 +218,7 @@ KEYS: dict[str, str] = {
     "pcp.batch": "pages",
     "pcp.high": "pages, fixed",
     "pcp.scale_max": "0 to 6",
+    "vmstat_interval": "seconds, 0 for never",
     "init_on_alloc": "true or false",
     "seed": "whole number",
 }
@@ -266,6 +270,11 @@ def _apply(config: MachineConfig, key: str, text: str) -> MachineConfig:
             if not 0 <= scale <= 6:
                 raise ValueError("0 to 6")
             return replace(config, pcp_scale_max=scale)
+        case "vmstat_interval":
+            interval = float(text)
+            if not 0 <= interval <= 86400:
+                raise ValueError("0 to a day")
+            return replace(config, vmstat_interval=interval)
         case "init_on_alloc":
             return replace(config, init_on_alloc=_flag(text))
         case _:

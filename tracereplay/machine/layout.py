@@ -9,6 +9,8 @@ fixed places for the largest machine (unused words cost no memory), so that an i
 ``w[NF + (z * NR_PAGE_ORDERS + order) * NR_TYPES + mt]``  free blocks per list
 ``w[ZL + (node * NR_ZONE_TYPES + highest zone type) * ZL_WORDS + k]``  zonelists, ended by -1
 ``w[CN + cpu]``                       node of a CPU
+``w[node * KS_WORDS + KS_RUNNING]``   kswapd of a node
+``w[TK + cpu]``                       when its vmstat worker runs next, ns; 0: not known yet
 ``w[CFG_CPUS]``                       constants of the run and gauges; ``w[POOL_MIN]``: a mempool and its quota
 ``pg[3 * node + INFO]``               list heads (``w[CFG_NODES]`` of them), then one node per frame: next, prev, info
 ``pb[block * B_WORDS + B_TYPE]``      a pageblock
@@ -101,12 +103,30 @@ ZONE_NAMES = ("DMA", "DMA32", "Normal", "Movable")
     CFG_FREE_HIGH_ADD,  # 6.18: free_high needs free_count >= batch + high_min / 2
     CFG_SPLIT_GIB,  # direct-map entries of 1 GiB that were split
     CFG_GIB_PAGES,  # the direct map starts with 1 GiB entries
+    CFG_HAS_BULK,
+    CFG_DECAY,  # the vmstat worker lowers high and drains: 0 no, 1 at once, 2 in chunks of batch
+    CFG_DRAIN_ALL_CHUNKED,  # drain_all_pages lets go of the locks every batch << scale_max pages
+    CFG_VMSTAT_INTERVAL,  # ns; 0: the worker never runs
     CFG_HELD_CURSOR,  # per order: how many blocks were looked at for a held one (next_held)
-) = range(24)
+) = range(28)
 _CFG_END = CFG_HELD_CURSOR + NR_PAGE_ORDERS
+(
+    CFG_NOW,  # simulated time, ns: the time of the event being replayed
+    CFG_TIMER,  # simulated time at which background work is due, ns; NEVER for none
+    CFG_BOOST_FACTOR,  # vm.watermark_boost_factor, ten-thousandths of HIGH
+    CFG_KSWAPD_RATE,  # pages that kswapd frees in a ms; 0: what it freed is in the trace
+    CFG_RECLAIM_PAGES,  # pages that one direct reclaim frees
+    CFG_COMPACTION_SHARE,  # direct compactions that yield a block, in millionths
+    CFG_COMPACTION_DUE,  # those owed, in millionths
+    CFG_MERGES_RESERVED,  # 5.10, 5.14: free HIGHATOMIC and CMA blocks merge with any other
+    CFG_SKIP_BUSY,  # 6.18: nodes whose kswapd runs are passed over at first
+    CFG_UNPLACED,  # pages of the free blocks asked for that had no place at the start
+) = range(_CFG_END, _CFG_END + 10)
+_CFG_END += 10
+NEVER = 1 << 62
 
 # ---- w: zones
-Z_WORDS = 24
+Z_WORDS = 32
 _Z = 64
 assert _CFG_END <= _Z
 (
@@ -121,15 +141,26 @@ assert _CFG_END <= _Z
     Z_NODE,
     Z_TYPE,
     Z_BELOW_HIGH,
-    Z_NOFRAGMENT,  # requests that prefer this zone carry ALLOC_NOFRAGMENT
+    Z_RECLAIM_ACTIVE,  # kswapd works on the zone: pcp lists are kept short
+    Z_NOFRAGMENT,  # ALLOC_NOFRAGMENT where requests that prefer this zone carry it, else 0
     Z_LOCKS,
     Z_LONGEST,  # longest zone-lock hold, in work units: blocks moved + splits + merges
     Z_WORK,  # work units of the current hold
     Z_RESERVE,  # lowmem_reserve for requests up to zone type 0..3
-) = range(_Z, _Z + 16)
+) = range(_Z, _Z + 17)
+(
+    Z_SET_ASIDE,  # pages in HIGHATOMIC blocks as accounted (nr_reserved_highatomic) and in CMA blocks, together
+    Z_HIGHATOMIC,  # the former
+    Z_CMA,  # the latter
+    Z_PROMO,  # where memory tiering stops promoting; kept, not used
+    Z_SKIP,  # kswapd runs on the zone's node, and such nodes are passed over at first (CFG_SKIP_BUSY)
+    Z_BOOST_SEEN,  # boost when kswapd started, which it takes off when done
+    Z_RECLAIM_CURSOR,  # how many frames of the zone were looked at for a page to reclaim
+) = range(Z_RESERVE + NR_ZONE_TYPES, Z_RESERVE + NR_ZONE_TYPES + 7)
+assert Z_RECLAIM_CURSOR < _Z + Z_WORDS
 
 # ---- w: per-CPU page sets
-P_WORDS = 12
+P_WORDS = 16
 _P = _Z + MAX_ZONES * Z_WORDS
 (
     P_COUNT,
@@ -144,14 +175,24 @@ _P = _Z + MAX_ZONES * Z_WORDS
     P_FREE_HIGH_BATCH,
     P_LOCKS,
     P_LONGEST,
-) = range(_P, _P + 12)
+    P_EXPIRE,  # ticks until the lists of a remote zone are drained (pcp->expire)
+    P_LOCKS_AT_TICK,  # P_LOCKS when the vmstat worker last looked
+) = range(_P, _P + 14)
 
 # ---- w: the other tables
 NF = _P + MAX_ZONES * MAX_CPUS * P_WORDS
 ZL = NF + MAX_ZONES * NR_PAGE_ORDERS * NR_TYPES
 ZL_WORDS = MAX_ZONES + 1
 CN = ZL + MAX_NODES * NR_ZONE_TYPES * ZL_WORDS
-_POOL = CN + MAX_CPUS
+TK = CN + MAX_CPUS
+# ---- w: kswapd of a node
+KS_WORDS = 8
+_KS = TK + MAX_CPUS
+KS_RUNNING, KS_TOP, KS_SINCE, KS_GOAL, KS_DONE, KS_HOPELESS = range(_KS, _KS + 6)
+"""Whether it runs, the highest zone type it balances, up to when it has worked (ns), pages it is to reclaim even where
+the node is balanced, pages it has gone through, whether it found nothing to free."""
+
+_POOL = _KS + MAX_NODES * KS_WORDS
 POOL_MIN, POOL_CURRENT, POOL_QUOTA, POOL_ALLOCATED, POOL_ELEMENTS = range(_POOL, _POOL + 5)
 """Elements wanted in the reserve, elements there, pages the quota allows, pages out under it, first element."""
 MACHINE_WORDS = POOL_ELEMENTS + MAX_POOL

@@ -14,9 +14,10 @@ import numpy as np
 import tracereplay.strategies.per_page as strategy  # STRATEGY
 from tracereplay.compiled import hot, inner, kernel
 from tracereplay.demand.stream import ALLOC, FIRST, FREE, REQUIRED, TARGETED, UNSEEN
+from tracereplay.machine.background import run_background
 from tracereplay.machine.buddy import owner_of
 from tracereplay.machine.counters import FAILURES, NR_SLOTS
-from tracereplay.machine.layout import CFG_CPUS, CFG_ERROR
+from tracereplay.machine.layout import CFG_CPUS, CFG_ERROR, CFG_NOW, CFG_TIMER
 from tracereplay.machine.page_alloc import alloc_pages_here
 from tracereplay.machine.page_free import free_pages, free_pages_here
 from tracereplay.replay.blocks import (
@@ -265,6 +266,9 @@ def run(m, st, e, ops, i):
         op = ops[i]
         if op.ts_ns >= e.x[X_NEXT_BIN_NS]:
             next_bin(m, e, op.ts_ns)
+        m.w[CFG_NOW] = op.ts_ns
+        if op.ts_ns >= m.w[CFG_TIMER]:
+            run_background(m)
         cpu = np.int64(op.cpu)
         if cpu >= cpus:
             cpu %= cpus
