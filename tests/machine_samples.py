@@ -11,8 +11,11 @@ from tests.reference.machine_driver import (
     ALLOC,
     BULK,
     DRAIN,
+    DRAIN_ALL,
     FREE,
     HELD_FREE,
+    RECLAIM,
+    TICK,
     Compiled,
     Ops,
     Slow,
@@ -108,6 +111,12 @@ def random_ops(rng: random.Random, n: int, config: MachineConfig) -> Ops:
                 rows.append((HELD_FREE, cpu, rng.choice((0, 0, 1, 2, 3, 4, 9, 10)), 0, rng.randrange(frames), 0))
             elif what < 0.035:
                 rows.append((DRAIN, cpu, 0, 0, rng.randrange(len(config.zones)), 0))
+            elif what < 0.037:
+                rows.append((DRAIN_ALL, cpu, 0, 0, 0, 0))
+            elif what < 0.047:
+                rows.append((TICK, cpu, 0, 0, 0, 0))
+            elif what < 0.05:
+                rows.append((RECLAIM, cpu, 0, 0, rng.randrange(len(config.zones)), rng.choice((0, 0, 1))))
             elif rng.random() < share_freed:
                 newest = rng.random() < 0.3
                 rows.append((FREE, cpu, 0, 0, -1 if newest else rng.randrange(1 << 30), 0))

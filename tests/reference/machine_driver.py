@@ -6,7 +6,7 @@ keep alike, so that the same rows make sense whatever the machines do.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,11 +19,14 @@ from tracereplay.machine.config import MachineConfig
 from tracereplay.machine.counters import BY_ORDER, COUNTERS, NR_COUNTERS
 from tracereplay.machine.page_alloc import alloc_pages, alloc_pages_bulk
 from tracereplay.machine.page_free import free_held, free_pages
-from tracereplay.machine.pcp import drain
+from tracereplay.machine.pcp import drain, drain_all
+from tracereplay.machine.vmstat import vmstat_update
 
-ALLOC, BULK, FREE, HELD_FREE, DRAIN, NR_OPS = range(6)
+ALLOC, BULK, FREE, HELD_FREE, DRAIN, DRAIN_ALL, TICK, RECLAIM, NR_OPS = range(9)
 """``ALLOC``: order, gfp. ``BULK``: a slots, of which those whose bit (modulo 16) is set in b are filled before.
-``FREE``: the a-th live block. ``HELD_FREE``: order, frame a. ``DRAIN``: all that a CPU's lists of zone a hold."""
+``FREE``: the a-th live block. ``HELD_FREE``: order, frame a. ``DRAIN``: all that a CPU's lists of zone a hold, as
+after a free. ``DRAIN_ALL``: drain_all_pages. ``TICK``: the CPU's vmstat worker runs. ``RECLAIM``: kswapd starts (b is
+1) or ends (0) its work on zone a."""
 FILLED = 1 << 40
 """What a slot holds that was filled before a bulk call."""
 Ops = np.ndarray[Any, np.dtype[np.int64]]
@@ -64,6 +67,12 @@ def _run(m: Any, ops: Any, live: Any, n_live: int, slots: Any, out: Any) -> int:
                 free_pages(m, cpu, pfn, order)
         elif what == HELD_FREE:
             out[i] = free_held(m, cpu, a, order)
+        elif what == DRAIN_ALL:
+            out[i] = drain_all(m)
+        elif what == TICK:
+            out[i] = vmstat_update(m, cpu)
+        elif what == RECLAIM:
+            m.w[a * at.Z_WORDS + at.Z_RECLAIM_ACTIVE] = b
         else:
             p = a * m.w[at.CFG_CPUS] + cpu
             if m.w[p * at.P_WORDS + at.P_COUNT] > 0:
@@ -129,10 +138,22 @@ class Slow:
         if what == HELD_FREE:
             pfn = m.free_held(cpu, a, order)
             return -1 if pfn is None else pfn
+        if what == DRAIN_ALL:
+            return self._drained(m.drain_all)
+        if what == TICK:
+            return self._drained(lambda: m.vmstat_update(cpu))
+        if what == RECLAIM:
+            m.zones[a].reclaim_active = bool(b)
+            return -1
         pcp = m.pcps[a, cpu]
         if pcp.count:
             m.drain(m.zones[a], pcp, pcp.count, 0)
         return -1
+
+    def _drained(self, work: Callable[[], None]) -> int:
+        before = self.machine.counters["pcp_drain_pages"]
+        work()
+        return self.machine.counters["pcp_drain_pages"] - before
 
 
 # ---------------------------------------------------------------- pictures
@@ -209,6 +230,8 @@ def picture_of_compiled(machine: at.Machine) -> dict[str, Any]:
                 "free_count": word(machine, p, at.P_WORDS, at.P_FREE_COUNT),
                 "prev_high_order": bool(word(machine, p, at.P_WORDS, at.P_PREV_HIGH_ORDER)),
                 "locks": word(machine, p, at.P_WORDS, at.P_LOCKS),
+                "longest": word(machine, p, at.P_WORDS, at.P_LONGEST),
+                "expire": word(machine, p, at.P_WORDS, at.P_EXPIRE),
             }
     pb = machine.pb.reshape(-1, at.B_WORDS)
     return {
@@ -256,6 +279,8 @@ def picture_of_slow(machine: SlowMachine) -> dict[str, Any]:
                 "free_count": pcp.free_count,
                 "prev_high_order": pcp.prev_high_order,
                 "locks": pcp.locks,
+                "longest": pcp.longest,
+                "expire": pcp.expire,
             }
             for key, pcp in machine.pcps.items()
         },

@@ -2,7 +2,7 @@
 
 The oracle for ``tracereplay.machine``, written from the facts about mm/page_alloc.c and not from the compiled code.
 It is the model that the project states: reclaim and compaction are tried, counted and bring nothing; no CMA or
-HIGHATOMIC blocks, no watermark boost, no decay of idle per-CPU lists; nobody else ever holds a lock. Movable pages in
+HIGHATOMIC blocks, no watermark boost; nobody else ever holds a lock. Movable pages in
 use are known only by what was asked for.
 
 Counters, beside those that speak for themselves: a *watermark check* is one test of one zone, a *hit* a block that
@@ -62,16 +62,20 @@ class Rules:
     """Fallback in two phases (6.15), and the higher threshold for freeing all of a burst (6.18)."""
     chunks: bool = False
     """Drains let go of both locks every ``batch`` pages (6.19)."""
+    decay: str = "none"
+    """The vmstat worker drains what exceeds high: not at all, "whole" (6.7), or in "batches" (6.18)."""
+    drain_all: str = "irqs off"
+    """drain_all_pages: with interrupts off, all under "one lock" (6.1), or in "chunks" of batch << scale (6.12)."""
 
 
 RULES = {
     "5.10": Rules(0, "fixed", False, False, False, False),
     "5.14": Rules(3, "free_factor", False, False, False, False),
-    "6.1": Rules(1, "free_factor", True, True, True, False),
-    "6.7": Rules(1, "auto", True, True, True, False),
-    "6.12": Rules(2, "auto", True, True, True, True),
-    "6.18": Rules(2, "auto", True, True, True, True, claim_then_steal=True),
-    "6.19": Rules(2, "auto", True, True, True, True, claim_then_steal=True, chunks=True),
+    "6.1": Rules(1, "free_factor", True, True, True, False, drain_all="one lock"),
+    "6.7": Rules(1, "auto", True, True, True, False, decay="whole", drain_all="one lock"),
+    "6.12": Rules(2, "auto", True, True, True, True, decay="whole", drain_all="chunks"),
+    "6.18": Rules(2, "auto", True, True, True, True, True, decay="batches", drain_all="chunks"),
+    "6.19": Rules(2, "auto", True, True, True, True, True, True, decay="batches", drain_all="chunks"),
 }
 
 
@@ -91,6 +95,8 @@ class Zone:
     lists: dict[tuple[int, int], list[int]]
     free_pages: int
     below_high: bool = False
+    reclaim_active: bool = False
+    """kswapd is at work on it."""
     locks: int = 0
     work: int = 0
     longest: int = 0
@@ -112,6 +118,12 @@ class Pcp:
     free_count: int = 0
     prev_high_order: bool = False
     locks: int = 0
+    longest: int = 0
+    """Most pages given back under one hold of the locks."""
+    expire: int = 0
+    """Ticks until the pages of another node's zone go back; 0: not counting."""
+    used_before: int = 0
+    """``locks`` at the last tick."""
 
 
 @dataclass
@@ -377,7 +389,7 @@ class SlowMachine:
         pages = drain[self.rules.tuning](zone, pcp, order)
         if pages > 0:
             self.drain(zone, pcp, pages, index)
-            if zone.below_high and zone.free_pages > zone.marks["high"]:
+            if zone.below_high and zone.free_pages > zone.marks["high"] + zone.reserve[ZONES.index("Movable")]:
                 zone.below_high = False
 
     def drain_fixed(self, zone: Zone, pcp: Pcp, order: int) -> int:
@@ -386,14 +398,15 @@ class SlowMachine:
     def drain_by_factor(self, zone: Zone, pcp: Pcp, order: int) -> int:
         if self.rules.free_all_high and 1 <= order <= COSTLY_ORDER and pcp.free_factor > 0:
             return pcp.count
-        if pcp.count < pcp.high:
+        high = min(4 * pcp.batch, pcp.high) if zone.reclaim_active else pcp.high
+        if pcp.count < high:
             return 0
-        if pcp.high < pcp.batch:
+        if high < pcp.batch:
             return 1
         pages = pcp.batch << pcp.free_factor
-        if pages < pcp.high - pcp.batch:
+        if pages < high - pcp.batch:
             pcp.free_factor += 1
-        return clamp(pages, pcp.batch, pcp.high - pcp.batch)
+        return clamp(pages, pcp.batch, high - pcp.batch)
 
     def drain_auto(self, zone: Zone, pcp: Pcp, order: int) -> int:
         batch, limit = pcp.batch, pcp.batch << self.scale_max
@@ -413,12 +426,15 @@ class SlowMachine:
         return 1 if threshold < batch else clamp(pcp.free_count, batch, threshold - batch)
 
     def drain_threshold(self, zone: Zone, pcp: Pcp, free_high: bool) -> int:
-        high = clamp(pcp.high, pcp.high_min, pcp.high_max)
+        high = pcp.high = clamp(pcp.high, pcp.high_min, pcp.high_max)
         if high == 0:
             return 0
         if free_high:
             pcp.high = max(high - (pcp.batch << self.scale_max), pcp.high_min)
             return 0
+        if zone.reclaim_active:
+            pcp.high = max(high - max(pcp.free_count, pcp.batch), pcp.high_min)
+            return min(4 * pcp.batch, pcp.high)
         if pcp.high_min == pcp.high_max:
             return high
         if zone.below_high:
@@ -442,6 +458,7 @@ class SlowMachine:
 
     def drain_under_one_lock(self, zone: Zone, pcp: Pcp, pages: int, index: int) -> None:
         pages = min(pages, pcp.count)
+        before = pcp.count
         self.lock(zone)
         while pages > 0:
             if self.rules.drain_from_freed:
@@ -451,6 +468,7 @@ class SlowMachine:
             else:
                 pages = self.drain_round_robin(zone, pcp, pages)
         self.unlock(zone)
+        pcp.longest = max(pcp.longest, before - pcp.count)
 
     def drain_round_robin(self, zone: Zone, pcp: Pcp, pages: int) -> int:
         """Up to 5.17: a list gives one block for every list visited since it was last empty-handed."""
@@ -478,6 +496,61 @@ class SlowMachine:
             mt = self.block_types[pfn >> PAGEBLOCK_ORDER]
         self.free_one_page(zone, pfn, order, mt)
         return 1 << order
+
+    # ------------------------------------------------------------------ drains from elsewhere (section 3.8)
+    def drain_all(self) -> None:
+        """``drain_all_pages``."""
+        for cpu in range(len(self.cpu_nodes)):
+            if any(self.pcps[z, cpu].count for z in range(len(self.zones))):
+                self.drain_cpu(cpu)
+
+    def drain_cpu(self, cpu: int) -> None:
+        """``drain_pages``; a CPU that goes offline does the same."""
+        for z, zone in enumerate(self.zones):
+            pcp = self.pcps[z, cpu]
+            self.count("pcp_drains", pcp.count > 0)
+            if self.rules.drain_all == "chunks":
+                again = True
+                while again:
+                    again = pcp.count > pcp.batch << self.scale_max
+                    self.pcp_lock(pcp)
+                    if pcp.count:
+                        self.drain_under_one_lock(zone, pcp, pcp.batch << self.scale_max, 0)
+                continue
+            if pcp.count or self.rules.drain_all == "irqs off":
+                self.pcp_lock(pcp)
+            if pcp.count:
+                self.drain_under_one_lock(zone, pcp, pcp.count, 0)
+
+    def vmstat_update(self, cpu: int) -> None:
+        """The vmstat worker of a CPU runs."""
+        for z, zone in enumerate(self.zones):
+            pcp = self.pcps[z, cpu]
+            if pcp.locks > pcp.used_before:
+                pcp.expire = 3
+            pcp.used_before = pcp.locks
+            if self.rules.decay != "none":
+                self.decay(zone, pcp)
+            if pcp.expire and pcp.count:
+                if zone.node == self.cpu_nodes[cpu]:
+                    pcp.expire = 0
+                    continue
+                pcp.expire -= 1
+                if pcp.expire == 0:
+                    self.count("pcp_drains")
+                    self.pcp_lock(pcp)
+                    self.drain_under_one_lock(zone, pcp, pcp.batch, 0)
+
+    def decay(self, zone: Zone, pcp: Pcp) -> None:
+        """``decay_pcp_high``."""
+        if pcp.high > pcp.high_min:
+            pcp.high = max(pcp.count - (pcp.batch << self.scale_max), pcp.high - pcp.high // 8, pcp.high_min)
+        excess = pcp.count - pcp.high
+        self.count("pcp_drains", excess > 0)
+        chunk = pcp.batch if self.rules.decay == "batches" else max(excess, 1)
+        for done in range(0, excess, chunk):
+            self.pcp_lock(pcp)
+            self.drain_under_one_lock(zone, pcp, min(chunk, excess - done), 0)
 
     # ------------------------------------------------------------------ allocation (section 4)
     def highest_zone(self, gfp: int) -> int:

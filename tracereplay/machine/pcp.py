@@ -1,8 +1,9 @@
 """Per-CPU page lists: pop, refill, push and drain, by generation (page-allocator.md section 3).
 
-Mimics ``rmqueue_pcplist``, ``nr_pcp_alloc``, ``rmqueue_bulk``, ``free_unref_page_commit``, ``nr_pcp_high``,
-``nr_pcp_free`` and ``free_pcppages_bulk``. Allocation and free take the head, refills append and drains take the tail.
-The periodic decay of the vmstat worker and zones under reclaim are not modelled.
+Mimics ``rmqueue_pcplist``, ``rmqueue_bulk``, ``free_unref_page_commit`` (6.14 on ``free_frozen_page_commit``),
+``free_pcppages_bulk`` and ``drain_all_pages`` of mm/page_alloc.c. Allocation and free take the head, refills append and
+drains take the tail. How many pages a refill or drain moves is in pcp_sizes.py, the periodic work in vmstat.py. No lock
+is ever busy here: what a kernel does when a trylock fails (section 3.9) is not modelled.
 """
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
@@ -34,7 +35,7 @@ from tracereplay.machine.fallback import MODE_NORMAL, rmqueue
 from tracereplay.machine.layout import (
     CFG_CHUNKED,
     CFG_CPUS,
-    CFG_FREE_HIGH_ADD,
+    CFG_DRAIN_ALL_CHUNKED,
     CFG_FROM_FREED,
     CFG_KEEPS_TYPE,
     CFG_NODES,
@@ -43,6 +44,7 @@ from tracereplay.machine.layout import (
     CFG_PCP_RULE,
     CFG_SCALE_MAX,
     CFG_THP_LISTS,
+    CFG_ZONES,
     HELD,
     INFO_ORDER,
     INFO_TYPE_SHIFT,
@@ -51,7 +53,6 @@ from tracereplay.machine.layout import (
     P_COUNT,
     P_FREE_COUNT,
     P_FREE_FACTOR,
-    P_FREE_HIGH_BATCH,
     P_HIGH,
     P_HIGH_MAX,
     P_HIGH_MIN,
@@ -62,11 +63,16 @@ from tracereplay.machine.layout import (
     PCP,
     PCP_LISTS,
     Z_BELOW_HIGH,
+    Z_BOOST,
     Z_FREE,
     Z_HIGH,
+    Z_RECLAIM_ACTIVE,
+    Z_RESERVE,
     Z_WORDS,
+    ZONE_MOVABLE,
 )
 from tracereplay.machine.lists import add_head, add_tail, first, last, remove
+from tracereplay.machine.pcp_sizes import drain_pages_fixed, drain_pages_tuned, refill_blocks
 
 THP_LIST = MIGRATE_PCPTYPES * (PAGE_ALLOC_COSTLY_ORDER + 1)
 
@@ -101,40 +107,6 @@ def pcp_lock(m, p):
     """Take the pcp lock (or what protects the lists in this generation)."""
     m.c[PCP_LOCK_ACQUISITIONS] += 1
     m.w[p * P_WORDS + P_LOCKS] += 1
-
-
-@hot
-def clamp(value, low, high):
-    """``clamp`` of the kernel: the upper bound wins."""
-    return min(max(value, low), high)
-
-
-@inner
-def refill_blocks(m, z, p, order):
-    """How many blocks a refill asks for (section 3.5)."""
-    batch = m.w[p * P_WORDS + P_BATCH]
-    rule = m.w[CFG_PCP_RULE]
-    if rule == 0:
-        return batch
-    if rule == 1:
-        return max(batch >> order, 2) if batch > 1 else batch
-    low, top = m.w[p * P_WORDS + P_HIGH_MIN], m.w[p * P_WORDS + P_HIGH_MAX]
-    high = clamp(m.w[p * P_WORDS + P_HIGH], low, top)
-    m.w[p * P_WORDS + P_HIGH] = high
-    if high < batch:
-        return 1
-    blocks = batch if order > 0 else batch << m.w[p * P_WORDS + P_ALLOC_FACTOR]
-    if low != top and not m.w[z * Z_WORDS + Z_BELOW_HIGH]:
-        high = min(high + blocks, top)
-        m.w[p * P_WORDS + P_HIGH] = high
-    if order == 0:
-        room = max(high - m.w[p * P_WORDS + P_COUNT] - batch, batch)
-        if blocks <= room and m.w[p * P_WORDS + P_ALLOC_FACTOR] < m.w[CFG_SCALE_MAX]:
-            m.w[p * P_WORDS + P_ALLOC_FACTOR] += 1
-        blocks = min(blocks, room)
-    if blocks > 1:
-        blocks = max(blocks >> order, 2)
-    return blocks
 
 
 @inner
@@ -239,13 +211,16 @@ def drain_lists(m, z, p, pages, index):
                 break
     zone_unlock(m, z)
     m.w[p * P_WORDS + P_COUNT] -= moved
+    m.w[p * P_WORDS + P_LONGEST] = max(m.w[p * P_WORDS + P_LONGEST], moved)
     m.c[PCP_DRAIN_PAGES] += moved
     return moved
 
 
 @inner
 def drain(m, z, p, pages, index):
-    """One drain of ``pages``: a single hold of the zone lock, or chunks of ``batch`` and the pcp lock anew (6.19)."""
+    """One drain of ``pages`` after a free, pcp lock held: a single hold of the zone lock, or (6.19) ``batch`` pages a
+    hold and the pcp lock let go in between. Returns pages moved.
+    """
     m.c[PCP_DRAINS] += 1
     if not m.w[CFG_CHUNKED]:
         return drain_lists(m, z, p, pages, index)
@@ -260,74 +235,67 @@ def drain(m, z, p, pages, index):
 
 
 @inner
-def drain_pages_fixed(m, p, order):
-    """Pages to drain after a free, generations with a fixed high (section 3.6, up to 6.6); 0 for none."""
-    batch, high, count = m.w[p * P_WORDS + P_BATCH], m.w[p * P_WORDS + P_HIGH], m.w[p * P_WORDS + P_COUNT]
-    if m.w[CFG_PCP_RULE] == 0:
-        return batch if count >= high else 0
-    if m.w[CFG_FROM_FREED] and 0 < order <= PAGE_ALLOC_COSTLY_ORDER and m.w[p * P_WORDS + P_FREE_FACTOR] > 0:
-        return count
-    if count < high:
-        return 0
-    if high < batch:
-        return 1
-    pages = batch << m.w[p * P_WORDS + P_FREE_FACTOR]
-    if pages < high - batch:
-        m.w[p * P_WORDS + P_FREE_FACTOR] += 1
-    return clamp(pages, batch, high - batch)
+def drain_zone(m, z, p):
+    """Empty the lists of a page set (``drain_pages_zone``), from the first list on. Returns pages moved.
+
+    Since 6.12 ``batch << scale_max`` pages a hold of the pcp lock; before, all in one.
+    """
+    moved = 0
+    if m.w[p * P_WORDS + P_COUNT] > 0:
+        m.c[PCP_DRAINS] += 1
+    if m.w[CFG_DRAIN_ALL_CHUNKED]:
+        chunk = m.w[p * P_WORDS + P_BATCH] << m.w[CFG_SCALE_MAX]
+        while True:
+            pcp_lock(m, p)
+            count = m.w[p * P_WORDS + P_COUNT]
+            if count > 0:
+                moved += drain_lists(m, z, p, min(count, chunk), 0)
+            if count <= chunk:  # counted down, not read again: a THP may have left nothing for the next round
+                return moved
+    # 5.10 and 5.14 disable interrupts to look; 6.1 takes the lock only when there is something
+    if not m.w[CFG_FROM_FREED] or m.w[p * P_WORDS + P_COUNT] > 0:
+        pcp_lock(m, p)
+    if m.w[p * P_WORDS + P_COUNT] > 0:
+        moved = drain_lists(m, z, p, m.w[p * P_WORDS + P_COUNT], 0)
+    return moved
 
 
 @inner
-def drain_pages_tuned(m, z, p, order):
-    """Pages to drain after a free, auto-tuned generations (section 3.6, 6.7 on); 0 for none."""
-    batch, count = m.w[p * P_WORDS + P_BATCH], m.w[p * P_WORDS + P_COUNT]
-    limit = batch << m.w[CFG_SCALE_MAX]
-    low, top = m.w[p * P_WORDS + P_HIGH_MIN], m.w[p * P_WORDS + P_HIGH_MAX]
-    free_high = False
-    if 0 < order <= PAGE_ALLOC_COSTLY_ORDER:
-        needed = batch + (low // 2 if m.w[CFG_FREE_HIGH_ADD] else 0)
-        free_high = m.w[p * P_WORDS + P_PREV_HIGH_ORDER] != 0 and m.w[p * P_WORDS + P_FREE_COUNT] >= needed
-        free_high = free_high and (m.w[p * P_WORDS + P_FREE_HIGH_BATCH] == 0 or count >= batch)
-        m.w[p * P_WORDS + P_PREV_HIGH_ORDER] = 1
-    else:
-        m.w[p * P_WORDS + P_PREV_HIGH_ORDER] = 0
-    if m.w[p * P_WORDS + P_FREE_COUNT] < limit:
-        m.w[p * P_WORDS + P_FREE_COUNT] += 1 << order
-    high = clamp(m.w[p * P_WORDS + P_HIGH], low, top)
-    threshold = high
-    if high == 0:
-        threshold = 0
-    elif free_high:
-        m.w[p * P_WORDS + P_HIGH] = max(high - limit, low)
-        threshold = 0
-    elif low == top:
-        threshold = high
-    elif m.w[z * Z_WORDS + Z_BELOW_HIGH]:
-        m.w[p * P_WORDS + P_HIGH] = max(high - max(m.w[p * P_WORDS + P_FREE_COUNT], batch), low)
-        threshold = max(count, low)
-    elif count >= high:
-        need = m.w[p * P_WORDS + P_FREE_COUNT] + batch
-        if m.w[p * P_WORDS + P_HIGH] < need:
-            m.w[p * P_WORDS + P_HIGH] = clamp(need, low, top)
-    if count < threshold:
-        return 0
-    if free_high:
-        return min(count, limit)
-    if threshold < batch:
-        return 1
-    return clamp(m.w[p * P_WORDS + P_FREE_COUNT], batch, threshold - batch)
+def drain_cpu(m, cpu):
+    """Empty a CPU's lists of every zone (``drain_pages``): also what taking a CPU offline does. Returns pages moved."""
+    moved = 0
+    for z in range(m.w[CFG_ZONES]):
+        moved += drain_zone(m, z, pcp_index_of_cpu(m, z, cpu))
+    return moved
+
+
+@inner
+def drain_all(m):
+    """Empty all per-CPU lists (``drain_all_pages``): CPU by CPU, those without pages left alone. Pages moved."""
+    moved = 0
+    for cpu in range(m.w[CFG_CPUS]):
+        held = 0
+        for z in range(m.w[CFG_ZONES]):
+            held += m.w[pcp_index_of_cpu(m, z, cpu) * P_WORDS + P_COUNT]
+        if held > 0:
+            moved += drain_cpu(m, cpu)
+    return moved
 
 
 @inner
 def after_free(m, z, p, order, index):
-    """What a free into the pcp may trigger: a drain, and with it the end of BELOW_HIGH."""
-    pages = drain_pages_fixed(m, p, order) if m.w[CFG_PCP_RULE] < 2 else drain_pages_tuned(m, z, p, order)
+    """What a free into the pcp may trigger: a drain, and with it the end of BELOW_HIGH.
+
+    The bit goes when the zone is above HIGH for a request that could use the highest zone type (``zone_watermark_ok``
+    with ZONE_MOVABLE): boost and lowmem reserve count. This test is not among ``watermark_checks``.
+    """
+    pages = drain_pages_fixed(m, z, p, order) if m.w[CFG_PCP_RULE] < 2 else drain_pages_tuned(m, z, p, order)
     if pages > 0:
-        before = m.w[z * Z_WORDS + Z_FREE]
         drain(m, z, p, pages, index)
-        m.w[p * P_WORDS + P_LONGEST] = max(m.w[p * P_WORDS + P_LONGEST], m.w[z * Z_WORDS + Z_FREE] - before)
-        if m.w[z * Z_WORDS + Z_BELOW_HIGH] and m.w[z * Z_WORDS + Z_FREE] > m.w[z * Z_WORDS + Z_HIGH]:
-            m.w[z * Z_WORDS + Z_BELOW_HIGH] = 0
+        if m.w[z * Z_WORDS + Z_BELOW_HIGH]:
+            mark = m.w[z * Z_WORDS + Z_HIGH] + m.w[z * Z_WORDS + Z_BOOST] + m.w[z * Z_WORDS + Z_RESERVE + ZONE_MOVABLE]
+            if m.w[z * Z_WORDS + Z_FREE] > mark:
+                m.w[z * Z_WORDS + Z_BELOW_HIGH] = 0
 
 
 @hot
@@ -341,7 +309,11 @@ def pcp_push(m, z, p, pfn, order, mt):
     m.c[FREES_PCP] += 1
     # the common free of order 0 far below high needs none of the rules
     rule = m.w[CFG_PCP_RULE]
-    if order == 0 and m.w[p * P_WORDS + P_COUNT] < m.w[p * P_WORDS + P_HIGH] and not m.w[z * Z_WORDS + Z_BELOW_HIGH]:
+    if (
+        order == 0
+        and m.w[p * P_WORDS + P_COUNT] < m.w[p * P_WORDS + P_HIGH]
+        and m.w[z * Z_WORDS + Z_BELOW_HIGH] | m.w[z * Z_WORDS + Z_RECLAIM_ACTIVE] == 0
+    ):
         if (
             rule == 2
             and m.w[p * P_WORDS + P_HIGH] <= m.w[p * P_WORDS + P_HIGH_MAX]
