@@ -16,12 +16,16 @@ from tracereplay.kernel.generations import GENERATIONS
 from tracereplay.machine import layout as at
 from tracereplay.machine.config import MachineConfig, Watermarks, ZoneConfig, derived_watermarks, pcp_batch
 from tracereplay.machine.counters import NR_SLOTS
-from tracereplay.machine.place import place_free_blocks
+from tracereplay.machine.initial import InitialState
+from tracereplay.machine.place import place_free_blocks, place_initial
 
 
-def build_machine(config: MachineConfig, *, pool_pages: int = 0, quota: int = 1 << 62) -> at.Machine:
+def build_machine(
+    config: MachineConfig, initial: InitialState | None = None, *, pool_pages: int = 0, quota: int = 1 << 62
+) -> at.Machine:
     """The machine in its initial state. ``pool_pages``: size of the (empty) mempool; ``quota``: pages it may have out.
 
+    ``initial``: what is free, where; without it the configuration's counts are placed at random.
     Raises ParameterError when the configuration cannot be simulated.
     """
     zones = sorted(config.zones, key=lambda z: (z.node, at.ZONE_NAMES.index(z.name)))
@@ -77,6 +81,9 @@ def build_machine(config: MachineConfig, *, pool_pages: int = 0, quota: int = 1 
     _fill_zonelists(w, zones, config.nodes)
     _fill_zones(w, zones, config)
     _fill_pcp(w, zones, config)
+    if initial is not None:
+        place_initial(machine, initial)
+        return machine
     rng = np.random.default_rng(config.seed)
     for z, zone in enumerate(zones):
         _place(machine, z, zone, config, rng)

@@ -1,13 +1,39 @@
-"""Place a given number of free blocks per migratetype and order into a zone (initial state)."""
+"""Put free blocks into a machine: a given number per migratetype and order, or those of a known state."""
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
 from __future__ import annotations
 
 from tracereplay.compiled import inner, kernel
-from tracereplay.kernel.constants import MAX_PAGE_ORDER, MIGRATE_MOVABLE, NR_PAGE_ORDERS, PAGEBLOCK_ORDER
-from tracereplay.machine.buddy import put_free
-from tracereplay.machine.layout import B_MOVABLE, B_TYPE, B_WORDS, Z_FREE, Z_WORDS
+from tracereplay.kernel.constants import (
+    MAX_PAGE_ORDER,
+    MIGRATE_HIGHATOMIC,
+    MIGRATE_MOVABLE,
+    NR_PAGE_ORDERS,
+    PAGEBLOCK_ORDER,
+)
+from tracereplay.machine.buddy import put_free, set_info, zone_of
+from tracereplay.machine.initial import InitialState
+from tracereplay.machine.layout import (
+    B_MOVABLE,
+    B_TYPE,
+    B_WORDS,
+    B_ZONE,
+    CFG_BLOCKS,
+    CFG_CPUS,
+    CFG_NODES,
+    INFO_TYPE_SHIFT,
+    P_COUNT,
+    P_WORDS,
+    PCP,
+    Z_FREE,
+    Z_HIGHATOMIC,
+    Z_SET_ASIDE,
+    Z_WORDS,
+    Machine,
+)
+from tracereplay.machine.lists import add_tail
+from tracereplay.machine.pcp import pcp_head, pcp_holds, pcp_index
 
 
 @kernel
@@ -86,3 +112,51 @@ def note_free(m, pfn, order):
     for block in range(pfn >> PAGEBLOCK_ORDER, ((pfn + (1 << order) - 1) >> PAGEBLOCK_ORDER) + 1):
         pages = min(1 << order, 1 << PAGEBLOCK_ORDER)
         m.pb[block * B_WORDS + B_MOVABLE] = max(0, m.pb[block * B_WORDS + B_MOVABLE] - pages)
+
+
+def place_initial(machine: Machine, state: InitialState) -> int:
+    """Put a known state into a machine that has no free blocks yet; pages that have no place in it.
+
+    Those outside its zones, and on lists that its CPUs do not have. What the state does not name is in use.
+    """
+    return int(place_state(machine, state.blocks, state.pcp, state.block_types, state.movable))
+
+
+@kernel
+def place_state(m, blocks, pcp, types, movable):
+    """``place_initial`` with the arrays of a state."""
+    known = min(types.shape[0], m.w[CFG_BLOCKS])
+    for block in range(known):
+        at = block * B_WORDS
+        m.pb[at + B_TYPE] = types[block]
+        if types[block] == MIGRATE_HIGHATOMIC and m.pb[at + B_ZONE] >= 0:
+            z = m.pb[at + B_ZONE]
+            m.w[z * Z_WORDS + Z_HIGHATOMIC] += 1 << PAGEBLOCK_ORDER
+            m.w[z * Z_WORDS + Z_SET_ASIDE] += 1 << PAGEBLOCK_ORDER
+        m.pb[at + B_MOVABLE] = 1 << PAGEBLOCK_ORDER if types[block] == MIGRATE_MOVABLE else 0
+        if movable[block] >= 0:
+            m.pb[at + B_MOVABLE] = movable[block]
+    unplaced = 0
+    for i in range(blocks.shape[0]):
+        pfn, order, mt = blocks[i].pfn, int(blocks[i].order), int(blocks[i].mt)
+        z = zone_of(m, pfn)
+        if z < 0 or zone_of(m, pfn + (1 << order) - 1) != z:
+            unplaced += 1 << order
+            continue
+        put_free(m, z, pfn, order, mt, True)
+        m.w[z * Z_WORDS + Z_FREE] += 1 << order
+        if movable[pfn >> PAGEBLOCK_ORDER] < 0:
+            note_free(m, pfn, order)
+    for i in range(pcp.shape[0]):
+        pfn, order, mt, cpu = pcp[i].pfn, int(pcp[i].order), int(pcp[i].mt), int(pcp[i].cpu)
+        z = zone_of(m, pfn)
+        if z < 0 or cpu >= m.w[CFG_CPUS] or not pcp_holds(m, order):
+            unplaced += 1 << order
+            continue
+        p = z * m.w[CFG_CPUS] + cpu
+        set_info(m, pfn, PCP | (mt << INFO_TYPE_SHIFT) | order)
+        add_tail(m.pg, pcp_head(m, p, pcp_index(m, order, mt)), m.w[CFG_NODES] + pfn)
+        m.w[p * P_WORDS + P_COUNT] += 1 << order
+        if movable[pfn >> PAGEBLOCK_ORDER] < 0:
+            note_free(m, pfn, order)
+    return unplaced
