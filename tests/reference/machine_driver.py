@@ -340,6 +340,7 @@ def slow_twin(machine: at.Machine, config: MachineConfig) -> SlowMachine:
         block_types=seen["types"],
         movable=seen["movable"],
         scale_max=config.pcp_scale_max,
+        vmstat_interval_ns=round(config.vmstat_interval * 1e9),
         init_on_alloc=config.init_on_alloc,
         held=held,
     )

@@ -140,6 +140,9 @@ class SlowMachine:
     """Pages in use that were asked for as movable, by pageblock."""
     scale_max: int = 5
     init_on_alloc: bool = False
+    vmstat_interval_ns: int = 0
+    next_tick: dict[int, int] = field(default_factory=dict)
+    """When each CPU's vmstat worker is to run next."""
     used: dict[int, tuple[int, int, int]] = field(default_factory=dict)
     """Blocks handed out: order, type, CPU."""
     held: set[int] = field(default_factory=set)
@@ -540,6 +543,17 @@ class SlowMachine:
                     self.count("pcp_drains")
                     self.pcp_lock(pcp)
                     self.drain_under_one_lock(zone, pcp, pcp.batch, 0)
+
+    def pass_time(self, cpu: int, now: int) -> None:
+        """A CPU is awake at ``now``: its vmstat worker runs if it should have."""
+        if not self.vmstat_interval_ns or now < self.next_tick.get(cpu, 0):
+            return
+        if cpu in self.next_tick:
+            self.vmstat_update(cpu)
+        second, skew = 1_000_000_000, 3 * 4_000_000 * cpu  # each CPU 3 jiffies before the last, at 250 Hz
+        seconds, rest = divmod(now + self.vmstat_interval_ns + skew, second)
+        at = (seconds + (rest >= second // 4)) * second - skew
+        self.next_tick[cpu] = at if at > now else now + self.vmstat_interval_ns
 
     def decay(self, zone: Zone, pcp: Pcp) -> None:
         """``decay_pcp_high``."""

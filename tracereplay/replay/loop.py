@@ -20,6 +20,7 @@ from tracereplay.machine.counters import FAILURES, NR_SLOTS
 from tracereplay.machine.layout import CFG_CPUS, CFG_ERROR, CFG_NOW, CFG_TIMER
 from tracereplay.machine.page_alloc import alloc_pages_here
 from tracereplay.machine.page_free import free_pages, free_pages_here
+from tracereplay.machine.vmstat import tick_due, vmstat_tick
 from tracereplay.replay.blocks import (
     block_room,
     block_word,
@@ -272,6 +273,8 @@ def run(m, st, e, ops, i):
         cpu = np.int64(op.cpu)
         if cpu >= cpus:
             cpu %= cpus
+        if tick_due(m, cpu, op.ts_ns):
+            vmstat_tick(m, cpu, op.ts_ns)
         order = np.int64(op.order)
         if op.kind == FREE:
             v = np.int64(e.fm[op.pfn])
