@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.machine_samples import GFPS, MACHINES, Pair, marks, pieces, random_ops
-from tests.reference.machine_driver import ALLOC, BULK, DRAIN, FREE, HELD_FREE
+from tests.reference.machine_driver import ALLOC, BULK, DRAIN, DRAIN_ALL, FREE, HELD_FREE, RECLAIM, TICK
 from tracereplay.kernel.generations import GENERATIONS
 from tracereplay.machine.config import MachineConfig, ZoneConfig
 
@@ -111,6 +111,9 @@ OPERATION = st.one_of(
     st.tuples(st.just(FREE), st.integers(0, 3), st.just(0), st.just(0), st.integers(0, 1 << 20), st.just(0)),
     st.tuples(st.just(HELD_FREE), st.integers(0, 3), st.integers(0, 10), st.just(0), st.integers(0, 9000), st.just(0)),
     st.tuples(st.just(DRAIN), st.integers(0, 3), st.just(0), st.just(0), st.just(0), st.just(0)),
+    st.tuples(st.just(DRAIN_ALL), st.just(0), st.just(0), st.just(0), st.just(0), st.just(0)),
+    st.tuples(st.just(TICK), st.integers(0, 3), st.just(0), st.just(0), st.just(0), st.just(0)),
+    st.tuples(st.just(RECLAIM), st.just(0), st.just(0), st.just(0), st.just(0), st.integers(0, 1)),
 )
 
 

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from tests.machine_samples import GFPS, MACHINES
 from tests.replay_samples import FACTS, Ops, compare, op, ops_of, random_stream, request, run_engine, run_slow
-from tracereplay.demand.stream import FREE, ON_PATH, REQUIRED, TARGETED, UNSEEN
+from tracereplay.demand.stream import ALLOC, FIRST, FREE, ON_PATH, REQUIRED, TARGETED, UNSEEN
 from tracereplay.kernel.generations import GENERATIONS
 from tracereplay.machine.config import MachineConfig
+from tracereplay.machine.counters import slot
 from tracereplay.replay.engine import PathConfig
 
 STRATEGIES = (
@@ -70,6 +71,26 @@ def test_random_streams_meet_every_rule() -> None:
         "failures",
     )
     assert [name for name in wanted if not counters[name]] == []
+
+
+@pytest.mark.parametrize(("interval", "drained"), [(1.0, True), (0.0, False)])
+def test_time_gives_pages_back(interval: float, drained: bool) -> None:
+    """Pages freed on a CPU stay on its lists until its vmstat worker runs, which needs an event of that CPU."""
+    config = replace(MACHINES["one zone"], cpus=2, pcp_batch=63, vmstat_interval=interval)
+    records = [op(ALLOC, key, flags=FIRST, pages=1) for key in range(600)]
+    records += [op(FREE, key, ts=1000) for key in range(600)]
+    other, own = (
+        [op(ALLOC, key + i, cpu=cpu, flags=FIRST, pages=1, ts=(5 + i) * 10**9) for i in range(8)]
+        for cpu, key in ((1, 600), (0, 700))
+    )
+    counts = []
+    for more in ([], other, own):
+        stream = ops_of(records + more)
+        outcome = run_engine(stream, config, "per-page")
+        assert compare(outcome, run_slow(stream, config, "per-page")) == []
+        counts.append(int(outcome.background[slot("pcp_drain_pages")]))
+    assert counts[0] == counts[1]
+    assert (counts[2] > counts[1]) == drained
 
 
 ORDERS = st.one_of(

@@ -20,8 +20,11 @@ from tests.reference.machine_driver import (
     ALLOC,
     BULK,
     DRAIN,
+    DRAIN_ALL,
     FREE,
     HELD_FREE,
+    RECLAIM,
+    TICK,
     Compiled,
     counters_of,
     picture_of_compiled,
@@ -87,6 +90,23 @@ class Walk(RuleBasedStateMachine):
     @rule(cpu=st.integers(0, 3), zone=st.integers(0, 2))
     def drain(self, cpu: int, zone: int) -> None:
         self.run(DRAIN, cpu % self.config.cpus, 0, 0, zone % len(self.config.zones), 0)
+
+    @rule()
+    def drain_all(self) -> None:
+        self.run(DRAIN_ALL, 0, 0, 0, 0, 0)
+        assert check_machine(self.compiled.machine)["pcp"] == 0
+
+    @rule(cpu=st.integers(0, 3), times=st.integers(1, 4))
+    def tick(self, cpu: int, times: int) -> None:
+        for _ in range(times):
+            before = check_machine(self.compiled.machine)
+            drained = self.run(TICK, cpu % self.config.cpus, 0, 0, 0, 0)
+            now = check_machine(self.compiled.machine)
+            assert (now["pcp"], now["buddy"]) == (before["pcp"] - drained, before["buddy"] + drained)
+
+    @rule(zone=st.integers(0, 2), active=st.booleans())
+    def reclaim(self, zone: int, active: bool) -> None:
+        self.run(RECLAIM, 0, 0, 0, zone % len(self.config.zones), active)
 
     @invariant()
     def every_page_is_somewhere(self) -> None:
