@@ -1,8 +1,8 @@
 """Migratetypes of pageblocks at the start: from events, from what the pages held, from pagetypeinfo's counts.
 
 The type of a single pageblock is readable nowhere. In this order: what an event names (``initial_scan``); blocks that
-hold kernel pages, as many as pagetypeinfo counts, the clearest first; without a page map, blocks that nothing is known
-of, at random; else movable, as at boot (page-allocator.md 1.5).
+hold kernel pages, as many as pagetypeinfo counts, the clearest first; without a page map, blocks of which nothing is
+known and that hold nothing free, at random; else movable, as at boot (page-allocator.md 1.5).
 """
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
@@ -10,7 +10,6 @@ of, at random; else movable, as at boot (page-allocator.md 1.5).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -64,15 +63,6 @@ def count_kinds(starts, lengths, classes, held):
             p = until
 
 
-@dataclass(frozen=True, slots=True)
-class Types:
-    """Types per pageblock with their evidence, and how they compare with pagetypeinfo."""
-
-    types: I8
-    evidence: I8
-    facts: dict[str, Any]
-
-
 def settle_types(
     strong: I8,
     weak: I8,
@@ -80,9 +70,8 @@ def settle_types(
     zone: I8,
     held: npt.NDArray[np.int16] | None,
     counted: Sequence[Sequence[int] | None],
-    rng: np.random.Generator,
-) -> Types:
-    """Types of all pageblocks.
+) -> tuple[I8, I8]:
+    """Types of all pageblocks, and their evidence.
 
     ``strong weak against zone``: as the scan leaves them. ``held``: pages by class per pageblock; None: no page map.
     ``counted``: for each zone pageblocks by migratetype; None: not known.
@@ -102,9 +91,7 @@ def settle_types(
             continue
         if held is not None:
             _by_kinds(types, evidence, inside, held, count)
-        else:
-            _at_random(types, evidence, inside, count, rng)
-    return Types(types, evidence, _facts(types, evidence, zone, against, counted))
+    return types, evidence
 
 
 def _by_majority(types: I8, evidence: I8, inside: npt.NDArray[np.bool_], held: npt.NDArray[np.int16]) -> None:
@@ -146,20 +133,32 @@ def _mark_kinds(evidence: I8, inside: npt.NDArray[np.bool_], held: npt.NDArray[n
     evidence[inside & used & (evidence == EVIDENCE_NONE)] = EVIDENCE_KINDS
 
 
-def _at_random(
-    types: I8, evidence: I8, inside: npt.NDArray[np.bool_], count: Sequence[int], rng: np.random.Generator
+def deal_types(
+    types: I8,
+    evidence: I8,
+    inside: npt.NDArray[np.bool_],
+    has_free: npt.NDArray[np.bool_],
+    count: Sequence[int],
+    rng: np.random.Generator,
 ) -> None:
-    """Deal out the types that are counted and not named to blocks of which nothing is known."""
+    """Deal out the types of a zone that are counted and not known yet to blocks of which nothing is known.
+
+    ``inside``: the zone's pageblocks. Those with free blocks (``has_free``) keep their type. Only as many blocks from
+    the start of the zone as are counted: more may be added at its end later.
+    """
+    there = inside & ~has_free
+    there[np.flatnonzero(inside)[sum(count) :]] = False
     for mt in (MIGRATE_UNMOVABLE, MIGRATE_RECLAIMABLE):
         missing = count[mt] - int(np.count_nonzero(inside & (types == mt)))
-        usable = np.flatnonzero(inside & (evidence == EVIDENCE_NONE) & (types == MIGRATE_MOVABLE))
+        usable = np.flatnonzero(there & (evidence == EVIDENCE_NONE) & (types == MIGRATE_MOVABLE))
         if missing > 0:
             types[rng.permutation(usable)[:missing]] = mt
 
 
-def _facts(
+def type_facts(
     types: I8, evidence: I8, zone: I8, against: npt.NDArray[np.int32], counted: Sequence[Sequence[int] | None]
 ) -> dict[str, Any]:
+    """Pageblocks by evidence, later events that name another type, and types beside pagetypeinfo's counts."""
     inside = zone >= 0
     shares = np.bincount(evidence[inside], minlength=len(EVIDENCE_NAMES))
     known = [z for z, count in enumerate(counted) if count is not None]
