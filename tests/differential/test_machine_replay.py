@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.machine_samples import GFPS, MACHINES
+from tests.machine_samples import GFPS, MACHINES, marks
 from tests.replay_samples import FACTS, Ops, compare, op, ops_of, random_stream, request, run_engine, run_slow
 from tracereplay.demand.stream import ALLOC, FIRST, FREE, ON_PATH, REQUIRED, TARGETED, UNSEEN
 from tracereplay.kernel.generations import GENERATIONS
-from tracereplay.machine.config import MachineConfig
+from tracereplay.machine.config import MachineConfig, ZoneConfig
 from tracereplay.machine.counters import slot
 from tracereplay.replay.engine import PathConfig
 
@@ -76,7 +76,8 @@ def test_random_streams_meet_every_rule() -> None:
 @pytest.mark.parametrize(("interval", "drained"), [(1.0, True), (0.0, False)])
 def test_time_gives_pages_back(interval: float, drained: bool) -> None:
     """Pages freed on a CPU stay on its lists until its vmstat worker runs, which needs an event of that CPU."""
-    config = replace(MACHINES["one zone"], cpus=2, pcp_batch=63, vmstat_interval=interval)
+    zone = ZoneConfig("Normal", 0, 1 << 15, watermarks=marks(120))
+    config = MachineConfig(zones=(zone,), cpus=2, pcp_batch=63, vmstat_interval=interval)
     records = [op(ALLOC, key, flags=FIRST, pages=1) for key in range(600)]
     records += [op(FREE, key, ts=1000) for key in range(600)]
     other, own = (
