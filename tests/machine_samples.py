@@ -16,6 +16,7 @@ from tests.reference.machine_driver import (
     HELD_FREE,
     RECLAIM,
     TICK,
+    TIME,
     Compiled,
     Ops,
     Slow,
@@ -43,6 +44,8 @@ GFPS = (
     0x200CC0,  # this node only
     0xCC1,  # DMA
     0xCC4,  # DMA32
+    0x4CC0,  # may fail, after every retry
+    0x20820,  # atomic, whatever the watermarks
 )
 
 
@@ -90,6 +93,47 @@ MACHINES = {
         pcp_high=64,
         init_on_alloc=True,
     ),
+    "short of memory": MachineConfig(  # managed as if larger, so that HIGHATOMIC blocks are reserved since 6.3
+        zones=(
+            ZoneConfig("DMA32", 0, 4096, watermarks=marks(300), free_blocks=ALL_TYPES, free_by_type=TYPED),
+            ZoneConfig(
+                "Normal",
+                4096,
+                12288,
+                managed=110_000,
+                watermarks=marks(1200),
+                free_blocks=(90, 50, 30, 20, 10, 5, 3, 2, 1, 2, 1),
+            ),
+        ),
+        cpus=2,
+        pcp_batch=7,
+        kswapd_rate=40,
+        reclaim_pages=12,
+        compaction_success=0.6,
+    ),
+    "CMA": MachineConfig(
+        zones=(ZoneConfig("Normal", 0, 9000, watermarks=marks(100), cma_pages=2048),),
+        cpus=2,
+        occupancy=0.6,
+        fragmentation=0.4,
+        pcp_batch=7,
+        compaction_success=0.3,
+    ),
+    "two short nodes": MachineConfig(
+        zones=(
+            ZoneConfig("DMA32", 0, 2048),
+            ZoneConfig("Normal", 2048, 5120, 0, watermarks=marks(200)),
+            ZoneConfig("Normal", 5120, 8192, 1, watermarks=marks(200)),
+        ),
+        cpus=3,
+        nodes=2,
+        occupancy=0.7,
+        fragmentation=0.5,
+        pcp_batch=3,
+        kswapd_rate=15,
+        reclaim_pages=5,
+        compaction_success=1.0,
+    ),
     "lists off": MachineConfig(
         zones=(ZoneConfig("Normal", 0, 2048, watermarks=marks(40)),), cpus=2, pcp_batch=15, pcp_high=4
     ),
@@ -115,6 +159,8 @@ def random_ops(rng: random.Random, n: int, config: MachineConfig) -> Ops:
                 rows.append((DRAIN_ALL, cpu, 0, 0, 0, 0))
             elif what < 0.047:
                 rows.append((TICK, cpu, 0, 0, 0, 0))
+            elif what < 0.049:
+                rows.append((TIME, 0, 0, 0, rng.choice((1000, 400_000, 3_000_000)), 0))
             elif what < 0.05:
                 rows.append((RECLAIM, cpu, 0, 0, rng.randrange(len(config.zones)), rng.choice((0, 0, 1))))
             elif rng.random() < share_freed:

@@ -15,6 +15,7 @@ from tests.reference.slow_machine import Pcp, SlowMachine, Zone
 from tracereplay.compiled import kernel
 from tracereplay.kernel.constants import NR_PAGE_ORDERS
 from tracereplay.machine import layout as at
+from tracereplay.machine.background import run_background
 from tracereplay.machine.config import MachineConfig
 from tracereplay.machine.counters import BY_ORDER, COUNTERS, NR_COUNTERS
 from tracereplay.machine.page_alloc import alloc_pages, alloc_pages_bulk
@@ -22,11 +23,11 @@ from tracereplay.machine.page_free import free_held, free_pages
 from tracereplay.machine.pcp import drain, drain_all
 from tracereplay.machine.vmstat import vmstat_update
 
-ALLOC, BULK, FREE, HELD_FREE, DRAIN, DRAIN_ALL, TICK, RECLAIM, NR_OPS = range(9)
+ALLOC, BULK, FREE, HELD_FREE, DRAIN, DRAIN_ALL, TICK, RECLAIM, TIME, NR_OPS = range(10)
 """``ALLOC``: order, gfp. ``BULK``: a slots, of which those whose bit (modulo 16) is set in b are filled before.
 ``FREE``: the a-th live block. ``HELD_FREE``: order, frame a. ``DRAIN``: all that a CPU's lists of zone a hold, as
 after a free. ``DRAIN_ALL``: drain_all_pages. ``TICK``: the CPU's vmstat worker runs. ``RECLAIM``: kswapd starts (b is
-1) or ends (0) its work on zone a."""
+1) or ends (0) its work on zone a. ``TIME``: a ns go by."""
 FILLED = 1 << 40
 """What a slot holds that was filled before a bulk call."""
 Ops = np.ndarray[Any, np.dtype[np.int64]]
@@ -73,6 +74,10 @@ def _run(m: Any, ops: Any, live: Any, n_live: int, slots: Any, out: Any) -> int:
             out[i] = vmstat_update(m, cpu)
         elif what == RECLAIM:
             m.w[a * at.Z_WORDS + at.Z_RECLAIM_ACTIVE] = b
+        elif what == TIME:
+            m.w[at.CFG_NOW] += a
+            if m.w[at.CFG_NOW] >= m.w[at.CFG_TIMER]:
+                run_background(m)
         else:
             p = a * m.w[at.CFG_CPUS] + cpu
             if m.w[p * at.P_WORDS + at.P_COUNT] > 0:
@@ -144,6 +149,9 @@ class Slow:
             return self._drained(lambda: m.vmstat_update(cpu))
         if what == RECLAIM:
             m.zones[a].reclaim_active = bool(b)
+            return -1
+        if what == TIME:
+            m.background(m.now + a)
             return -1
         pcp = m.pcps[a, cpu]
         if pcp.count:
@@ -241,12 +249,16 @@ def picture_of_compiled(machine: at.Machine) -> dict[str, Any]:
                 "lists": zone_lists(machine, z),
                 "free_pages": word(machine, z, at.Z_WORDS, at.Z_FREE),
                 "below_high": bool(word(machine, z, at.Z_WORDS, at.Z_BELOW_HIGH)),
+                "reclaim_active": bool(word(machine, z, at.Z_WORDS, at.Z_RECLAIM_ACTIVE)),
+                "boost": word(machine, z, at.Z_WORDS, at.Z_BOOST),
+                "highatomic": word(machine, z, at.Z_WORDS, at.Z_HIGHATOMIC),
                 "locks": word(machine, z, at.Z_WORDS, at.Z_LOCKS),
                 "longest": word(machine, z, at.Z_WORDS, at.Z_LONGEST),
             }
             for z in range(zones)
         ],
         "pcps": pcps,
+        "kswapd": [n for n in range(at.MAX_NODES) if machine.w[n * at.KS_WORDS + at.KS_RUNNING]],
         "types": dict(enumerate(pb[:, at.B_TYPE].tolist())),
         "movable": dict(enumerate(pb[:, at.B_MOVABLE].tolist())),
         "used": used_blocks(machine),
@@ -263,6 +275,9 @@ def picture_of_slow(machine: SlowMachine) -> dict[str, Any]:
                 "lists": {key: frames for key, frames in zone.lists.items() if frames},
                 "free_pages": zone.free_pages,
                 "below_high": zone.below_high,
+                "reclaim_active": zone.reclaim_active,
+                "boost": zone.boost,
+                "highatomic": zone.highatomic,
                 "locks": zone.locks,
                 "longest": zone.longest,
             }
@@ -284,6 +299,7 @@ def picture_of_slow(machine: SlowMachine) -> dict[str, Any]:
             }
             for key, pcp in machine.pcps.items()
         },
+        "kswapd": sorted(machine.kswapd),
         "types": machine.block_types,
         "movable": machine.movable,
         "used": machine.used,
@@ -317,6 +333,7 @@ def slow_twin(machine: at.Machine, config: MachineConfig) -> SlowMachine:
                 nofragment=bool(word(machine, z, at.Z_WORDS, at.Z_NOFRAGMENT)),
                 lists=facts["lists"],
                 free_pages=facts["free_pages"],
+                managed=word(machine, z, at.Z_WORDS, at.Z_MANAGED),
             )
         )
     lists = {"5.10": 3, "5.14": 15, "6.1": 13, "6.7": 13}.get(config.generation, 14)
@@ -340,6 +357,10 @@ def slow_twin(machine: at.Machine, config: MachineConfig) -> SlowMachine:
         block_types=seen["types"],
         movable=seen["movable"],
         scale_max=config.pcp_scale_max,
+        boost_factor=config.watermark_boost_factor,
+        kswapd_rate=config.kswapd_rate,
+        reclaim_pages=config.reclaim_pages,
+        compaction_share=round(config.compaction_success * 1_000_000),
         vmstat_interval_ns=round(config.vmstat_interval * 1e9),
         init_on_alloc=config.init_on_alloc,
         held=held,

@@ -1,9 +1,8 @@
 """The page allocator, slow and obvious: lists, dicts and sets, one method a kernel function.
 
 The oracle for ``tracereplay.machine``, written from the facts about mm/page_alloc.c and not from the compiled code.
-It is the model that the project states: reclaim and compaction are tried, counted and bring nothing; no CMA or
-HIGHATOMIC blocks, no watermark boost; nobody else ever holds a lock. Movable pages in
-use are known only by what was asked for.
+It is the model that the project states: nobody else ever holds a lock, movable pages in use are known only by what was
+asked for, and reclaim is that of ``slow_reclaim``.
 
 Counters, beside those that speak for themselves: a *watermark check* is one test of one zone, a *hit* a block that
 was on its per-CPU list, a *drain* one decision to give back (6.19 cuts it into chunks), a *fallback* a
@@ -14,11 +13,13 @@ Work under the zone lock: one for each block taken, given back, moved to another
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+
+from tests.reference.slow_reclaim import Kswapd, Reclaim, Way
 
 MAX_ORDER, PAGEBLOCK_ORDER, COSTLY_ORDER = 10, 9, 3
 PAGEBLOCK = 1 << PAGEBLOCK_ORDER
-UNMOVABLE, MOVABLE, RECLAIMABLE = 0, 1, 2
+UNMOVABLE, MOVABLE, RECLAIMABLE, HIGHATOMIC, CMA = 0, 1, 2, 3, 4
 FALLBACKS = {
     UNMOVABLE: (RECLAIMABLE, MOVABLE),
     MOVABLE: (RECLAIMABLE, UNMOVABLE),
@@ -36,10 +37,11 @@ GFP_ZONES = {
     0xC: "DMA32",
 }
 """Low four bits of a mask (section 1.2)."""
-NORMAL, CLAIM, STEAL = "normal", "claim", "steal"
+NORMAL, FROM_CMA, STEAL = "normal", "cma", "steal"
 LOW, MIN = "low", "min"
 HIGH_, ZERO, ATOMIC, RECLAIM = 0x20, 0x100, 0x200, 0x400
-NORETRY, COMP, NOMEMALLOC, THISNODE, ACCOUNT = 0x10000, 0x40000, 0x80000, 0x200000, 0x400000
+KSWAPD, MAYFAIL, NORETRY, MEMALLOC = 0x800, 0x4000, 0x10000, 0x20000
+COMP, NOMEMALLOC, THISNODE, ACCOUNT = 0x40000, 0x80000, 0x200000, 0x400000
 
 
 @dataclass(frozen=True)
@@ -94,12 +96,25 @@ class Zone:
     """Requests that prefer this zone rather go elsewhere than mix types."""
     lists: dict[tuple[int, int], list[int]]
     free_pages: int
+    managed: int
     below_high: bool = False
+    boost: int = 0
+    highatomic: int = 0
+    """Pages in HIGHATOMIC blocks, as accounted."""
     reclaim_active: bool = False
     """kswapd is at work on it."""
     locks: int = 0
     work: int = 0
     longest: int = 0
+
+    @property
+    def type(self) -> int:
+        """Place of its name in ZONES."""
+        return ZONES.index(self.name)
+
+    def free_of(self, mt: int) -> int:
+        """Free pages on the lists of a type."""
+        return sum(len(frames) << order for (order, of), frames in self.lists.items() if of == mt)
 
 
 @dataclass
@@ -127,7 +142,7 @@ class Pcp:
 
 
 @dataclass
-class SlowMachine:
+class SlowMachine(Reclaim):
     """The whole machine."""
 
     generation: str
@@ -140,6 +155,21 @@ class SlowMachine:
     """Pages in use that were asked for as movable, by pageblock."""
     scale_max: int = 5
     init_on_alloc: bool = False
+    boost_factor: int = 0
+    kswapd_rate: int = 0
+    """Pages a ms."""
+    reclaim_pages: int = 0
+    compaction_share: int = 0
+    """Millionths."""
+    compaction_due: int = 0
+    now: int = 0
+    kswapd: dict[int, Kswapd] = field(default_factory=dict)
+    """Those at work, by node."""
+    hopeless: set[int] = field(default_factory=set)
+    """Nodes whose kswapd found nothing to free."""
+    reclaimed: Counter[int] = field(default_factory=Counter)
+    cleared: Counter[int] = field(default_factory=Counter)
+    """Frames of each zone that were looked at for a page to reclaim, for a block to clear."""
     vmstat_interval_ns: int = 0
     next_tick: dict[int, int] = field(default_factory=dict)
     """When each CPU's vmstat worker is to run next."""
@@ -207,6 +237,10 @@ class SlowMachine:
         zone.work += 1
         while order < MAX_ORDER and self.is_free(zone, pfn ^ (1 << order), order):
             buddy = pfn ^ (1 << order)
+            reserved = {mt, self.free_blocks[buddy][1]} - {UNMOVABLE, MOVABLE, RECLAIMABLE}
+            apart = order >= PAGEBLOCK_ORDER and reserved and mt != self.free_blocks[buddy][1]
+            if apart and self.rules.drain_from_freed:  # before 5.18 only isolated blocks stay apart: there are none
+                break
             self.take(zone, buddy)
             if order >= PAGEBLOCK_ORDER and self.rules.exact_types:
                 self.retype(buddy, order, mt)
@@ -223,19 +257,32 @@ class SlowMachine:
             self.block_types[block] = mt
 
     # ------------------------------------------------------------------ fallback (section 4.4)
-    def rmqueue(self, zone: Zone, order: int, mt: int, nofragment: bool, mode: str = NORMAL) -> tuple[int | None, str]:
+    def rmqueue(self, zone: Zone, order: int, mt: int, way: Way, mode: str = NORMAL) -> tuple[int | None, str]:
         """A block and the mode that the rest of this lock hold goes on in."""
-        least = PAGEBLOCK_ORDER if nofragment and order < PAGEBLOCK_ORDER else order
-        if not self.rules.claim_then_steal:
-            pfn = self.rmqueue_smallest(zone, order, mt)
-            return (self.fallback(zone, order, mt, least) if pfn is None else pfn), NORMAL
+        mostly_cma = way.cma and zone.free_of(CMA) > zone.free_pages // 2
+        if mostly_cma and (pfn := self.rmqueue_smallest(zone, order, CMA)) is not None:
+            return pfn, mode
         if mode == NORMAL and (pfn := self.rmqueue_smallest(zone, order, mt)) is not None:
             return pfn, NORMAL
-        if mode in (NORMAL, CLAIM) and (pfn := self.claim(zone, order, mt, least)) is not None:
+        if mode in (NORMAL, FROM_CMA) and way.cma and (pfn := self.rmqueue_smallest(zone, order, CMA)) is not None:
+            return pfn, FROM_CMA if self.rules.claim_then_steal else NORMAL
+        if not self.rules.exact_types:
+            if self.bring_foreign(zone, order, mt, way):
+                return self.rmqueue(zone, order, mt, replace(way, cma=False))
+            return None, NORMAL
+        if not self.rules.claim_then_steal:
+            return self.fallback(zone, order, mt, way), NORMAL
+        if mode != STEAL and (pfn := self.claim(zone, order, mt, way)) is not None:
             return pfn, NORMAL
-        if not nofragment and (pfn := self.steal(zone, order, mt)) is not None:
+        if not way.nofragment and (pfn := self.steal(zone, order, mt)) is not None:
             return pfn, STEAL
         return None, NORMAL
+
+    def least(self, order: int, way: Way) -> int:
+        """Smaller foreign blocks are left alone; before 5.18 NOFRAGMENT lowers that for orders above a pageblock."""
+        if way.nofragment and (order < PAGEBLOCK_ORDER or not self.rules.drain_from_freed):
+            return PAGEBLOCK_ORDER
+        return order
 
     @staticmethod
     def may_claim(found: int, mt: int) -> bool:
@@ -245,84 +292,133 @@ class SlowMachine:
         """First frame of the foreign block of just this order that comes first; None where there is none."""
         return next((frames[0] for other in FALLBACKS[mt] if (frames := zone.lists.get((order, other)))), None)
 
-    def fallback(self, zone: Zone, order: int, mt: int, least: int) -> int | None:
+    def find_foreign(self, zone: Zone, order: int, mt: int, way: Way) -> int | None:
         """Generations A and B: the largest foreign block, or the smallest where a whole block may not be taken."""
-        for found in range(MAX_ORDER, least - 1, -1):
+        for found in range(MAX_ORDER, self.least(order, way) - 1, -1):
             pfn = self.foreign(zone, found, mt)
             if pfn is None:
                 continue
             if self.may_claim(found, mt):
-                return self.take_foreign(zone, pfn, order, mt, claim=True)
+                return pfn
             smallest = (self.foreign(zone, smaller, mt) for smaller in range(order, MAX_ORDER + 1))
-            return self.take_foreign(zone, next(p for p in smallest if p is not None), order, mt, claim=False)
+            return next(p for p in smallest if p is not None)
         return None
 
-    def claim(self, zone: Zone, order: int, mt: int, least: int) -> int | None:
+    def bring_foreign(self, zone: Zone, order: int, mt: int, way: Way) -> bool:
+        """Generation A: a foreign block, or all free ones of its pageblock, come to our lists."""
+        pfn = self.find_foreign(zone, order, mt, way)
+        if pfn is None:
+            return False
+        found, _ = self.free_blocks[pfn]
+        old = self.block_types[pfn >> PAGEBLOCK_ORDER]
+        self.count("fallbacks")
+        if old != HIGHATOMIC:
+            if found >= PAGEBLOCK_ORDER:
+                self.retype(pfn, found, mt)
+                self.count("fallback_block_moves")
+            else:
+                self.boost_watermark(zone, way)
+                ours = self.mostly_ours(zone, pfn, mt, old)
+                if self.may_claim(found, mt) and self.move_chunks(zone, pfn, mt):
+                    if ours:
+                        self.block_types[pfn >> PAGEBLOCK_ORDER] = mt
+                        self.count("fallback_block_moves")
+                    return True
+        self.take(zone, pfn)
+        self.put(zone, pfn, found, mt, tail=True)
+        zone.work += 1
+        return True
+
+    def fallback(self, zone: Zone, order: int, mt: int, way: Way) -> int | None:
+        """Generation B: the pageblock of the block found, or a piece of that block."""
+        pfn = self.find_foreign(zone, order, mt, way)
+        if pfn is None:
+            return None
+        found, other = self.free_blocks[pfn]
+        if self.may_claim(found, mt):
+            taken = self.claim_block(zone, pfn, order, mt, way)
+            if taken is not None:
+                return taken
+        else:
+            self.boost_watermark(zone, way)
+        self.count("fallbacks")
+        return self.take_and_cut(zone, pfn, order, other)
+
+    def claim(self, zone: Zone, order: int, mt: int, way: Way) -> int | None:
         """Generation C, first phase."""
-        for found in range(MAX_ORDER, least - 1, -1):
+        for found in range(MAX_ORDER, self.least(order, way) - 1, -1):
             if not self.may_claim(found, mt):
                 return None
             pfn = self.foreign(zone, found, mt)
-            if pfn is not None and (found >= PAGEBLOCK_ORDER or self.mostly_ours(zone, pfn, mt)):
-                return self.take_foreign(zone, pfn, order, mt, claim=True)
+            if pfn is not None and (taken := self.claim_block(zone, pfn, order, mt, way)) is not None:
+                return taken
         return None
 
     def steal(self, zone: Zone, order: int, mt: int) -> int | None:
         """Generation C, second phase."""
         for found in range(order, MAX_ORDER + 1):
             if (pfn := self.foreign(zone, found, mt)) is not None:
-                return self.take_foreign(zone, pfn, order, mt, claim=False)
+                self.count("fallbacks")
+                return self.take_and_cut(zone, pfn, order, self.free_blocks[pfn][1])
         return None
 
-    def take_foreign(self, zone: Zone, pfn: int, order: int, mt: int, *, claim: bool) -> int:
+    def claim_block(self, zone: Zone, pfn: int, order: int, mt: int, way: Way) -> int | None:
+        """Generations B and C: the pageblock of a free block becomes ours where most of it is; else None."""
         found, other = self.free_blocks[pfn]
-        self.count("fallbacks")
         if found >= PAGEBLOCK_ORDER:
             self.retype(pfn, found, mt)
-            self.count("fallback_block_moves")
-            return self.take_and_cut(zone, pfn, order, mt)
-        ours = claim and self.mostly_ours(zone, pfn, mt)
-        # before 6.10 all free chunks move to our lists even where the block keeps its type
-        if claim and self.inside(zone, pfn) and (ours or not self.rules.exact_types):
-            self.move_free_chunks(zone, pfn, mt)
-            if ours:
-                self.block_types[pfn >> PAGEBLOCK_ORDER] = mt
-                self.count("fallback_block_moves")
+            taken: int | None = self.take_and_cut(zone, pfn, order, mt)
+        else:
+            self.boost_watermark(zone, way)
+            if self.first_to_move(zone, pfn) is None or not self.mostly_ours(zone, pfn, mt, other):
+                return None
+            self.move_chunks(zone, pfn, mt)
+            self.block_types[pfn >> PAGEBLOCK_ORDER] = mt
             taken = self.rmqueue_smallest(zone, order, mt)
-            assert taken is not None
-            return taken
-        return self.take_and_cut(zone, pfn, order, other if self.rules.exact_types else mt)
+        self.count("fallbacks")
+        self.count("fallback_block_moves")
+        return taken
 
-    @staticmethod
-    def inside(zone: Zone, pfn: int) -> bool:
-        """Whether the whole pageblock lies in the zone: no other one is moved."""
+    def first_to_move(self, zone: Zone, pfn: int) -> int | None:
+        """Where the free blocks that move with one at ``pfn`` start: their pageblock; None where none do.
+
+        A pageblock that leaves the zone stays as it is; before 6.10 one that starts outside moves from ``pfn`` on.
+        """
         start = pfn & -PAGEBLOCK
-        return zone.start <= start and start + PAGEBLOCK <= zone.end
+        if start + PAGEBLOCK > zone.end:
+            return None
+        if start < zone.start:
+            return None if self.rules.exact_types else pfn
+        return start
 
-    def chunks(self, pfn: int) -> list[int]:
-        """Free blocks within a pageblock, ascending."""
-        start = pfn & -PAGEBLOCK
-        return [p for p in range(start, start + PAGEBLOCK) if p in self.free_blocks]
+    def chunks(self, zone: Zone, pfn: int) -> list[int]:
+        """Free blocks that would move, ascending."""
+        start = self.first_to_move(zone, pfn)
+        if start is None:
+            return []
+        return [p for p in range(start, (pfn & -PAGEBLOCK) + PAGEBLOCK) if p in self.free_blocks]
 
-    def mostly_ours(self, zone: Zone, pfn: int, mt: int) -> bool:
+    def mostly_ours(self, zone: Zone, pfn: int, mt: int, old: int) -> bool:
         """At least half of the pageblock is free or of our kind."""
-        if not self.inside(zone, pfn):
-            return False
         block = pfn >> PAGEBLOCK_ORDER
-        free = sum(1 << self.free_blocks[p][0] for p in self.chunks(pfn))
+        free = sum(1 << self.free_blocks[p][0] for p in self.chunks(zone, pfn))
         alike = 0
         if mt == MOVABLE:
             alike = self.movable[block]
-        elif self.block_types[block] == MOVABLE:
+        elif old == MOVABLE:
             alike = PAGEBLOCK - free - self.movable[block]
         return free + alike >= PAGEBLOCK // 2
 
-    def move_free_chunks(self, zone: Zone, pfn: int, mt: int) -> None:
-        for chunk in self.chunks(pfn):
+    def move_chunks(self, zone: Zone, pfn: int, mt: int) -> int:
+        """``move_freepages_block``: pages moved."""
+        moved = 0
+        for chunk in self.chunks(zone, pfn):
             order, _ = self.free_blocks[chunk]
             self.take(zone, chunk)
             self.put(zone, chunk, order, mt, tail=True)
             zone.work += 1
+            moved += 1 << order
+        return moved
 
     # ------------------------------------------------------------------ per-CPU lists (section 3)
     def on_pcp(self, order: int) -> bool:
@@ -358,7 +454,7 @@ class SlowMachine:
             blocks = min(blocks, most)
         return max(blocks >> order, 2) if blocks > 1 else blocks
 
-    def pcp_take(self, zone: Zone, pcp: Pcp, order: int, mt: int, nofragment: bool) -> int | None:
+    def pcp_take(self, zone: Zone, pcp: Pcp, order: int, mt: int, way: Way) -> int | None:
         """The block at the head of its list, refilled when empty."""
         entries = pcp.lists[self.index(order, mt)]
         if entries:
@@ -368,10 +464,11 @@ class SlowMachine:
             wanted = self.refill_blocks(zone, pcp, order)
             self.lock(zone)
             for _ in range(wanted):
-                pfn, mode = self.rmqueue(zone, order, mt, nofragment, mode)
+                pfn, mode = self.rmqueue(zone, order, mt, way, mode)
                 if pfn is None:
                     break
-                entries.append((pfn, order, mt))
+                from_cma = self.block_types[pfn >> PAGEBLOCK_ORDER] == CMA
+                entries.append((pfn, order, CMA if from_cma else mt))
             self.unlock(zone)
             pcp.count += len(entries) << order
             self.count("pcp_refills")
@@ -383,7 +480,7 @@ class SlowMachine:
 
     def pcp_free(self, zone: Zone, pcp: Pcp, pfn: int, order: int) -> None:
         mt = self.block_types[pfn >> PAGEBLOCK_ORDER]
-        index = self.index(order, mt)
+        index = self.index(order, mt if mt <= RECLAIMABLE else MOVABLE)
         pcp.alloc_factor >>= 1
         pcp.lists[index].insert(0, (pfn, order, mt))
         pcp.count += 1 << order
@@ -392,7 +489,7 @@ class SlowMachine:
         pages = drain[self.rules.tuning](zone, pcp, order)
         if pages > 0:
             self.drain(zone, pcp, pages, index)
-            if zone.below_high and zone.free_pages > zone.marks["high"] + zone.reserve[ZONES.index("Movable")]:
+            if zone.below_high and self.watermark_ok(zone, 0, zone.marks["high"], Way(0xA)):
                 zone.below_high = False
 
     def drain_fixed(self, zone: Zone, pcp: Pcp, order: int) -> int:
@@ -587,62 +684,82 @@ class SlowMachine:
             found = [z for z in found if self.zones[z].node == self.zones[found[0]].node]
         return found
 
-    def above(self, zone: Zone, order: int, mark: int, gfp: int) -> bool:
-        """One watermark test."""
-        self.count("watermark_checks")
-        if zone.free_pages - ((1 << order) - 1) <= mark + zone.reserve[self.highest_zone(gfp)]:
-            return False
-        return order == 0 or any(
-            zone.lists.get((o, mt)) for o in range(order, MAX_ORDER + 1) for mt in (UNMOVABLE, MOVABLE, RECLAIMABLE)
-        )
+    def watermark_ok(self, zone: Zone, order: int, mark: int, way: Way) -> bool:
+        """A zone stays above a mark (``zone_watermark_fast``)."""
+        if self.stays_above(zone, order, mark + zone.boost, way):
+            return True
+        if order == 0 and way.unboosted and way.mark == MIN:
+            return self.stays_above(zone, 0, zone.marks["min"], way)
+        return False
 
-    def min_mark(self, zone: Zone, gfp: int) -> int:
-        """The MIN watermark as this request may use it (section 4.5)."""
-        mark = zone.marks["min"]
-        if self.rules.tuning == "auto":
-            if gfp & HIGH_:
-                mark -= mark // 2
-                if not gfp & RECLAIM:
-                    mark -= mark // 4
-            return mark
-        if gfp & HIGH_:
+    def stays_above(self, zone: Zone, order: int, mark: int, way: Way) -> bool:
+        free = zone.free_pages - ((1 << order) - 1)
+        tuned = self.rules.tuning == "auto"
+        if not (way.high or way.non_block or way.highatomic if tuned else way.harder):
+            free -= zone.free_of(HIGHATOMIC) if self.rules.exact_types else zone.highatomic
+        if not way.cma:
+            free -= zone.free_of(CMA)
+        if way.high:
             mark -= mark // 2
-        if gfp & ATOMIC and not gfp & NOMEMALLOC:
+        if way.harder or (way.high and way.non_block):
             mark -= mark // 4
-        return mark
+        if free <= mark + zone.reserve[self.highest_zone(way.gfp)]:
+            return False
+        types = [UNMOVABLE, MOVABLE, RECLAIMABLE] + [CMA] * way.cma + [HIGHATOMIC] * way.highatomic
+        return order == 0 or any(zone.lists.get((o, mt)) for o in range(order, MAX_ORDER + 1) for mt in types)
 
-    def passes(self, zone: Zone, order: int, gfp: int, which: str) -> bool:
+    def passes(self, zone: Zone, order: int, way: Way) -> bool:
         if self.rules.tuning == "auto" and not zone.below_high:
-            if self.above(zone, order, zone.marks["high"], gfp):
+            self.count("watermark_checks")
+            if self.watermark_ok(zone, order, zone.marks["high"], way):
                 return True
             zone.below_high = True
-        return self.above(zone, order, zone.marks["low"] if which == LOW else self.min_mark(zone, gfp), gfp)
+        self.count("watermark_checks")
+        return self.watermark_ok(zone, order, zone.marks[way.mark], way) or way.ignore_marks
 
-    def get_page(self, cpu: int, order: int, gfp: int, which: str, nofragment: bool) -> int | None:
+    def get_page(self, cpu: int, order: int, way: Way) -> int | None:
         """``get_page_from_freelist``."""
-        zonelist = self.zonelist(cpu, gfp)
-        for z in zonelist:
-            zone = self.zones[z]
-            if nofragment and zone.node != self.zones[zonelist[0]].node:
-                break  # rather mix types here than leave the node
-            if self.passes(zone, order, gfp, which):
-                pfn = self.rmqueue_zone(z, cpu, order, migratetype(gfp), nofragment)
-                if pfn is not None:
-                    return pfn
-        return self.get_page(cpu, order, gfp, which, False) if nofragment else None
+        zonelist = self.zonelist(cpu, way.gfp)
+        home = self.zones[zonelist[0]].node
+        avoid_busy = self.rules.claim_then_steal and len({zone.node for zone in self.zones}) > 1
+        while True:
+            skipped = left = False
+            for z in zonelist:
+                zone = self.zones[z]
+                if way.nofragment and zone.node != home:
+                    left = True  # rather mix types at home than leave
+                    break
+                if avoid_busy and zone.node in self.kswapd:
+                    skipped = True
+                elif self.passes(zone, order, way):
+                    pfn = self.rmqueue_zone(z, cpu, order, way)
+                    if pfn is not None:
+                        if way.highatomic:
+                            self.reserve(zone, pfn, order)
+                        return pfn
+            if skipped and not left:
+                avoid_busy = False
+            elif way.nofragment:
+                way = replace(way, nofragment=False)
+            else:
+                return None
 
-    def rmqueue_zone(self, z: int, cpu: int, order: int, mt: int, nofragment: bool) -> int | None:
-        zone = self.zones[z]
+    def rmqueue_zone(self, z: int, cpu: int, order: int, way: Way) -> int | None:
+        zone, mt = self.zones[z], migratetype(way.gfp)
         if self.on_pcp(order):
             pcp = self.pcps[z, cpu]
             self.pcp_lock(pcp)
             pcp.free_factor >>= 1
             pcp.free_count >>= 1
-            pfn = self.pcp_take(zone, pcp, order, mt, nofragment)
+            pfn = self.pcp_take(zone, pcp, order, mt, way)
             if pfn is not None or not self.rules.buddy_after_pcp:
                 return pfn
         self.lock(zone)
-        pfn, _ = self.rmqueue(zone, order, mt, nofragment)
+        pfn = self.rmqueue_smallest(zone, order, HIGHATOMIC) if way.highatomic else None
+        if pfn is None:
+            pfn, _ = self.rmqueue(zone, order, mt, way)
+        if pfn is None and way.non_block and self.rules.exact_types:
+            pfn = self.rmqueue_smallest(zone, order, HIGHATOMIC)
         self.unlock(zone)
         return pfn
 
@@ -650,27 +767,63 @@ class SlowMachine:
         """``__alloc_pages``: first frame, or None."""
         self.count("alloc_calls")
         preferred = self.zones[self.zonelist(cpu, gfp)[0]]
-        pfn = self.get_page(cpu, order, gfp, LOW, preferred.nofragment)
+        way = Way(gfp, kswapd=bool(gfp & KSWAPD), cma=migratetype(gfp) == MOVABLE)
+        pfn = self.get_page(cpu, order, replace(way, nofragment=preferred.nofragment))
         if pfn is None:
-            pfn = self.slow_path(cpu, order, gfp)
+            pfn = self.slow_path(cpu, order, self.desperate(order, replace(way, mark=MIN)))
         if pfn is None:
             self.count("failed_attempts", order=order)
             return None
         self.prepare(pfn, cpu, order, gfp)
         return pfn
 
-    def slow_path(self, cpu: int, order: int, gfp: int) -> int | None:
-        pfn = self.get_page(cpu, order, gfp, MIN, False)
-        if pfn is not None or not gfp & RECLAIM:
+    def desperate(self, order: int, way: Way) -> Way:
+        """The reserves that a request has access to (``gfp_to_alloc_flags``, section 4.6)."""
+        high = bool(way.gfp & HIGH_)
+        if self.rules.tuning == "auto":
+            non_block = not way.gfp & (RECLAIM | NOMEMALLOC)
+            highatomic = non_block and order > 0 and (high or not self.rules.claim_then_steal)
+            return replace(way, high=high, unboosted=high, non_block=non_block, highatomic=highatomic)
+        atomic = bool(way.gfp & ATOMIC)
+        harder = atomic and not way.gfp & NOMEMALLOC
+        return replace(way, high=high, unboosted=atomic, harder=harder, highatomic=harder and order > 0)
+
+    def slow_path(self, cpu: int, order: int, way: Way) -> int | None:
+        gfp, mt, costly = way.gfp, migratetype(way.gfp), order > COSTLY_ORDER
+        memalloc = bool(gfp & MEMALLOC) and not gfp & NOMEMALLOC
+        if way.kswapd:
+            self.wake_all_kswapds(cpu, order, gfp)
+        if (pfn := self.get_page(cpu, order, way)) is not None:
             return pfn
-        if order > COSTLY_ORDER or (order > 0 and migratetype(gfp) != MOVABLE):
-            self.count("compaction_attempts")
-            if gfp & NORETRY and order > COSTLY_ORDER:
+        if gfp & RECLAIM and not memalloc and (costly or (order > 0 and mt != MOVABLE)):
+            if self.direct_compact(cpu, order, gfp):
+                if (pfn := self.get_page(cpu, order, way)) is not None:
+                    return pfn
+            elif costly and gfp & NORETRY:
                 return None
-        self.count("reclaim_attempts")
-        if order > 0:
-            self.count("compaction_attempts")
-        return self.get_page(cpu, order, gfp, MIN, False)
+        if memalloc:
+            way = Way(gfp, MIN, kswapd=way.kswapd, cma=way.cma, ignore_marks=True)
+        rounds = 0
+        while True:
+            if way.kswapd:
+                self.wake_all_kswapds(cpu, order, gfp)
+            pfn = self.get_page(cpu, order, way)
+            if pfn is not None or not gfp & RECLAIM:
+                return pfn
+            freed = self.direct_reclaim(cpu, gfp)
+            if freed and (pfn := self.get_page(cpu, order, way)) is None:
+                self.unreserve(cpu, gfp, mt, force=False)
+                self.drain_all()
+                pfn = self.get_page(cpu, order, way)
+            if pfn is None and order > 0 and self.direct_compact(cpu, order, gfp):
+                pfn = self.get_page(cpu, order, way)
+            if pfn is not None:
+                return pfn
+            if gfp & NORETRY or (costly and not gfp & MAYFAIL):
+                return None
+            rounds = 0 if freed and not costly else rounds + 1
+            if not (freed and rounds <= 16) and not self.unreserve(cpu, gfp, mt, force=True):
+                return None
 
     def prepare(self, pfn: int, cpu: int, order: int, gfp: int) -> None:
         mt = migratetype(gfp)
@@ -699,13 +852,14 @@ class SlowMachine:
         missing = [i for i, frame in enumerate(slots) if frame is None]
         if not missing:
             return len(slots)
-        z = self.bulk_zone(cpu, gfp, len(slots)) if len(missing) > 1 and not gfp & ACCOUNT else None
+        way = Way(gfp, cma=migratetype(gfp) == MOVABLE)
+        z = self.bulk_zone(cpu, way, len(slots)) if len(missing) > 1 and not gfp & ACCOUNT else None
         took = 0
         if z is not None:
             pcp = self.pcps[z, cpu]
             self.pcp_lock(pcp)
             for i in missing:
-                pfn = self.pcp_take(self.zones[z], pcp, 0, migratetype(gfp), False)
+                pfn = self.pcp_take(self.zones[z], pcp, 0, migratetype(gfp), way)
                 if pfn is None:
                     break
                 self.prepare(pfn, cpu, 0, gfp)
@@ -716,13 +870,14 @@ class SlowMachine:
             took = 1
         return len(slots) - len(missing) + took
 
-    def bulk_zone(self, cpu: int, gfp: int, wanted: int) -> int | None:
-        zonelist = self.zonelist(cpu, gfp)
+    def bulk_zone(self, cpu: int, way: Way, wanted: int) -> int | None:
+        zonelist = self.zonelist(cpu, way.gfp)
         for z in zonelist:
             zone = self.zones[z]
             if zone.node != self.zones[zonelist[0]].node:
                 return None
-            if self.above(zone, 0, zone.marks["low"] + wanted, gfp):
+            self.count("watermark_checks")
+            if self.watermark_ok(zone, 0, zone.marks["low"] + wanted, way):
                 return z
         return None
 

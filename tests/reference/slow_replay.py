@@ -372,6 +372,7 @@ class SlowReplay:
                     extents.append(more)
             before = self.background.copy()
             self.machine.counters, self.machine.by_order = self.background, self.background_by_order
+            self.machine.background(op["ts_ns"])
             self.machine.pass_time(op["cpu"], op["ts_ns"])
             self.one(op, extents)
             self.series[self.bin_of(op["ts_ns"])] += self.background - before

@@ -22,7 +22,7 @@ from tracereplay.machine.config import (
 
 
 def zone(name: str, start: int, managed: int, **more: object) -> ZoneConfig:
-    return ZoneConfig(name, start, start + (managed + 1023 & ~1023), managed=managed, **more)  # type: ignore[arg-type]
+    return ZoneConfig(name, start, start + managed + 1023 & ~1023, managed=managed, **more)  # type: ignore[arg-type]
 
 
 def live_zones() -> tuple[ZoneConfig, ...]:

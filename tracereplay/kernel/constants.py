@@ -21,6 +21,8 @@ MIGRATE_MOVABLE = 1
 MIGRATE_RECLAIMABLE = 2
 MIGRATE_PCPTYPES = 3
 MIGRATE_HIGHATOMIC = 3
+MIGRATE_CMA = 4
+"""With CONFIG_CMA; without, 4 is Isolate."""
 MIGRATETYPE_NAMES = ("Unmovable", "Movable", "Reclaimable", "HighAtomic", "CMA", "Isolate")
 
 

@@ -9,10 +9,19 @@ Whoever has background work sets ``CFG_TIMER`` no later than that.
 from __future__ import annotations
 
 from tracereplay.compiled import inner
-from tracereplay.machine.layout import CFG_TIMER, NEVER
+from tracereplay.machine.kswapd import KSWAPD_PERIOD_NS
+from tracereplay.machine.layout import CFG_NOW, CFG_TIMER, KS_RUNNING, KS_SINCE, KS_WORDS, MAX_NODES, NEVER
+from tracereplay.machine.reclaim import run_kswapd
 
 
 @inner
 def run_background(m):
     """Do what is due at ``w[CFG_NOW]`` and set ``w[CFG_TIMER]`` anew. Charged to ``m.c``: give it the background."""
-    m.w[CFG_TIMER] = NEVER
+    due = NEVER
+    for node in range(MAX_NODES):
+        k = node * KS_WORDS
+        if m.w[k + KS_RUNNING] and m.w[CFG_NOW] >= m.w[k + KS_SINCE] + KSWAPD_PERIOD_NS:
+            run_kswapd(m, node)
+        if m.w[k + KS_RUNNING]:
+            due = min(due, m.w[k + KS_SINCE] + KSWAPD_PERIOD_NS)
+    m.w[CFG_TIMER] = due

@@ -27,6 +27,7 @@ from tracereplay.machine.layout import (
     BUDDY,
     CFG_BLOCKS,
     CFG_KEEPS_TYPE,
+    CFG_MERGES_RESERVED,
     CFG_NODES,
     HELD,
     INFO,
@@ -168,7 +169,8 @@ def free_one_page_here(m, z, pfn, order, mt, tail):
     """Give a block to the buddy lists, merging as far as it goes (``__free_one_page``). Inlined: for drains.
 
     ``mt`` is the list's type. Blocks below a pageblock merge whatever their types; at or above it both types must be
-    mergeable (section 2.4, rule 2c). ``tail`` forces tail placement (FPI_TO_TAIL).
+    mergeable (section 2.4, rule 2c; up to 5.15 only ISOLATE, of which there is none here, keeps blocks apart).
+    ``tail`` forces tail placement (FPI_TO_TAIL).
     """
     m.w[z * Z_WORDS + Z_FREE] += 1 << order
     m.w[z * Z_WORDS + Z_WORK] += 1
@@ -178,7 +180,7 @@ def free_one_page_here(m, z, pfn, order, mt, tail):
             break
         buddy_type = info_type(get_info(m, buddy))
         if order >= PAGEBLOCK_ORDER and buddy_type != mt:
-            if buddy_type >= MIGRATE_PCPTYPES or mt >= MIGRATE_PCPTYPES:
+            if (buddy_type >= MIGRATE_PCPTYPES or mt >= MIGRATE_PCPTYPES) and not m.w[CFG_MERGES_RESERVED]:
                 break
             if m.w[CFG_KEEPS_TYPE]:
                 for block in range(buddy >> PAGEBLOCK_ORDER, (buddy + (1 << order)) >> PAGEBLOCK_ORDER):

@@ -8,16 +8,18 @@ per order are exactly those asked for and no two of them merge. Everything else 
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 from tracereplay.errors import ParameterError
-from tracereplay.kernel.constants import MIGRATE_MOVABLE, NR_PAGE_ORDERS, PAGEBLOCK_ORDER
+from tracereplay.kernel.constants import MAX_PAGE_ORDER, MIGRATE_CMA, MIGRATE_MOVABLE, NR_PAGE_ORDERS, PAGEBLOCK_ORDER
 from tracereplay.kernel.generations import GENERATIONS
 from tracereplay.machine import layout as at
 from tracereplay.machine.config import MachineConfig, Watermarks, ZoneConfig, derived_watermarks, pcp_batch
 from tracereplay.machine.counters import NR_SLOTS
 from tracereplay.machine.initial import InitialState
-from tracereplay.machine.place import place_free_blocks, place_initial
+from tracereplay.machine.place import place_free_blocks, place_initial, place_whole_blocks
 
 
 def build_machine(
@@ -34,6 +36,7 @@ def build_machine(
         raise ParameterError(
             "more than 2 TiB of frames", hint="simulate a machine of at most 2TiB: --machine memory=..."
         )
+    _refuse_shared_pageblocks(zones)
     buddy_heads = len(zones) * NR_PAGE_ORDERS * at.NR_TYPES
     pcp_heads = len(zones) * config.cpus * at.PCP_LISTS
     nodes = buddy_heads + pcp_heads + at.STRATEGY_LISTS
@@ -63,6 +66,12 @@ def build_machine(
     w[at.CFG_FREE_HIGH_ADD] = generation.fallback_claim_then_steal  # both came by 6.18
     w[at.CFG_GIB_PAGES] = config.direct_map_gib_pages
     w[at.CFG_TIMER] = at.NEVER
+    w[at.CFG_BOOST_FACTOR] = config.watermark_boost_factor
+    w[at.CFG_KSWAPD_RATE] = config.kswapd_rate
+    w[at.CFG_RECLAIM_PAGES] = config.reclaim_pages
+    w[at.CFG_COMPACTION_SHARE] = round(config.compaction_success * 1_000_000)
+    w[at.CFG_MERGES_RESERVED] = not generation.drain_from_freed_list  # both changed with 5.18
+    w[at.CFG_SKIP_BUSY] = generation.fallback_claim_then_steal and config.nodes > 1
     w[at.POOL_MIN] = pool_pages
     w[at.POOL_QUOTA] = quota
     w[at.CN : at.CN + config.cpus] = _nodes_of_cpus(config)
@@ -78,16 +87,61 @@ def build_machine(
     for z, zone in enumerate(zones):
         pb[zone.start >> PAGEBLOCK_ORDER : (zone.end - 1 >> PAGEBLOCK_ORDER) + 1, at.B_ZONE] = z
     machine = at.Machine(pg=pg, pb=pb.reshape(-1), w=w, c=np.zeros(NR_SLOTS, np.int64))
+    w[at.CFG_REACH : at.CFG_REACH + at.NR_ZONE_TYPES] = _reached_zones(zones)
     _fill_zonelists(w, zones, config.nodes)
     _fill_zones(w, zones, config)
     _fill_pcp(w, zones, config)
     if initial is not None:
-        place_initial(machine, initial)
+        w[at.CFG_UNPLACED] = place_initial(machine, initial)
         return machine
     rng = np.random.default_rng(config.seed)
     for z, zone in enumerate(zones):
-        _place(machine, z, zone, config, rng)
+        _free_cma(machine, z, zone)
+        w[at.CFG_UNPLACED] += _place(machine, z, zone, config, rng)
     return machine
+
+
+def notes_of(machine: at.Machine) -> tuple[str, ...]:
+    """What about the initial state of a machine is not as its configuration asked for."""
+    pages = int(machine.w[at.CFG_UNPLACED])
+    if not pages:
+        return ()
+    return (f"{pages} of the pages asked for as free blocks found no place beside pages in use, and are in use",)
+
+
+def _refuse_shared_pageblocks(zones: list[ZoneConfig]) -> None:
+    """A pageblock here belongs to one zone."""
+    by_start = sorted(zones, key=lambda z: z.start)
+    for low, high in pairwise(by_start):
+        if high.start >> PAGEBLOCK_ORDER <= low.end - 1 >> PAGEBLOCK_ORDER:
+            raise ParameterError(
+                f"zones {low.name} of node {low.node} and {high.name} of node {high.node} share the pageblock of frame "
+                f"{high.start:#x}",
+                hint="such a host is not simulated as it is; give a machine of your own: --machine memory=...",
+            )
+
+
+def cma_range(zone: ZoneConfig) -> tuple[int, int]:
+    """First frame and end of a zone's CMA area: the last whole blocks of the largest order. Raises ParameterError."""
+    end = zone.end >> MAX_PAGE_ORDER << MAX_PAGE_ORDER
+    start = end - zone.cma_pages
+    if zone.cma_pages and (zone.cma_pages % (1 << MAX_PAGE_ORDER) or start < zone.start):
+        raise ParameterError(
+            f"zone {zone.name} cannot hold {zone.cma_pages} pages of CMA", hint="whole 4MiB within the zone"
+        )
+    return start, end
+
+
+def _free_cma(machine: at.Machine, z: int, zone: ZoneConfig) -> None:
+    """The zone's CMA pageblocks, free."""
+    start, end = cma_range(zone)
+    blocks = machine.pb.reshape(-1, at.B_WORDS)[start >> PAGEBLOCK_ORDER : end >> PAGEBLOCK_ORDER]
+    if not zone.cma_pages:
+        return
+    blocks[:, at.B_TYPE] = MIGRATE_CMA
+    for word in (at.Z_CMA, at.Z_SET_ASIDE):
+        machine.w[z * at.Z_WORDS + word] += zone.cma_pages
+    place_whole_blocks(machine, z, start, end, MIGRATE_CMA)
 
 
 def charged_to(machine: at.Machine, row: at.I64) -> at.Machine:
@@ -133,6 +187,7 @@ def _fill_zones(w: at.I64, zones: list[ZoneConfig], config: MachineConfig) -> No
             (at.Z_MIN, marks.min),
             (at.Z_LOW, marks.low),
             (at.Z_HIGH, marks.high),
+            (at.Z_PROMO, marks.high + (marks.high - marks.low) if marks.promo is None else marks.promo),
             (at.Z_NODE, zone.node),
             (at.Z_TYPE, at.ZONE_NAMES.index(zone.name)),
             (
@@ -177,7 +232,7 @@ def _wanted_blocks(zone: ZoneConfig, config: MachineConfig) -> np.ndarray:
                 wanted[mt] = np.minimum(row[:NR_PAGE_ORDERS], total - wanted.sum(axis=0))
         wanted[MIGRATE_MOVABLE] += total - wanted.sum(axis=0)
         return wanted
-    free = int(zone.pages * (1 - config.occupancy))
+    free = int((zone.pages - zone.cma_pages) * (1 - config.occupancy))
     singles = int(free * config.fragmentation)
     rest = free - singles
     for order in range(NR_PAGE_ORDERS - 1, -1, -1):
@@ -188,18 +243,19 @@ def _wanted_blocks(zone: ZoneConfig, config: MachineConfig) -> np.ndarray:
     return wanted
 
 
-def _place(machine: at.Machine, z: int, zone: ZoneConfig, config: MachineConfig, rng: np.random.Generator) -> None:
+def _place(machine: at.Machine, z: int, zone: ZoneConfig, config: MachineConfig, rng: np.random.Generator) -> int:
+    """Place a zone's free blocks outside its CMA area. Pages that found no place."""
     top = 1 << (NR_PAGE_ORDERS - 1)
     first, last = -(-zone.start // top) * top, zone.end // top * top
     if first < last:
-        regions = rng.permutation(np.arange(first, last, top, dtype=np.int64))
+        regions = rng.permutation(np.arange(first, last - zone.cma_pages, top, dtype=np.int64))
         edges = _aligned_blocks(zone.start, first) + _aligned_blocks(last, zone.end)
     else:
         regions = np.empty(0, np.int64)
         edges = _aligned_blocks(zone.start, zone.end)
     spare = np.array(edges, np.int64).reshape(-1, 2)
     stack = np.empty((NR_PAGE_ORDERS, (zone.end - zone.start) // 2 + 64), np.int32)
-    place_free_blocks(machine, z, _wanted_blocks(zone, config), regions, spare, stack)
+    return int(place_free_blocks(machine, z, _wanted_blocks(zone, config), regions, spare, stack))
 
 
 def _aligned_blocks(start: int, end: int) -> list[tuple[int, int]]:

@@ -11,11 +11,13 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from tracereplay.errors import ParameterError, nearest
-from tracereplay.kernel.constants import NR_PAGE_ORDERS, PAGE_SIZE
+from tracereplay.kernel.constants import MAX_PAGE_ORDER, NR_PAGE_ORDERS, PAGE_SIZE
 from tracereplay.kernel.generations import DEFAULT_GENERATION, GENERATIONS
 
 DMA_END = 0x1000
 DMA32_END = 0x100000
+CMA_UNIT = PAGE_SIZE << MAX_PAGE_ORDER
+"""Bytes: areas are aligned so that their free pages merge with no others."""
 LOWMEM_RATIO = {"DMA": 256, "DMA32": 256, "Normal": 32, "Movable": 0}
 ZONE_ORDER = ("DMA", "DMA32", "Normal", "Movable")
 
@@ -28,6 +30,8 @@ class Watermarks:
     min: int = 0
     low: int = 0
     high: int = 0
+    promo: int | None = None
+    """None: as far above high as high is above low (kernels before 6.1 have none)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,8 @@ class ZoneConfig:
     """Free blocks by order at the start (/proc/buddyinfo); None: from ``occupancy`` and ``fragmentation``."""
     free_by_type: tuple[tuple[int, ...], ...] | None = None
     """The same by migratetype and order (/proc/pagetypeinfo), types 0 to 2."""
+    cma_pages: int = 0
+    """Pages at the zone's end in CMA pageblocks, all free at the start beside those counted above; in whole 4 MiB."""
 
     @property
     def pages(self) -> int:
@@ -74,6 +80,14 @@ class MachineConfig:
     """Each CPU's slice of last-level cache, pages; above 3 x batch it sets PCPF_FREE_HIGH_BATCH."""
     vmstat_interval: float = 1.0
     """Seconds between two runs of a CPU's vmstat worker (vm.stat_interval); 0: it never runs."""
+    watermark_boost_factor: int = 15000
+    """vm.watermark_boost_factor, ten-thousandths of the high watermark; 0: no boost."""
+    kswapd_rate: int = 0
+    """Pages a ms that kswapd frees while it runs; 0: what it freed is in the trace as frees."""
+    reclaim_pages: int = 0
+    """Pages that one direct reclaim frees; 0 for the same reason."""
+    compaction_success: float = 0.0
+    """Share of direct compactions that clear a block by moving pages, 0 to 1."""
     init_on_alloc: bool = False
     direct_map_gib_pages: bool = False
     """Direct map starts with 1 GiB entries (else 2 MiB)."""
@@ -99,6 +113,10 @@ class MachineConfig:
             "occupancy": None if self.zones[0].free_blocks is not None else self.occupancy,
             "fragmentation": None if self.zones[0].free_blocks is not None else self.fragmentation,
             "vmstat_interval_s": self.vmstat_interval,
+            "watermark_boost_factor": self.watermark_boost_factor,
+            "kswapd_rate": self.kswapd_rate,
+            "reclaim_pages": self.reclaim_pages,
+            "compaction_success": self.compaction_success,
             "init_on_alloc": self.init_on_alloc,
             "seed": self.seed,
             "zones": [
@@ -145,7 +163,8 @@ def pcp_batch(managed: int) -> int:
 
 def derived_watermarks(config: MachineConfig) -> list[Watermarks]:
     """Watermarks and lowmem reserves per zone as ``__setup_per_zone_wmarks`` computes them (section 4.5)."""
-    lowmem = sum(z.pages for z in config.zones if z.name != "Movable")
+    since_6_3 = GENERATIONS[config.generation].pcp_rule == 2  # before, ZONE_MOVABLE was a zone like others here
+    lowmem = sum(z.pages for z in config.zones if z.name != "Movable" or not since_6_3)
     min_kbytes = max(128, min(262144, math.isqrt(16 * lowmem * PAGE_SIZE // 1024)))
     zones = sum(z.name != "Movable" and z.pages > 0 for z in config.zones)
     thp = 512 * zones * 11 * PAGE_SIZE // 1024  # khugepaged's floor, at most 5 % of low memory
@@ -154,9 +173,9 @@ def derived_watermarks(config: MachineConfig) -> list[Watermarks]:
     marks = []
     for i, zone in enumerate(config.zones):
         mark = pages_min * zone.pages // lowmem
-        if zone.name == "Movable":
-            mark = max(32, min(128, zone.pages // 1024))
         gap = max(mark // 4, zone.pages * 10 // 10000)
+        if zone.name == "Movable" and since_6_3:
+            mark = max(32, min(128, zone.pages // 1024))
         reserve = [0, 0, 0, 0]
         ratio = LOWMEM_RATIO[zone.name]
         for top in range(ZONE_ORDER.index(zone.name) + 1, 4):
@@ -200,6 +219,13 @@ def _positive(text: str) -> int:
     return value
 
 
+def _not_negative(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise ValueError("a whole number from 0")
+    return value
+
+
 def _flag(text: str) -> bool:
     if text.lower() in ("1", "true", "yes", "on"):
         return True
@@ -219,6 +245,11 @@ KEYS: dict[str, str] = {
     "pcp.high": "pages, fixed",
     "pcp.scale_max": "0 to 6",
     "vmstat_interval": "seconds, 0 for never",
+    "watermark_boost_factor": "ten-thousandths of the high watermark, 0 for no boost",
+    "kswapd_rate": "pages a ms that kswapd frees while it runs",
+    "reclaim_pages": "pages that one direct reclaim frees",
+    "compaction_success": "share of direct compactions that yield a block, 0 to 1",
+    "cma": "size in whole 4MiB, at the end of the largest zone, e.g. 64MiB",
     "init_on_alloc": "true or false",
     "seed": "whole number",
 }
@@ -275,10 +306,32 @@ def _apply(config: MachineConfig, key: str, text: str) -> MachineConfig:
             if not 0 <= interval <= 86400:
                 raise ValueError("0 to a day")
             return replace(config, vmstat_interval=interval)
+        case "watermark_boost_factor":
+            return replace(config, watermark_boost_factor=_not_negative(text))
+        case "kswapd_rate":
+            return replace(config, kswapd_rate=_not_negative(text))
+        case "reclaim_pages":
+            return replace(config, reclaim_pages=_not_negative(text))
+        case "compaction_success":
+            share = float(text)
+            if not 0 <= share <= 1:
+                raise ValueError("a share from 0 to 1")
+            return replace(config, compaction_success=share)
+        case "cma":
+            return _with_cma(config, parse_size(text))
         case "init_on_alloc":
             return replace(config, init_on_alloc=_flag(text))
         case _:
             return replace(config, seed=int(text))
+
+
+def _with_cma(config: MachineConfig, size: int) -> MachineConfig:
+    """A CMA area at the end of the largest zone, whose occupancy then counts for the rest."""
+    largest = max(config.zones, key=lambda z: z.pages)
+    if size < 0 or size % CMA_UNIT or size // PAGE_SIZE > largest.pages // 2:
+        raise ValueError("whole 4MiB, at most half of the largest zone")
+    chosen = replace(largest, cma_pages=size // PAGE_SIZE)
+    return _forget_blocks(replace(config, zones=tuple(chosen if z is largest else z for z in config.zones)))
 
 
 def _forget_blocks(config: MachineConfig) -> MachineConfig:

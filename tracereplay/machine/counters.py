@@ -54,7 +54,13 @@ from tracereplay.kernel.constants import NR_PAGE_ORDERS
     WORKER_WAKEUPS,
     WORKER_RUNS,
     FAILURES,
-) = range(44)
+    KSWAPD_WAKES,
+    RECLAIMED_PAGES,
+    COMPACTION_SUCCESSES,
+    WATERMARK_BOOSTS,
+    HIGHATOMIC_RESERVED,
+    HIGHATOMIC_RELEASED,
+) = range(50)
 
 COUNTERS: tuple[str, ...] = (
     "free_calls",
@@ -101,6 +107,12 @@ COUNTERS: tuple[str, ...] = (
     "worker_wakeups",
     "worker_runs",
     "failures",
+    "kswapd_wakes",
+    "reclaimed_pages",
+    "compaction_successes",
+    "watermark_boosts",
+    "highatomic_reserved",
+    "highatomic_released",
 )
 PEAKS: tuple[str, ...] = ("reserve_pages_peak", "waste_pages_peak")
 """Maxima, not sums: kept for the whole run only."""

@@ -2,8 +2,8 @@
 
 A: 5.10 to 6.9, leftovers of a foreign block land on the requester's lists. B: since 6.10, they stay on the lists of
 the block's own type. C: since 6.15, first claim whole blocks, then steal the smallest piece; the mode lasts for one
-hold of the zone lock. Movable pages in use are known only by what was asked for (``B_MOVABLE``).
-Watermark boost, CMA and HIGHATOMIC blocks are not modelled.
+hold of the zone lock. Movable pages in use are known only by what was asked for (``B_MOVABLE``). Up to 6.9 the kernel
+compares free CMA pages with free pages as they were before the refill; here both are those of the moment.
 """
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
@@ -13,12 +13,15 @@ from __future__ import annotations
 from tracereplay.compiled import hot, inner
 from tracereplay.kernel.constants import (
     MAX_PAGE_ORDER,
+    MIGRATE_CMA,
+    MIGRATE_HIGHATOMIC,
     MIGRATE_MOVABLE,
     MIGRATE_RECLAIMABLE,
     MIGRATE_UNMOVABLE,
     NR_PAGE_ORDERS,
     PAGEBLOCK_ORDER,
 )
+from tracereplay.machine.alloc_flags import ALLOC_CMA, ALLOC_KSWAPD, ALLOC_NOFRAGMENT
 from tracereplay.machine.buddy import (
     block_type,
     buddy_head,
@@ -33,27 +36,31 @@ from tracereplay.machine.counters import (
     FALLBACK_BLOCK_MOVES,
     FALLBACKS,
 )
+from tracereplay.machine.kswapd import wake_kswapd
 from tracereplay.machine.layout import (
     B_MOVABLE,
     B_TYPE,
     B_WORDS,
     BUDDY,
     CFG_CLAIM_STEAL,
+    CFG_FROM_FREED,
     CFG_KEEPS_TYPE,
     CFG_NODES,
     INFO_ORDER,
     INFO_STATE,
-    NF,
-    NR_TYPES,
+    Z_CMA,
     Z_END,
     Z_FREE,
+    Z_NODE,
     Z_START,
+    Z_TYPE,
     Z_WORDS,
     Z_WORK,
 )
 from tracereplay.machine.lists import first
+from tracereplay.machine.watermarks import boost_watermark, nr_free, pages_of_type
 
-MODE_NORMAL, MODE_CLAIM, MODE_STEAL = 0, 1, 2
+MODE_NORMAL, MODE_CMA, MODE_CLAIM, MODE_STEAL = range(4)
 
 
 @hot
@@ -77,16 +84,36 @@ def find_fallback(m, z, order, mt):
     """First fallback type with a free block of exactly ``order``; -1 when none has one."""
     for i in range(2):
         other = fallback_type(mt, i)
-        if m.w[NF + (z * NR_PAGE_ORDERS + order) * NR_TYPES + other] > 0:
+        if nr_free(m, z, order, other) > 0:
             return other
     return -1
 
 
 @inner
-def move_block(m, z, block, mt):
-    """Move all free blocks of a pageblock to the lists of ``mt``, to their tails (``move_freepages_block``)."""
-    pfn = block << PAGEBLOCK_ORDER
-    end = pfn + (1 << PAGEBLOCK_ORDER)
+def first_to_move(m, z, pfn):
+    """First frame of a pageblock's free blocks that may be moved with the block at ``pfn``; -1 where none may.
+
+    A block that leaves the zone is not moved since 6.10; before, one that starts outside is moved from ``pfn`` on.
+    """
+    start = pfn >> PAGEBLOCK_ORDER << PAGEBLOCK_ORDER
+    if start + (1 << PAGEBLOCK_ORDER) > m.w[z * Z_WORDS + Z_END]:
+        return -1
+    if start >= m.w[z * Z_WORDS + Z_START]:
+        return start
+    return -1 if m.w[CFG_KEEPS_TYPE] else pfn
+
+
+@inner
+def move_block(m, z, start, mt):
+    """Move the free blocks of a pageblock from ``start`` on to the tails of the lists of ``mt``. Returns their pages.
+
+    ``move_freepages_block``; ``start`` comes from ``first_to_move``, -1 moves nothing.
+    """
+    moved = 0
+    if start < 0:
+        return moved
+    pfn = start
+    end = (start >> PAGEBLOCK_ORDER) + 1 << PAGEBLOCK_ORDER
     while pfn < end:
         info = get_info(m, pfn)
         if info & INFO_STATE != BUDDY:
@@ -96,30 +123,30 @@ def move_block(m, z, block, mt):
         take_free(m, z, pfn, order, info_type(info))
         put_free(m, z, pfn, order, mt, True)
         m.w[z * Z_WORDS + Z_WORK] += 1
+        moved += 1 << order
         pfn += 1 << order
-
-
-@hot
-def inside_zone(m, z, block):
-    """Whether a whole pageblock lies in the zone; others are not moved (``move_freepages_block``)."""
-    start = block << PAGEBLOCK_ORDER
-    return start >= m.w[z * Z_WORDS + Z_START] and start + (1 << PAGEBLOCK_ORDER) <= m.w[z * Z_WORDS + Z_END]
+    return moved
 
 
 @inner
-def good_share(m, block, mt, old):
-    """Whether free and alike pages make at least half the pageblock (``steal_suitable_fallback``)."""
-    start = block << PAGEBLOCK_ORDER
+def free_in_block(m, start):
+    """Free pages of a pageblock from ``start`` on."""
     free = 0
     pfn = start
-    while pfn < start + (1 << PAGEBLOCK_ORDER):
+    while pfn < (start >> PAGEBLOCK_ORDER) + 1 << PAGEBLOCK_ORDER:
         info = get_info(m, pfn)
         if info & INFO_STATE == BUDDY:
             free += 1 << (info & INFO_ORDER)
             pfn += 1 << (info & INFO_ORDER)
         else:
             pfn += 1
-    movable = m.pb[block * B_WORDS + B_MOVABLE]
+    return free
+
+
+@inner
+def good_share(m, start, free, mt, old):
+    """Whether free and alike pages make at least half the pageblock (``steal_suitable_fallback``)."""
+    movable = m.pb[(start >> PAGEBLOCK_ORDER) * B_WORDS + B_MOVABLE]
     alike = 0
     if mt == MIGRATE_MOVABLE:
         alike = movable
@@ -129,7 +156,7 @@ def good_share(m, block, mt, old):
 
 
 @inner
-def take_from(m, z, order, found, mt, leftovers):
+def take_first(m, z, order, found, mt, leftovers):
     """Take the first block of ``found`` order from the list of ``mt``, cut it down, leftovers to type ``leftovers``."""
     pfn = first(m.pg, buddy_head(z, found, mt)) - m.w[CFG_NODES]
     take_free(m, z, pfn, found, mt)
@@ -147,62 +174,102 @@ def retype(m, pfn, order, mt):
 
 
 @inner
-def use_fallback(m, z, order, found, other, mt, claim):
-    """Serve a request from a foreign block (``steal_suitable_fallback`` and its successors). Returns the frame.
-
-    With ``claim`` false only this block is taken. Returns -1 in generation C when a claim was refused.
-    """
-    pfn = first(m.pg, buddy_head(z, found, other)) - m.w[CFG_NODES]
-    m.c[FALLBACKS] += 1
-    if found >= PAGEBLOCK_ORDER:
-        retype(m, pfn, found, mt)
-        m.c[FALLBACK_BLOCK_MOVES] += 1
-        return take_from(m, z, order, found, other, mt)
-    leftovers = other if m.w[CFG_KEEPS_TYPE] else mt
-    if not claim:
-        return take_from(m, z, order, found, other, leftovers)
-    block = pfn >> PAGEBLOCK_ORDER
-    inside = inside_zone(m, z, block)
-    share = inside and good_share(m, block, mt, block_type(m, pfn))
-    if share or (inside and not m.w[CFG_KEEPS_TYPE]):
-        move_block(m, z, block, mt)
-        if share:
-            m.pb[block * B_WORDS + B_TYPE] = mt
-            m.c[FALLBACK_BLOCK_MOVES] += 1
-        return rmqueue_smallest(m, z, order, mt)
-    if m.w[CFG_CLAIM_STEAL]:
-        m.c[FALLBACKS] -= 1
-        return -1
-    return take_from(m, z, order, found, other, leftovers)
+def boost(m, z, flags):
+    """Raise the watermarks of a zone whose types get mixed, and have kswapd work for them (section 4.7)."""
+    if boost_watermark(m, z) and flags & ALLOC_KSWAPD:
+        wake_kswapd(m, m.w[z * Z_WORDS + Z_NODE], 0, m.w[z * Z_WORDS + Z_TYPE])
 
 
 @inner
-def fallback_single_phase(m, z, order, mt, min_order):
-    """Generations A and B (``__rmqueue_fallback``): largest foreign block first. -1 when nothing is there."""
+def steal_to_own(m, z, found, other, mt, flags):
+    """Generation A (``steal_suitable_fallback``): move a foreign block, or all of its pageblock, to the own lists."""
+    pfn = first(m.pg, buddy_head(z, found, other)) - m.w[CFG_NODES]
+    m.c[FALLBACKS] += 1
+    old = block_type(m, pfn)
+    if old != MIGRATE_HIGHATOMIC:
+        if found >= PAGEBLOCK_ORDER:
+            retype(m, pfn, found, mt)
+            m.c[FALLBACK_BLOCK_MOVES] += 1
+        else:
+            boost(m, z, flags)
+            start = first_to_move(m, z, pfn) if may_claim(found, mt) else -1
+            free = move_block(m, z, start, mt)
+            if free > 0:
+                if good_share(m, start, free, mt, old):
+                    m.pb[(pfn >> PAGEBLOCK_ORDER) * B_WORDS + B_TYPE] = mt
+                    m.c[FALLBACK_BLOCK_MOVES] += 1
+                return
+    take_free(m, z, pfn, found, other)
+    put_free(m, z, pfn, found, mt, True)
+    m.w[z * Z_WORDS + Z_WORK] += 1
+
+
+@inner
+def claim_block(m, z, order, found, other, mt, flags):
+    """Generations B and C, a foreign block that may be claimed with its pageblock. -1 when the pageblock is not.
+
+    (``steal_suitable_fallback`` of 6.12, ``try_to_claim_block``.)
+    """
+    pfn = first(m.pg, buddy_head(z, found, other)) - m.w[CFG_NODES]
+    if found >= PAGEBLOCK_ORDER:
+        retype(m, pfn, found, mt)
+        m.c[FALLBACKS] += 1
+        m.c[FALLBACK_BLOCK_MOVES] += 1
+        return take_first(m, z, order, found, other, mt)
+    boost(m, z, flags)
+    start = first_to_move(m, z, pfn)
+    if start < 0 or not good_share(m, start, free_in_block(m, start), mt, other):
+        return -1
+    move_block(m, z, start, mt)
+    m.pb[(pfn >> PAGEBLOCK_ORDER) * B_WORDS + B_TYPE] = mt
+    m.c[FALLBACKS] += 1
+    m.c[FALLBACK_BLOCK_MOVES] += 1
+    return rmqueue_smallest(m, z, order, mt)
+
+
+@inner
+def find_single_phase(m, z, order, mt, min_order):
+    """Order of the foreign block that generations A and B take (``__rmqueue_fallback``); -1 when there is none.
+
+    The largest, or the smallest that does where a movable request may not take a whole pageblock.
+    """
     for found in range(MAX_PAGE_ORDER, min_order - 1, -1):
-        other = find_fallback(m, z, found, mt)
-        if other < 0:
+        if find_fallback(m, z, found, mt) < 0:
             continue
-        if may_claim(found, mt):
-            return use_fallback(m, z, order, found, other, mt, True)
-        if found > order:
-            for smaller in range(order, NR_PAGE_ORDERS):
-                other = find_fallback(m, z, smaller, mt)
-                if other >= 0:
-                    return use_fallback(m, z, order, smaller, other, mt, False)
-        return use_fallback(m, z, order, found, other, mt, False)
+        if not may_claim(found, mt) and found > order:
+            for smaller in range(order, found):
+                if find_fallback(m, z, smaller, mt) >= 0:
+                    return smaller
+        return found
     return -1
 
 
 @inner
-def fallback_claim(m, z, order, mt, min_order):
+def fallback_b(m, z, order, mt, min_order, flags):
+    """Generation B: a piece of the block found, or its whole pageblock. -1 when nothing is there."""
+    found = find_single_phase(m, z, order, mt, min_order)
+    if found < 0:
+        return -1
+    other = find_fallback(m, z, found, mt)
+    if may_claim(found, mt):
+        pfn = claim_block(m, z, order, found, other, mt, flags)
+        if pfn >= 0:
+            return pfn
+    else:
+        boost(m, z, flags)
+    m.c[FALLBACKS] += 1
+    return take_first(m, z, order, found, other, other)
+
+
+@inner
+def fallback_claim(m, z, order, mt, min_order, flags):
     """Generation C, first phase (``__rmqueue_claim``): whole blocks, largest first. -1 when none can be claimed."""
     for found in range(MAX_PAGE_ORDER, min_order - 1, -1):
         if not may_claim(found, mt):
             return -1
         other = find_fallback(m, z, found, mt)
         if other >= 0:
-            pfn = use_fallback(m, z, order, found, other, mt, True)
+            pfn = claim_block(m, z, order, found, other, mt, flags)
             if pfn >= 0:
                 return pfn
     return -1
@@ -214,36 +281,75 @@ def fallback_steal(m, z, order, mt):
     for found in range(order, NR_PAGE_ORDERS):
         other = find_fallback(m, z, found, mt)
         if other >= 0:
-            return take_from_foreign(m, z, order, found, other)
+            m.c[FALLBACKS] += 1
+            return take_first(m, z, order, found, other, other)
     return -1
 
 
 @inner
-def take_from_foreign(m, z, order, found, other):
-    """Steal a piece, leftovers keep their type."""
-    m.c[FALLBACKS] += 1
-    return take_from(m, z, order, found, other, other)
+def least_order(m, order, flags):
+    """Order below which foreign blocks are left alone. Up to 5.17 NOFRAGMENT says a pageblock even to larger orders."""
+    if flags & ALLOC_NOFRAGMENT and (order < PAGEBLOCK_ORDER or not m.w[CFG_FROM_FREED]):
+        return PAGEBLOCK_ORDER
+    return order
 
 
 @inner
-def rmqueue(m, z, order, mt, nofragment, mode):
-    """One block from the buddy lists (``__rmqueue``): own type first, then fallback.
+def rmqueue_a(m, z, order, mt, flags, cma):
+    """``__rmqueue`` of generation A: after each steal the own lists are looked at again. -1 when nothing is left."""
+    while True:
+        pfn = rmqueue_smallest(m, z, order, mt)
+        if pfn < 0 and cma:
+            pfn = rmqueue_smallest(m, z, order, MIGRATE_CMA)
+        if pfn >= 0:
+            return pfn
+        found = find_single_phase(m, z, order, mt, least_order(m, order, flags))
+        if found < 0:
+            return -1
+        steal_to_own(m, z, found, find_fallback(m, z, found, mt), mt, flags)
 
-    ``mode`` is the state that generation C keeps during one hold of the zone lock. Returns (frame or -1, mode).
-    """
-    if mode == MODE_NORMAL or not m.w[CFG_CLAIM_STEAL]:
+
+@inner
+def rmqueue_c(m, z, order, mt, flags, mode, cma):
+    """``__rmqueue`` of generation C: phases that gave nothing are not tried again in one hold of the zone lock."""
+    if mode == MODE_NORMAL:
         pfn = rmqueue_smallest(m, z, order, mt)
         if pfn >= 0:
             return pfn, MODE_NORMAL
-    min_order = PAGEBLOCK_ORDER if nofragment and order < PAGEBLOCK_ORDER else order
-    if not m.w[CFG_CLAIM_STEAL]:
-        return fallback_single_phase(m, z, order, mt, min_order), MODE_NORMAL
-    if mode != MODE_STEAL:
-        pfn = fallback_claim(m, z, order, mt, min_order)
+    if mode <= MODE_CMA and cma:
+        pfn = rmqueue_smallest(m, z, order, MIGRATE_CMA)
+        if pfn >= 0:
+            return pfn, MODE_CMA
+    if mode <= MODE_CLAIM:
+        pfn = fallback_claim(m, z, order, mt, least_order(m, order, flags), flags)
         if pfn >= 0:
             return pfn, MODE_NORMAL
-    if not nofragment:
+    if not flags & ALLOC_NOFRAGMENT:
         pfn = fallback_steal(m, z, order, mt)
         if pfn >= 0:
             return pfn, MODE_STEAL
     return -1, MODE_NORMAL
+
+
+@inner
+def rmqueue(m, z, order, mt, flags, mode):
+    """One block from the buddy lists (``__rmqueue``): own type first, then fallback.
+
+    ``flags`` are ALLOC_* of the request; ``mode`` is the state that generation C keeps during one hold of the zone
+    lock. Returns (frame or -1, mode).
+    """
+    cma = flags & ALLOC_CMA != 0 and m.w[z * Z_WORDS + Z_CMA] > 0
+    if cma and pages_of_type(m, z, MIGRATE_CMA) > m.w[z * Z_WORDS + Z_FREE] // 2:
+        pfn = rmqueue_smallest(m, z, order, MIGRATE_CMA)
+        if pfn >= 0:
+            return pfn, mode
+    if m.w[CFG_CLAIM_STEAL]:
+        return rmqueue_c(m, z, order, mt, flags, mode, cma)
+    if not m.w[CFG_KEEPS_TYPE]:
+        return rmqueue_a(m, z, order, mt, flags, cma), MODE_NORMAL
+    pfn = rmqueue_smallest(m, z, order, mt)
+    if pfn < 0 and cma:
+        pfn = rmqueue_smallest(m, z, order, MIGRATE_CMA)
+    if pfn < 0:
+        pfn = fallback_b(m, z, order, mt, least_order(m, order, flags), flags)
+    return pfn, MODE_NORMAL

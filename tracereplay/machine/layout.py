@@ -121,8 +121,9 @@ _CFG_END = CFG_HELD_CURSOR + NR_PAGE_ORDERS
     CFG_MERGES_RESERVED,  # 5.10, 5.14: free HIGHATOMIC and CMA blocks merge with any other
     CFG_SKIP_BUSY,  # 6.18: nodes whose kswapd runs are passed over at first
     CFG_UNPLACED,  # pages of the free blocks asked for that had no place at the start
-) = range(_CFG_END, _CFG_END + 10)
-_CFG_END += 10
+    CFG_REACH,  # for each zone type: that which a request for it gets, Normal where the machine has no such zone
+) = range(_CFG_END, _CFG_END + 11)
+_CFG_END = CFG_REACH + NR_ZONE_TYPES
 NEVER = 1 << 62
 
 # ---- w: zones
@@ -156,8 +157,9 @@ assert _CFG_END <= _Z
     Z_SKIP,  # kswapd runs on the zone's node, and such nodes are passed over at first (CFG_SKIP_BUSY)
     Z_BOOST_SEEN,  # boost when kswapd started, which it takes off when done
     Z_RECLAIM_CURSOR,  # how many frames of the zone were looked at for a page to reclaim
-) = range(Z_RESERVE + NR_ZONE_TYPES, Z_RESERVE + NR_ZONE_TYPES + 7)
-assert Z_RECLAIM_CURSOR < _Z + Z_WORDS
+    Z_COMPACT_CURSOR,  # the same, for a block to clear
+) = range(Z_RESERVE + NR_ZONE_TYPES, Z_RESERVE + NR_ZONE_TYPES + 8)
+assert Z_COMPACT_CURSOR < _Z + Z_WORDS
 
 # ---- w: per-CPU page sets
 P_WORDS = 16

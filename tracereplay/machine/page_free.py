@@ -10,7 +10,6 @@ from __future__ import annotations
 from tracereplay.compiled import hot, inner
 from tracereplay.kernel.constants import (
     MIGRATE_MOVABLE,
-    MIGRATE_PCPTYPES,
     NR_PAGE_ORDERS,
     PAGEBLOCK_ORDER,
 )
@@ -87,7 +86,7 @@ def free_prepared(m, z, cpu, pfn, order):
         mt = block_type(m, pfn)
         p = pcp_index_of_cpu(m, z, cpu)
         pcp_lock(m, p)
-        pcp_push(m, z, p, pfn, order, mt if mt < MIGRATE_PCPTYPES else MIGRATE_MOVABLE)
+        pcp_push(m, z, p, pfn, order, mt)
     else:
         free_to_buddy(m, z, pfn, order)
 

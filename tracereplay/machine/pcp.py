@@ -11,7 +11,13 @@ is ever busy here: what a kernel does when a trylock fails (section 3.9) is not 
 from __future__ import annotations
 
 from tracereplay.compiled import hot, inner
-from tracereplay.kernel.constants import MIGRATE_MOVABLE, MIGRATE_PCPTYPES, PAGE_ALLOC_COSTLY_ORDER, PAGEBLOCK_ORDER
+from tracereplay.kernel.constants import (
+    MIGRATE_CMA,
+    MIGRATE_MOVABLE,
+    MIGRATE_PCPTYPES,
+    PAGE_ALLOC_COSTLY_ORDER,
+    PAGEBLOCK_ORDER,
+)
 from tracereplay.machine.buddy import (
     block_type,
     free_one_page_here,
@@ -63,16 +69,15 @@ from tracereplay.machine.layout import (
     PCP,
     PCP_LISTS,
     Z_BELOW_HIGH,
-    Z_BOOST,
-    Z_FREE,
+    Z_CMA,
     Z_HIGH,
     Z_RECLAIM_ACTIVE,
-    Z_RESERVE,
     Z_WORDS,
     ZONE_MOVABLE,
 )
 from tracereplay.machine.lists import add_head, add_tail, first, last, remove
 from tracereplay.machine.pcp_sizes import drain_pages_fixed, drain_pages_tuned, refill_blocks
+from tracereplay.machine.watermarks import watermark_ok
 
 THP_LIST = MIGRATE_PCPTYPES * (PAGE_ALLOC_COSTLY_ORDER + 1)
 
@@ -110,20 +115,25 @@ def pcp_lock(m, p):
 
 
 @inner
-def refill(m, z, p, order, mt, nofragment):
-    """Fill an empty list from the buddy lists under one zone-lock hold (``rmqueue_bulk``). Returns blocks moved."""
+def refill(m, z, p, order, mt, flags):
+    """Fill an empty list from the buddy lists under one zone-lock hold (``rmqueue_bulk``). Returns blocks moved.
+
+    ``flags`` are ALLOC_* of the request. Each block keeps the type of the list that it came from.
+    """
     wanted = refill_blocks(m, z, p, order)
     head = pcp_head(m, p, pcp_index(m, order, mt))
     mode = MODE_NORMAL
+    plain = m.w[z * Z_WORDS + Z_CMA] == 0  # else CMA pages may come before those of the own type
     got = 0
     zone_lock(m, z)
     while got < wanted:
-        pfn = rmqueue_smallest_here(m, z, order, mt) if mode == MODE_NORMAL else -1
+        pfn = rmqueue_smallest_here(m, z, order, mt) if plain and mode == MODE_NORMAL else -1
         if pfn < 0:
-            pfn, mode = rmqueue(m, z, order, mt, nofragment, mode)
+            pfn, mode = rmqueue(m, z, order, mt, flags, mode)
             if pfn < 0:
                 break
-        set_info(m, pfn, PCP | (mt << INFO_TYPE_SHIFT) | order)
+        source = mt if plain or block_type(m, pfn) != MIGRATE_CMA else MIGRATE_CMA
+        set_info(m, pfn, PCP | (source << INFO_TYPE_SHIFT) | order)
         add_tail(m.pg, head, m.w[CFG_NODES] + pfn)
         got += 1
     zone_unlock(m, z)
@@ -134,12 +144,12 @@ def refill(m, z, p, order, mt, nofragment):
 
 
 @hot
-def pcp_pop(m, z, p, order, mt, nofragment):
+def pcp_pop(m, z, p, order, mt, flags):
     """A block from a per-CPU list, refilled when empty (``__rmqueue_pcplist``). First frame or -1. Lock held."""
     head = pcp_head(m, p, pcp_index(m, order, mt))
     node = first(m.pg, head)
     if node == head:
-        refill(m, z, p, order, mt, nofragment)
+        refill(m, z, p, order, mt, flags)
         node = first(m.pg, head)
         if node == head:
             return -1
@@ -287,23 +297,25 @@ def after_free(m, z, p, order, index):
     """What a free into the pcp may trigger: a drain, and with it the end of BELOW_HIGH.
 
     The bit goes when the zone is above HIGH for a request that could use the highest zone type (``zone_watermark_ok``
-    with ZONE_MOVABLE): boost and lowmem reserve count. This test is not among ``watermark_checks``.
+    with ZONE_MOVABLE): boost, lowmem reserve and what is set aside count. This test is not among ``watermark_checks``.
     """
     pages = drain_pages_fixed(m, z, p, order) if m.w[CFG_PCP_RULE] < 2 else drain_pages_tuned(m, z, p, order)
     if pages > 0:
         drain(m, z, p, pages, index)
         if m.w[z * Z_WORDS + Z_BELOW_HIGH]:
-            mark = m.w[z * Z_WORDS + Z_HIGH] + m.w[z * Z_WORDS + Z_BOOST] + m.w[z * Z_WORDS + Z_RESERVE + ZONE_MOVABLE]
-            if m.w[z * Z_WORDS + Z_FREE] > mark:
+            if watermark_ok(m, z, 0, m.w[z * Z_WORDS + Z_HIGH], ZONE_MOVABLE, 0):
                 m.w[z * Z_WORDS + Z_BELOW_HIGH] = 0
 
 
 @hot
 def pcp_push(m, z, p, pfn, order, mt):
-    """Free a block into the pcp (``free_unref_page_commit``). ``mt``: type of its pageblock, 0 to 2."""
+    """Free a block into the pcp (``free_unref_page_commit``). ``mt``: type of its pageblock, which the block keeps.
+
+    HIGHATOMIC and CMA have no lists: such blocks lie among the movable ones.
+    """
     m.w[p * P_WORDS + P_ALLOC_FACTOR] >>= 1
     set_info(m, pfn, PCP | (mt << INFO_TYPE_SHIFT) | order)
-    index = pcp_index(m, order, mt)
+    index = pcp_index(m, order, mt if mt < MIGRATE_PCPTYPES else MIGRATE_MOVABLE)
     add_head(m.pg, pcp_head(m, p, index), m.w[CFG_NODES] + pfn)
     m.w[p * P_WORDS + P_COUNT] += 1 << order
     m.c[FREES_PCP] += 1

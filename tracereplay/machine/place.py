@@ -98,6 +98,15 @@ def place_free_blocks(m, z, wanted, regions, edges, stack):
     return unplaced
 
 
+@kernel
+def place_whole_blocks(m, z, start, end, mt):
+    """Fill a range of whole blocks of the largest order with free ones of a type."""
+    for pfn in range(start, end, 1 << MAX_PAGE_ORDER):
+        put_free(m, z, pfn, MAX_PAGE_ORDER, mt, True)
+        m.w[z * Z_WORDS + Z_FREE] += 1 << MAX_PAGE_ORDER
+        note_free(m, pfn, MAX_PAGE_ORDER)
+
+
 @inner
 def set_region(m, pfn, mt):
     """Type of the pageblocks of a region; pages in use there are movable ones where the type is."""
