@@ -24,6 +24,8 @@ from tracereplay.trace.progress import LiveTally, Progress
 from tracereplay.trace.schema import EVENT_TABLES
 from tracereplay.trace.sidetables import SideTables
 from tracereplay.trace.stacks import stack_errors
+from tracereplay.trace.unnoticed import CLASS, UnnoticedFrees
+from tracereplay.trace.unseen import NO_ALLOCATIONS
 from tracereplay.trace.writer import TraceWriter
 
 
@@ -85,6 +87,7 @@ class Recording:
         self._started_ns = 0
         self._cost = CostAccount(live=live)
         self._recursion = RecursionLedger()
+        self._unnoticed = UnnoticedFrees()
 
     def run(self, packets: Iterator[frames.Packet]) -> CaptureSummary:
         """Consume the stream to its end, finish the trace, say what came.
@@ -118,6 +121,7 @@ class Recording:
         with contextlib.suppress(TracereplayError):
             self._take_pages()
             self._flush({}, None)
+            self._write_losses(self._unnoticed.settle(all_of_it=True))
         if not any(self._rows.values()):
             self._writer.discard()
             return
@@ -192,6 +196,7 @@ class Recording:
             self._rows = {t: 0 for t in EVENT_TABLES if any(_TABLE_OF_GROUP.get(g) == t for g in hello["groups"])}
             metadata.filters = dict(hello.get("filters", {}))
             metadata.sampling = sampling
+            self._unnoticed.begin(metadata.events, metadata.filters)
             metadata.source.update(
                 tracer=hello.get("tracer", "ebpf"),
                 collector={k: hello[k] for k in ("protocol", "bcc", "python", "tracefs", "drain_ms", "groups")},
@@ -224,11 +229,13 @@ class Recording:
                 self._on_started()
         elif event == "shed":
             self._side.shed_change(message.value)
+            self._unnoticed.sampled(int(message.value["sample"]))
             if self._tally is not None:
                 self._tally.shed_change(message.value)
             return
-        elif event == "tick" and (losses := self._recursion.look(message.value.get("programs", {}), message.mono_ns)):
-            self._write_losses(losses)
+        elif event == "tick":
+            self._write_losses(self._recursion.look(message.value.get("programs", {}), message.mono_ns))
+            self._write_losses(self._unnoticed.settle())
         if self._ftrace is not None:
             self._take_pages()
             self._ftrace.status(message.value, message.mono_ns)
@@ -269,12 +276,16 @@ class Recording:
                 self._tally.add(table, batch)
             if table == "page_events":
                 self._side.unseen.events(batch)
+                self._unnoticed.events(batch)
             self._rows[table] = self._rows.get(table, 0) + batch.num_rows
 
     def _write_losses(self, losses: Sequence[Loss]) -> None:
+        if not losses:
+            return
         for loss in losses:
+            self._unnoticed.lost(loss)
             self._lost[loss.cls] = self._lost.get(loss.cls, 0) + loss.n
-            if loss.table in ("page_events", "all") and loss.cls != "stack":
+            if loss.table in ("page_events", "all") and loss.cls not in NO_ALLOCATIONS:
                 self._side.unseen.lost(loss.t0_ns, loss.t1_ns, loss.n)
         self._writer.write("loss", loss_batch(losses))
 
@@ -286,17 +297,22 @@ class Recording:
             started, stopped = int(closing["started_ns"]), int(closing["stopped_ns"])
             for decoder in self._decoders:
                 decoder.close(closing["counters"].get(decoder.layout.name, {}), stopped)
-                if decoder.losses:
-                    self._write_losses(decoder.losses)
+                self._write_losses(decoder.losses)
             counted_pages = self._close_pages(closing.get("ftrace", {}), stopped)
             recursion = self._recursion.close(closing["programs"], stopped)
             for losses in (recursion, stack_errors(closing["counters"], started, stopped)):
-                if losses:
-                    self._write_losses(losses)
+                self._write_losses(losses)
+            self._write_losses(self._unnoticed.settle(all_of_it=True))
+            unnoticed = {CLASS: self._lost[CLASS]} if CLASS in self._lost else {}
             metadata = self._writer.metadata
             metadata.clock["triples"].append(closing["clock"])
             metadata.loss = {
-                "by_class": {**kernel_losses(closing["counters"]), **counted_pages, **self._recursion.by_class()}
+                "by_class": {
+                    **kernel_losses(closing["counters"]),
+                    **counted_pages,
+                    **self._recursion.by_class(),
+                    **unnoticed,
+                }
             }
             metadata.self_cost = self._cost.result(closing, stopped - started, sum(self._rows.values()))
             metadata.notes += closing_notes(closing)

@@ -59,12 +59,14 @@ LOSS_CLASSES = (
     "recursion",
     "stack",
     "reader",
+    "unnoticed",
     "overwritten",
     "reported",
     "unknown",
 )
 """Why events were lost (capture.md 1.7).
 
+``unnoticed``: nothing counted it, the page frames' own events prove it (:mod:`tracereplay.trace.unnoticed`).
 ``overwritten``: ftrace ring overrun. ``reported``: a LOST or DROPPED line of a foreign trace.
 """
 SNAPSHOT_PHASES = ("start", "tick", "end")

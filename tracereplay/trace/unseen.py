@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 EVENT = "kmem:mm_page_alloc"
 PAGE_FILTERS = ("pid", "tgid", "comm", "cgroup", "order", "gfp", "min_bytes")
 """Filters of a capture that leave page allocations out on purpose."""
+NO_ALLOCATIONS = ("stack", "unnoticed")
+"""Classes of losses that hide no allocation: stacks, and frees that the frames' own events prove."""
 MOST_INTERVALS = 512
 """More are merged by neighbours, so that the manifest stays small however long a capture ran."""
 _EDGE = 0.02
@@ -136,10 +138,10 @@ class UnseenTally:
         """Page events in time order: columns ``ts_ns kind order``, and ``returned`` where bulk calls are."""
         if not batch.num_rows:
             return
-        ts = _values(batch.column("ts_ns"))
-        codes = _values(batch.column("kind").indices)
-        orders = _values(batch.column("order"))
-        returned = _values(batch.column("returned")) if "returned" in batch.schema.names else None
+        ts = column_values(batch.column("ts_ns"))
+        codes = column_values(batch.column("kind").indices)
+        orders = column_values(batch.column("order"))
+        returned = column_values(batch.column("returned")) if "returned" in batch.schema.names else None
         at = 0
         while self._waiting and self._waiting[0].ts_ns <= ts[-1]:
             reading = self._waiting.pop(0)
@@ -212,7 +214,7 @@ def unseen_of(trace: Trace) -> dict[str, Any] | None:
         tally.events(batch)
     for batch in trace.batches("loss", ("table", "class", "t0_ns", "t1_ns", "n")):
         for table, cls, t0, t1, n in zip(*(c.to_pylist() for c in batch.columns), strict=True):
-            if table in ("page_events", "all") and cls != "stack":
+            if table in ("page_events", "all") and cls not in NO_ALLOCATIONS:
                 tally.lost(t0, t1, n)
     meta = trace.metadata
     found = tally.result(
@@ -375,7 +377,7 @@ def _copy(seen: _Seen) -> _Seen:
     return _Seen(seen.allocated, seen.freed, seen.bulk, seen.events, seen.largest)
 
 
-def _values(column: pa.Array) -> npt.NDArray[Any]:
+def column_values(column: pa.Array) -> npt.NDArray[Any]:
     """The values as they lie in the buffer; what stands in a null's place is anything."""
     if column.null_count == len(column):
         return np.zeros(len(column), np.uint8)
@@ -384,6 +386,7 @@ def _values(column: pa.Array) -> npt.NDArray[Any]:
         pa.int8(): np.int8,
         pa.uint8(): np.uint8,
         pa.uint32(): np.uint32,
+        pa.uint64(): np.uint64,
     }
     found = np.frombuffer(column.buffers()[1] or b"", width[column.type])
     return found[column.offset : column.offset + len(column)]
