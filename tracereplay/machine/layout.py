@@ -121,8 +121,9 @@ _CFG_END = CFG_HELD_CURSOR + NR_PAGE_ORDERS
     CFG_MERGES_RESERVED,  # 5.10, 5.14: free HIGHATOMIC and CMA blocks merge with any other
     CFG_SKIP_BUSY,  # 6.18: nodes whose kswapd runs are passed over at first
     CFG_UNPLACED,  # pages of the free blocks asked for that had no place at the start
+    CFG_WITHHOLD,  # list on which drained pages are left, for the twin check; 0: they go to the buddy lists
     CFG_REACH,  # for each zone type: that which a request for it gets, Normal where the machine has no such zone
-) = range(_CFG_END, _CFG_END + 11)
+) = range(_CFG_END, _CFG_END + 12)
 _CFG_END = CFG_REACH + NR_ZONE_TYPES
 NEVER = 1 << 62
 
@@ -179,7 +180,8 @@ _P = _Z + MAX_ZONES * Z_WORDS
     P_LONGEST,
     P_EXPIRE,  # ticks until the lists of a remote zone are drained (pcp->expire)
     P_LOCKS_AT_TICK,  # P_LOCKS when the vmstat worker last looked
-) = range(_P, _P + 14)
+    P_UNLISTED,  # pages that count, though on no list: the twin check does not know which they are
+) = range(_P, _P + 15)
 
 # ---- w: the other tables
 NF = _P + MAX_ZONES * MAX_CPUS * P_WORDS

@@ -39,6 +39,7 @@ from tracereplay.machine.counters import (
 )
 from tracereplay.machine.fallback import MODE_NORMAL, rmqueue
 from tracereplay.machine.layout import (
+    CACHED,
     CFG_CHUNKED,
     CFG_CPUS,
     CFG_DRAIN_ALL_CHUNKED,
@@ -50,9 +51,11 @@ from tracereplay.machine.layout import (
     CFG_PCP_RULE,
     CFG_SCALE_MAX,
     CFG_THP_LISTS,
+    CFG_WITHHOLD,
     CFG_ZONES,
     HELD,
     INFO_ORDER,
+    INFO_STATE,
     INFO_TYPE_SHIFT,
     P_ALLOC_FACTOR,
     P_BATCH,
@@ -65,6 +68,7 @@ from tracereplay.machine.layout import (
     P_LOCKS,
     P_LONGEST,
     P_PREV_HIGH_ORDER,
+    P_UNLISTED,
     P_WORDS,
     PCP,
     PCP_LISTS,
@@ -175,6 +179,10 @@ def drain_one(m, z, head):
     pfn = node - m.w[CFG_NODES]
     info = get_info(m, pfn)
     order = info & INFO_ORDER
+    if m.w[CFG_WITHHOLD]:  # the twin check waits for the kernel's own drain
+        set_info(m, pfn, info & ~INFO_STATE | CACHED)
+        add_tail(m.pg, m.w[CFG_WITHHOLD], node)
+        return 1 << order
     mt = block_type(m, pfn) if m.w[CFG_KEEPS_TYPE] else info_type(info)
     set_info(m, pfn, HELD)
     free_one_page_here(m, z, pfn, order, mt, False)
@@ -191,7 +199,7 @@ def drain_lists(m, z, p, pages, index):
     lists = MIGRATE_PCPTYPES * m.w[CFG_PCP_ORDERS]
     if m.w[CFG_THP_LISTS] > 0:
         lists = THP_LIST + m.w[CFG_THP_LISTS]
-    pages = min(pages, m.w[p * P_WORDS + P_COUNT])
+    pages = min(pages, m.w[p * P_WORDS + P_COUNT] - m.w[p * P_WORDS + P_UNLISTED])
     moved = 0
     zone_lock(m, z)
     from_freed = m.w[CFG_FROM_FREED] != 0
