@@ -1,0 +1,1 @@
+"""The twin check: the machine replays recorded placement and is compared with the kernel's own events."""

@@ -1,0 +1,300 @@
+"""Drains: predicted at a push, held back until the kernel's own drain shows whether it was right.
+
+The machine's own rules say when a free drains and which pages (``free_pcppages_bulk``); with ``CFG_WITHHOLD`` set it
+leaves them on a list of the twin instead of in the buddy lists. The kernel's drain events then put pages into the
+buddy lists, in the kernel's order; what it did not drain goes back to the tails of its lists.
+"""
+
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+
+from __future__ import annotations
+
+from tracereplay.compiled import hot, inner
+from tracereplay.machine.buddy import block_type, free_one_page, get_info, info_type, set_info, zone_of
+from tracereplay.machine.layout import (
+    BUDDY,
+    CACHED,
+    CFG_CPUS,
+    CFG_KEEPS_TYPE,
+    CFG_NODES,
+    CFG_PCP_RULE,
+    HELD,
+    INFO_ORDER,
+    INFO_STATE,
+    P_COUNT,
+    P_HIGH,
+    P_HIGH_MAX,
+    P_HIGH_MIN,
+    P_UNLISTED,
+    P_WORDS,
+    PCP,
+    Z_BELOW_HIGH,
+    Z_FREE,
+    Z_HIGH,
+    Z_WORDS,
+)
+from tracereplay.machine.lists import add_tail, first
+from tracereplay.machine.pcp import pcp_head
+from tracereplay.machine.pcp_sizes import clamp
+from tracereplay.verify import layout as at
+from tracereplay.verify.displace import free_block_with, learn_type, take_from_list
+from tracereplay.verify.journal import disagree
+from tracereplay.verify.refills import list_of
+
+STORE_MASK = at.DRAIN_ROOM - 1
+NONE = 1 << 40
+"""A frame number that is none."""
+
+
+# ---------------------------------------------------------------- what the twin predicts
+@hot
+def predicted(m, v):
+    """Whether the machine has just left pages of a drain."""
+    return first(m.pg, v[at.VC_WITHHELD]) != v[at.VC_WITHHELD]
+
+
+@inner
+def note_prediction(m, v, cpu, p, trigger):
+    """Keep the drain that the machine has just made on paper: its pages wait for the kernel's."""
+    c = cpu * at.C_WORDS
+    while v[c + at.C_OUT_N] == at.OUTSTANDING:
+        take_back(m, v, cpu, 0, False)
+    o = c + at.C_OUT + v[c + at.C_OUT_N] * at.O_WORDS
+    start = v[c + at.C_STORE_AT]
+    head = v[at.VC_WITHHELD]
+    frames = 0
+    pages = 0
+    node = first(m.pg, head)
+    while node != head:
+        pfn = node - m.w[CFG_NODES]
+        v[at.C_STORE + c + ((start + frames) & STORE_MASK)] = pfn
+        frames += 1
+        pages += 1 << (get_info(m, pfn) & INFO_ORDER)
+        node = first(m.pg, node)
+    m.pg[3 * head] = head
+    m.pg[3 * head + 1] = head
+    v[o + at.O_TRIGGER] = trigger
+    v[o + at.O_SET] = p
+    v[o + at.O_PAGES] = pages
+    v[o + at.O_FRAMES] = frames
+    v[o + at.O_FROM] = start
+    v[o + at.O_PUSH] = v[c + at.C_PUSHES]
+    v[o + at.O_TIME] = v[c + at.C_NOW]
+    v[c + at.C_STORE_AT] = (start + frames) & STORE_MASK
+    v[c + at.C_OUT_N] += 1
+    if trigger == at.TICK:
+        v[at.TICK_TWIN] += 1
+    v[at.DRAIN_TWIN] += 1
+
+
+@inner
+def forget(v, cpu, i):
+    """Drop the i-th outstanding prediction."""
+    c = cpu * at.C_WORDS
+    v[c + at.C_OUT_N] -= 1
+    for k in range(i, v[c + at.C_OUT_N]):
+        for word in range(at.O_WORDS):
+            v[c + at.C_OUT + k * at.O_WORDS + word] = v[c + at.C_OUT + (k + 1) * at.O_WORDS + word]
+
+
+@inner
+def put_back(m, v, cpu, i):
+    """Put what is still held back of a prediction at the tails of its lists, the last drained first. Its pages."""
+    c = cpu * at.C_WORDS
+    o = c + at.C_OUT + i * at.O_WORDS
+    p = v[o + at.O_SET]
+    pages = 0
+    for k in range(v[o + at.O_FRAMES] - 1, -1, -1):
+        pfn = v[at.C_STORE + c + ((v[o + at.O_FROM] + k) & STORE_MASK)]
+        info = get_info(m, pfn)
+        if info & INFO_STATE == CACHED:
+            set_info(m, pfn, info & ~INFO_STATE | PCP)
+            add_tail(m.pg, pcp_head(m, p, list_of(m, info)), m.w[CFG_NODES] + pfn)
+            pages += 1 << (info & INFO_ORDER)
+    m.w[p * P_WORDS + P_COUNT] += pages
+    return pages
+
+
+@inner
+def take_back(m, v, cpu, i, raise_high):
+    """The kernel did not do the i-th predicted drain: undo it; ``raise_high``: and expect the next one later."""
+    c = cpu * at.C_WORDS
+    p = v[c + at.C_OUT + i * at.O_WORDS + at.O_SET]
+    trigger = v[c + at.C_OUT + i * at.O_WORDS + at.O_TRIGGER]
+    pages = put_back(m, v, cpu, i)
+    forget(v, cpu, i)
+    v[at.RS + at.RS_DRAIN_UNSEEN] += 1
+    disagree(v, at.DIS_DRAIN_FALSE, cpu, trigger, pages, m.w[p * P_WORDS + P_COUNT], m.w[p * P_WORDS + P_HIGH], 0)
+    if raise_high and m.w[CFG_PCP_RULE] == 2 and pages > 0:
+        step = 16 << min(v[c + at.C_BACKOFF], 6)
+        v[c + at.C_BACKOFF] += 1
+        w = p * P_WORDS
+        high = max(m.w[w + P_HIGH], m.w[w + P_COUNT] + step)
+        m.w[w + P_HIGH] = clamp(high, m.w[w + P_HIGH_MIN], m.w[w + P_HIGH_MAX])
+
+
+@inner
+def expire(m, v, cpu, now):
+    """Take back predictions that the kernel has had time enough to confirm."""
+    c = cpu * at.C_WORDS
+    i = 0
+    while i < v[c + at.C_OUT_N]:
+        o = c + at.C_OUT + i * at.O_WORDS
+        tick = v[o + at.O_TRIGGER] == at.TICK
+        if (tick and now - v[o + at.O_TIME] > at.TICK_PATIENCE_NS) or (
+            not tick and v[c + at.C_PUSHES] - v[o + at.O_PUSH] > at.PATIENCE
+        ):
+            take_back(m, v, cpu, i, not tick)
+        else:
+            i += 1
+
+
+# ---------------------------------------------------------------- what the kernel did
+@inner
+def on_drain(m, v, cpu, pfn, order, mt, pid):
+    """``mm_page_pcpu_drain``: the block goes to the buddy lists; a run of them is one drain."""
+    c = cpu * at.C_WORDS
+    z = zone_of(m, pfn)
+    if z < 0:
+        v[at.OUTSIDE] += 1
+        return
+    n = v[c + at.C_DRAIN_N]
+    if n == 0:
+        trigger = v[c + at.C_TRIGGER]
+        v[c + at.C_DRAIN_TRIGGER] = trigger if v[c + at.C_TRIGGER_PID] == pid else -1
+        v[c + at.C_DRAIN_ZONE] = z
+        v[c + at.C_DRAIN_PAGES] = 0
+        v[c + at.C_DRAIN_STRANGE] = 0
+    if n < at.DRAIN_ROOM:
+        v[at.C_DRAIN + c + n] = pfn
+    v[c + at.C_DRAIN_N] = n + 1
+    v[c + at.C_DRAIN_PAGES] += 1 << order
+    info = get_info(m, pfn)
+    state = info & INFO_STATE
+    if state == PCP:
+        take_from_list(m, pfn, info)
+        v[c + at.C_DRAIN_STRANGE] += 1
+    elif state == BUDDY or free_block_with(m, pfn) >= 0:
+        v[at.RS + at.RS_DRAIN_IN_USE] += 1
+        return
+    elif state != CACHED:
+        p = z * m.w[CFG_CPUS] + cpu
+        v[at.RS + at.RS_DRAIN_IN_USE] += 1
+        v[c + at.C_DRAIN_STRANGE] += 1
+        if m.w[p * P_WORDS + P_UNLISTED] >= 1 << order:  # one of those that lay on the lists since before the trace
+            m.w[p * P_WORDS + P_UNLISTED] -= 1 << order
+            m.w[p * P_WORDS + P_COUNT] -= 1 << order
+    set_info(m, pfn, HELD)
+    if m.w[CFG_KEEPS_TYPE]:
+        learn_type(m, v, z, pfn, order, mt)
+    free_one_page(m, z, pfn, order, mt, False)
+
+
+@inner
+def end_drain(m, v, cpu):
+    """The kernel's drain is over: compare it with the prediction for the same free, and follow it."""
+    c = cpu * at.C_WORDS
+    n = v[c + at.C_DRAIN_N]
+    v[c + at.C_DRAIN_N] = 0
+    v[at.DRAIN_KERNEL] += 1
+    z = v[c + at.C_DRAIN_ZONE]
+    p = z * m.w[CFG_CPUS] + cpu
+    trigger = v[c + at.C_DRAIN_TRIGGER]
+    strange = v[c + at.C_DRAIN_STRANGE]
+    if trigger < 0:
+        v[at.DRAIN_AWAY] += 1
+    found = -1
+    for i in range(v[c + at.C_OUT_N]):
+        o = c + at.C_OUT + i * at.O_WORDS
+        if v[o + at.O_SET] == p and v[o + at.O_TRIGGER] == (trigger if trigger >= 0 else at.TICK):
+            found = i
+    if found >= 0:
+        o = c + at.C_OUT + found * at.O_WORDS
+        differ = compare(v, cpu, o, n)
+        kernel_pages = v[c + at.C_DRAIN_PAGES]
+        twin_pages = v[o + at.O_PAGES]
+        put_back(m, v, cpu, found)
+        forget(v, cpu, found)
+        if differ < 0:
+            v[at.DRAIN_MATCHED] += 1
+            if trigger < 0:
+                v[at.TICK_MATCHED] += 1
+            v[c + at.C_BACKOFF] = 0
+        else:
+            v[at.DRAIN_FRAMES] += 1
+            disagree(v, at.DIS_DRAIN_FRAMES, cpu, trigger, kernel_pages, twin_pages, differ, v[at.C_DRAIN + c + min(differ, n - 1)])
+            if strange > 0:
+                v[at.RS + at.RS_DRAIN_UNPREDICTED] += 1
+    else:
+        disagree(v, at.DIS_DRAIN_MISSED, cpu, trigger, v[c + at.C_DRAIN_PAGES], m.w[p * P_WORDS + P_COUNT], m.w[p * P_WORDS + P_HIGH], strange)
+        if strange > 0:
+            v[at.RS + at.RS_DRAIN_UNPREDICTED] += 1
+    if trigger < 0:
+        follow_tick(m, v, cpu, p)
+    elif found < 0:
+        follow_drain(m, v, cpu, p, trigger)
+    if m.w[z * Z_WORDS + Z_BELOW_HIGH] and m.w[z * Z_WORDS + Z_FREE] > m.w[z * Z_WORDS + Z_HIGH]:
+        m.w[z * Z_WORDS + Z_BELOW_HIGH] = 0
+
+
+@inner
+def compare(v, cpu, o, n):
+    """First place at which the kernel's drain of ``n`` blocks and a prediction differ; -1: they do not."""
+    c = cpu * at.C_WORDS
+    frames = v[o + at.O_FRAMES]
+    for k in range(min(n, frames)):
+        if v[at.C_DRAIN + c + k] != v[at.C_STORE + c + ((v[o + at.O_FROM] + k) & STORE_MASK)]:
+            return k
+    return -1 if n == frames else min(n, frames)
+
+
+@inner
+def follow_tick(m, v, cpu, p):
+    """A drain that no free triggered is the vmstat worker's: afterwards ``count`` is ``high``, at most."""
+    c = cpu * at.C_WORDS
+    if m.w[CFG_PCP_RULE] < 2:
+        return
+    w = p * P_WORDS
+    v[c + at.C_LAST_TICK] = v[c + at.C_NOW]
+    v[c + at.C_TICK_DUE] = 0
+    high = clamp(m.w[w + P_COUNT], m.w[w + P_HIGH_MIN], m.w[w + P_HIGH_MAX])
+    if high != m.w[w + P_HIGH]:
+        v[at.RS + at.RS_TICK] += 1
+        m.w[w + P_HIGH] = high
+
+
+@inner
+def follow_drain(m, v, cpu, p, trigger):
+    """A drain that the twin did not predict at this free: the count at the push was the kernel's ``high``.
+
+    Drains that the twin predicted a little earlier are undone first, and their pages are part of that count.
+    """
+    c = cpu * at.C_WORDS
+    w = p * P_WORDS
+    early = 0
+    i = 0
+    while i < v[c + at.C_OUT_N]:
+        o = c + at.C_OUT + i * at.O_WORDS
+        if v[o + at.O_SET] == p and v[o + at.O_TRIGGER] != at.TICK:
+            early += v[o + at.O_PAGES]
+            take_back(m, v, cpu, i, False)
+        else:
+            i += 1
+    count = -1
+    for k in range(at.PUSH_ROOM):
+        if v[c + at.C_PUSHED + 2 * k] == trigger:
+            count = v[c + at.C_PUSHED + 2 * k + 1] + early
+    if count < 0:
+        return
+    low, top = m.w[w + P_HIGH_MIN], m.w[w + P_HIGH_MAX]
+    if m.w[CFG_PCP_RULE] == 2 and count >= low:
+        v[at.RS + at.RS_HIGH] += 1
+        m.w[w + P_HIGH] = clamp(count, low, top)
+        return
+    missing = low - count  # a fixed high, or below the least: it is the count that is off
+    if missing > 0:
+        v[at.RS + at.RS_COUNT] += 1
+        m.w[w + P_UNLISTED] += missing
+        m.w[w + P_COUNT] += missing
+        if m.w[CFG_PCP_RULE] == 2:
+            m.w[w + P_HIGH] = low

@@ -1,0 +1,170 @@
+"""The twin check's loop over recorded events: each brings the machine to where the kernel was, and is compared."""
+
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+
+from __future__ import annotations
+
+from tracereplay.compiled import hot, inner, kernel
+from tracereplay.machine.layout import (
+    CFG_CPUS,
+    CFG_NODES,
+    CFG_ZONES,
+    P_HIGH,
+    P_HIGH_MAX,
+    P_HIGH_MIN,
+    P_WORDS,
+    Z_FREE,
+    Z_MANAGED,
+    Z_NODE,
+    Z_RECLAIM_ACTIVE,
+    Z_WORDS,
+)
+from tracereplay.machine.vmstat import decay
+from tracereplay.trace.schema import PAGE_KINDS
+from tracereplay.verify import layout as at
+from tracereplay.verify.drains import end_drain, expire, note_prediction, on_drain, predicted
+from tracereplay.verify.frees import on_batched, on_free, push_all, push_up_to
+from tracereplay.verify.refills import end_run, on_alloc, on_extfrag, on_zone_locked
+
+ALLOC, FAILED, FREE, BATCHED, ZONE_LOCKED, DRAIN, EXTFRAG, BULK = (
+    PAGE_KINDS.index(kind)
+    for kind in ("alloc", "alloc_failed", "free", "free_batched", "zone_locked", "drain", "extfrag", "bulk")
+)
+HALF_SECOND_NS = 500_000_000
+
+
+@inner
+def tick(m, v, cpu, now):
+    """The vmstat worker of a CPU runs: every zone's high decays, and what exceeds it is drained."""
+    push_all(m, v, cpu)
+    for z in range(m.w[CFG_ZONES]):
+        p = z * m.w[CFG_CPUS] + cpu
+        decay(m, z, p)
+        if predicted(m, v):
+            v[cpu * at.C_WORDS + at.C_NOW] = now
+            note_prediction(m, v, cpu, p, at.TICK)
+
+
+@inner
+def run_controls(m, v, controls, now):
+    """Do what happened beside the events up to ``now``. Returns when the next one is due."""
+    i = v[at.VC_CONTROL]
+    while i < controls.shape[0] and controls[i, 0] <= now:
+        what, a = controls[i, 1], controls[i, 2]
+        if what == at.CTL_TICK:
+            v[a * at.C_WORDS + at.C_TICK_DUE] = controls[i, 0]
+        elif what == at.CTL_REFRESH:
+            for cpu in range(m.w[CFG_CPUS]):
+                tick(m, v, cpu, controls[i, 0])
+        elif what == at.CTL_RECLAIM:
+            for z in range(m.w[CFG_ZONES]):
+                if m.w[z * Z_WORDS + Z_NODE] == a:
+                    m.w[z * Z_WORDS + Z_RECLAIM_ACTIVE] = controls[i, 3]
+        elif what == at.CTL_LIMITS:
+            w = a * P_WORDS
+            high, low, top = controls[i, 3], controls[i, 4], controls[i, 5]
+            if low > 0 and (low != m.w[w + P_HIGH_MIN] or top != m.w[w + P_HIGH_MAX]):
+                m.w[w + P_HIGH_MIN], m.w[w + P_HIGH_MAX] = low, top
+                m.w[w + P_HIGH] = high
+                v[at.RS + at.RS_SNAPSHOT] += 1
+        else:
+            m.w[a * Z_WORDS + Z_MANAGED] += controls[i, 3]
+            v[at.RS + at.RS_GROWN] += 1
+        i += 1
+    v[at.VC_CONTROL] = i
+    return controls[i, 0] if i < controls.shape[0] else 1 << 62
+
+
+@hot
+def before_event(m, v, cpu, kind, now):
+    """What the CPU owes before its next event: the end of a drain, its vmstat worker."""
+    c = cpu * at.C_WORDS
+    v[c + at.C_NOW] = now
+    if kind != DRAIN and v[c + at.C_DRAIN_N] > 0:
+        end_drain(m, v, cpu)
+    if v[c + at.C_TICK_DUE] > 0:
+        run_tick(m, v, cpu, now)
+
+
+@inner
+def run_tick(m, v, cpu, now):
+    """Run the vmstat worker that is due, unless its drain showed that it has run."""
+    c = cpu * at.C_WORDS
+    due = v[c + at.C_TICK_DUE]
+    v[c + at.C_TICK_DUE] = 0
+    if due - v[c + at.C_LAST_TICK] > HALF_SECOND_NS:
+        v[c + at.C_LAST_TICK] = due
+        tick(m, v, cpu, now)
+
+
+@kernel
+def run_events(m, v, controls, ts, cpus, kinds, pfns, orders, types, pids, fallback_orders, fallback_types, changed):
+    """Feed a batch of events to the twin.
+
+    Columns of one length; ``orders`` and ``types`` of an extfrag are those of the request. ``fallback_*`` and
+    ``changed`` are read for extfrag only.
+    """
+    due = run_controls(m, v, controls, -(1 << 62))
+    last_cpu = m.w[CFG_CPUS] - 1
+    for i in range(ts.shape[0]):
+        cpu, kind, pfn = int(cpus[i]), int(kinds[i]), int(pfns[i])
+        v[at.VC_INDEX] += 1
+        if cpu > last_cpu:
+            continue
+        now = ts[i]
+        if now >= due:
+            due = run_controls(m, v, controls, now)
+        before_event(m, v, cpu, kind, now)
+        order = int(orders[i])
+        c = cpu * at.C_WORDS
+        if kind == ALLOC:
+            if v[c + at.C_PENDING_N] > 0:
+                push_all(m, v, cpu)
+            v[at.ALLOCS] += 1
+            v[at.PAGES_ALLOCATED] += 1 << order
+            on_alloc(m, v, cpu, pfn, order, int(types[i]))
+            v[c + at.C_TRIGGER] = -1
+        elif kind == FREE:
+            if v[c + at.C_RUN_N] > 0:
+                end_run(m, v, cpu)
+            v[at.FREES] += 1
+            v[at.PAGES_FREED] += 1 << order
+            on_free(m, v, cpu, pfn, order, int(pids[i]))
+        elif kind == BATCHED:
+            on_batched(m, v, cpu, pfn, int(pids[i]))
+        else:
+            on_rare(m, v, cpu, kind, pfn, order, int(types[i]), int(pids[i]), int(fallback_orders[i]), int(fallback_types[i]), int(changed[i]))
+
+
+@inner
+def on_rare(m, v, cpu, kind, pfn, order, mt, pid, fallback_order, fallback_mt, changed):
+    """Events of the zone lock, and those without a page."""
+    c = cpu * at.C_WORDS
+    if kind == DRAIN:
+        if v[c + at.C_DRAIN_N] == 0 and v[c + at.C_TRIGGER] >= 0 and v[c + at.C_PENDING_N] > 0:
+            push_up_to(m, v, cpu, v[c + at.C_TRIGGER])
+        on_drain(m, v, cpu, pfn, order, mt, pid)
+        return
+    if v[c + at.C_PENDING_N] > 0:
+        push_all(m, v, cpu)
+    v[c + at.C_TRIGGER] = -1
+    if kind == ZONE_LOCKED:
+        on_zone_locked(m, v, cpu, pfn, order, mt)
+    elif kind == EXTFRAG:
+        on_extfrag(m, v, cpu, pfn, order, mt, fallback_order, fallback_mt, changed)
+
+
+@kernel
+def finish(m, v):
+    """Bring everything under way to its end."""
+    for cpu in range(m.w[CFG_CPUS]):
+        c = cpu * at.C_WORDS
+        if v[c + at.C_DRAIN_N] > 0:
+            end_drain(m, v, cpu)
+        if v[c + at.C_RUN_N] > 0:
+            end_run(m, v, cpu)
+        push_all(m, v, cpu)
+        while v[c + at.C_OUT_N] > 0:
+            expire(m, v, cpu, 1 << 62)
+            if v[c + at.C_OUT_N] > 0:
+                v[c + at.C_PUSHES] += at.PATIENCE
