@@ -25,6 +25,7 @@ from tests.reference.machine_driver import (
     picture_of_slow,
     slow_twin,
 )
+from tracereplay.kernel.generations import GENERATIONS
 from tracereplay.machine.build import build_machine
 from tracereplay.machine.config import MachineConfig, Watermarks, ZoneConfig
 
@@ -166,7 +167,7 @@ def random_ops(rng: random.Random, n: int, config: MachineConfig) -> Ops:
             elif rng.random() < share_freed:
                 newest = rng.random() < 0.3
                 rows.append((FREE, cpu, 0, 0, -1 if newest else rng.randrange(1 << 30), 0))
-            elif what < 0.1:
+            elif what < 0.1 and GENERATIONS[config.generation].has_bulk:
                 filled = rng.choice((0, 0, 0, 1, 0x5555, 0xFFFF, 0x8001))
                 rows.append((BULK, cpu, 0, rng.choice(gfps), rng.choice((1, 2, 3, 16, 64, 200)), filled))
             else:

@@ -12,10 +12,11 @@ from tracereplay.cost.price import total
 from tracereplay.cost.profile import load_profile
 from tracereplay.kernel.generations import GENERATIONS
 from tracereplay.machine.build import build_machine
+from tracereplay.machine.bulk import alloc_pages_bulk
 from tracereplay.machine.config import MachineConfig, ZoneConfig
 from tracereplay.machine.counters import COUNTERS
 from tracereplay.machine.layout import Machine
-from tracereplay.machine.page_alloc import alloc_pages, alloc_pages_bulk
+from tracereplay.machine.page_alloc import alloc_pages
 from tracereplay.machine.page_free import free_pages
 
 GFP_KERNEL = 0xCC0

@@ -16,9 +16,10 @@ from tracereplay.compiled import kernel
 from tracereplay.kernel.constants import NR_PAGE_ORDERS
 from tracereplay.machine import layout as at
 from tracereplay.machine.background import run_background
+from tracereplay.machine.bulk import alloc_pages_bulk
 from tracereplay.machine.config import MachineConfig
 from tracereplay.machine.counters import BY_ORDER, COUNTERS, NR_COUNTERS
-from tracereplay.machine.page_alloc import alloc_pages, alloc_pages_bulk
+from tracereplay.machine.page_alloc import alloc_pages
 from tracereplay.machine.page_free import free_held, free_pages
 from tracereplay.machine.pcp import drain, drain_all
 from tracereplay.machine.vmstat import vmstat_update

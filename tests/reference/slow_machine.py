@@ -64,6 +64,8 @@ class Rules:
     """Fallback in two phases (6.15), and the higher threshold for freeing all of a burst (6.18)."""
     chunks: bool = False
     """Drains let go of both locks every ``batch`` pages (6.19)."""
+    bulk: str = "charges"
+    """alloc_pages_bulk: "none" (5.10), the "early" one (5.14), or that which "charges" accounted requests (5.15)."""
     decay: str = "none"
     """The vmstat worker drains what exceeds high: not at all, "whole" (6.7), or in "batches" (6.18)."""
     drain_all: str = "irqs off"
@@ -71,8 +73,8 @@ class Rules:
 
 
 RULES = {
-    "5.10": Rules(0, "fixed", False, False, False, False),
-    "5.14": Rules(3, "free_factor", False, False, False, False),
+    "5.10": Rules(0, "fixed", False, False, False, False, bulk="none"),
+    "5.14": Rules(3, "free_factor", False, False, False, False, bulk="early"),
     "6.1": Rules(1, "free_factor", True, True, True, False, drain_all="one lock"),
     "6.7": Rules(1, "auto", True, True, True, False, decay="whole", drain_all="one lock"),
     "6.12": Rules(2, "auto", True, True, True, True, decay="whole", drain_all="chunks"),
@@ -692,7 +694,7 @@ class SlowMachine(Reclaim):
             return self.stays_above(zone, 0, zone.marks["min"], way)
         return False
 
-    def stays_above(self, zone: Zone, order: int, mark: int, way: Way) -> bool:
+    def stays_above(self, zone: Zone, order: int, mark: int, way: Way, top: int | None = None) -> bool:
         free = zone.free_pages - ((1 << order) - 1)
         tuned = self.rules.tuning == "auto"
         if not (way.high or way.non_block or way.highatomic if tuned else way.harder):
@@ -703,7 +705,7 @@ class SlowMachine(Reclaim):
             mark -= mark // 2
         if way.harder or (way.high and way.non_block):
             mark -= mark // 4
-        if free <= mark + zone.reserve[self.highest_zone(way.gfp)]:
+        if free <= mark + zone.reserve[self.highest_zone(way.gfp) if top is None else top]:
             return False
         types = [UNMOVABLE, MOVABLE, RECLAIMABLE] + [CMA] * way.cma + [HIGHATOMIC] * way.highatomic
         return order == 0 or any(zone.lists.get((o, mt)) for o in range(order, MAX_ORDER + 1) for mt in types)
@@ -847,37 +849,44 @@ class SlowMachine(Reclaim):
 
     # ------------------------------------------------------------------ bulk (section 5)
     def alloc_bulk(self, cpu: int, gfp: int, slots: list[int | None]) -> int:
-        """``__alloc_pages_bulk``: fill the empty slots. Filled slots, those filled before included."""
+        """``__alloc_pages_bulk``: fill empty slots from the first on. How far it came."""
         self.count("bulk_calls")
-        missing = [i for i, frame in enumerate(slots) if frame is None]
-        if not missing:
-            return len(slots)
-        way = Way(gfp, cma=migratetype(gfp) == MOVABLE)
-        z = self.bulk_zone(cpu, way, len(slots)) if len(missing) > 1 and not gfp & ACCOUNT else None
-        took = 0
-        if z is not None:
-            pcp = self.pcps[z, cpu]
-            self.pcp_lock(pcp)
-            for i in missing:
-                pfn = self.pcp_take(self.zones[z], pcp, 0, migratetype(gfp), way)
-                if pfn is None:
-                    break
-                self.prepare(pfn, cpu, 0, gfp)
-                slots[i] = pfn
-                took += 1
-        if not took and (pfn := self.alloc(cpu, 0, gfp)) is not None:
-            slots[missing[0]] = pfn
-            took = 1
-        return len(slots) - len(missing) + took
+        assert self.rules.bulk != "none"
+        filled = next((i for i, frame in enumerate(slots) if frame is None), len(slots))
+        if filled == len(slots):
+            return filled
+        charged = gfp & ACCOUNT and self.rules.bulk == "charges"
+        if len(slots) - filled > 1 and not charged:
+            way = Way(gfp, cma=migratetype(gfp) == MOVABLE)
+            z = self.bulk_zone(cpu, way, len(slots))
+            if z is not None:
+                done = self.bulk_from(z, cpu, way, slots)
+                if done > filled or (filled > 0 and self.rules.bulk == "early"):
+                    return done
+        slots[filled] = self.alloc(cpu, 0, gfp)
+        return filled + (slots[filled] is not None)
+
+    def bulk_from(self, z: int, cpu: int, way: Way, slots: list[int | None]) -> int:
+        """The loop under the pcp lock."""
+        pcp = self.pcps[z, cpu]
+        self.pcp_lock(pcp)
+        for i, frame in enumerate(slots):
+            if frame is None:
+                slots[i] = self.pcp_take(self.zones[z], pcp, 0, migratetype(way.gfp), way)
+                if slots[i] is None:
+                    return i
+                self.prepare(slots[i], cpu, 0, way.gfp & ~ACCOUNT)
+        return len(slots)
 
     def bulk_zone(self, cpu: int, way: Way, wanted: int) -> int | None:
         zonelist = self.zonelist(cpu, way.gfp)
+        preferred = self.zones[zonelist[0]]
         for z in zonelist:
             zone = self.zones[z]
-            if zone.node != self.zones[zonelist[0]].node:
+            if zone.node != preferred.node:
                 return None
             self.count("watermark_checks")
-            if self.watermark_ok(zone, 0, zone.marks["low"] + wanted, way):
+            if self.stays_above(zone, 0, zone.marks["low"] + wanted + zone.boost, way, ZONES.index(preferred.name)):
                 return z
         return None
 

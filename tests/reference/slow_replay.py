@@ -454,7 +454,12 @@ class SlowReplay:
     def unseen(self, op: dict[str, int], extents: list[dict[str, int]]) -> None:
         self.facts["unseen_pages"] += op["pages"]
         slots: list[int | None] = [None] * op["pages"]
-        while None in slots:
+        if self.machine.rules.bulk == "none":
+            for i in range(len(slots)):
+                slots[i] = self.machine.alloc(op["cpu"], 0, op["gfp"])
+                if slots[i] is None:
+                    break
+        while None in slots and self.machine.rules.bulk != "none":
             before = slots.count(None)
             self.machine.alloc_bulk(op["cpu"], op["gfp"], slots)
             if slots.count(None) == before:

@@ -29,6 +29,8 @@ class Generation:
     """Fallback first claims whole blocks, then steals the smallest piece (since 6.15)."""
     has_bulk: bool
     """``alloc_pages_bulk`` exists (since 5.13)."""
+    bulk_accounts: bool = False
+    """It charges accounted requests, page by page (since 5.15)."""
     pcp_decay: int = 0
     """The vmstat worker lowers an auto-tuned high and drains what exceeds it: 0 no, 1 at once (since 6.7), 2 in chunks
     of ``batch`` (6.18; stable kernels may have it earlier)."""
@@ -41,11 +43,11 @@ GENERATIONS: dict[str, Generation] = {
     for g in (
         Generation("5.10", 1, 0, 0, False, False, False, False, False),
         Generation("5.14", 4, 3, 1, False, False, False, False, True),
-        Generation("6.1", 4, 1, 1, True, False, False, False, True),
-        Generation("6.7", 4, 1, 2, True, False, False, False, True, pcp_decay=1),
-        Generation("6.12", 4, 2, 2, True, False, True, False, True, pcp_decay=1, drain_all_chunked=True),
-        Generation("6.18", 4, 2, 2, True, False, True, True, True, pcp_decay=2, drain_all_chunked=True),
-        Generation("6.19", 4, 2, 2, True, True, True, True, True, pcp_decay=2, drain_all_chunked=True),
+        Generation("6.1", 4, 1, 1, True, False, False, False, True, True),
+        Generation("6.7", 4, 1, 2, True, False, False, False, True, True, pcp_decay=1),
+        Generation("6.12", 4, 2, 2, True, False, True, False, True, True, pcp_decay=1, drain_all_chunked=True),
+        Generation("6.18", 4, 2, 2, True, False, True, True, True, True, pcp_decay=2, drain_all_chunked=True),
+        Generation("6.19", 4, 2, 2, True, True, True, True, True, True, pcp_decay=2, drain_all_chunked=True),
     )
 }
 DEFAULT_GENERATION = "6.12"

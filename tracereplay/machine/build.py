@@ -57,7 +57,7 @@ def build_machine(
     w[at.CFG_CHUNKED] = generation.drain_chunked
     w[at.CFG_KEEPS_TYPE] = generation.fallback_keeps_type
     w[at.CFG_CLAIM_STEAL] = generation.fallback_claim_then_steal
-    w[at.CFG_HAS_BULK] = generation.has_bulk
+    w[at.CFG_BULK] = (at.BULK_FULL if generation.bulk_accounts else at.BULK_EARLY) if generation.has_bulk else 0
     w[at.CFG_DECAY] = generation.pcp_decay
     w[at.CFG_DRAIN_ALL_CHUNKED] = generation.drain_all_chunked
     w[at.CFG_VMSTAT_INTERVAL] = round(config.vmstat_interval * 1e9)

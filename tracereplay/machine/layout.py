@@ -103,7 +103,7 @@ ZONE_NAMES = ("DMA", "DMA32", "Normal", "Movable")
     CFG_FREE_HIGH_ADD,  # 6.18: free_high needs free_count >= batch + high_min / 2
     CFG_SPLIT_GIB,  # direct-map entries of 1 GiB that were split
     CFG_GIB_PAGES,  # the direct map starts with 1 GiB entries
-    CFG_HAS_BULK,
+    CFG_BULK,  # how alloc_pages_bulk goes: BULK_NONE, BULK_EARLY, BULK_FULL
     CFG_DECAY,  # the vmstat worker lowers high and drains: 0 no, 1 at once, 2 in chunks of batch
     CFG_DRAIN_ALL_CHUNKED,  # drain_all_pages lets go of the locks every batch << scale_max pages
     CFG_VMSTAT_INTERVAL,  # ns; 0: the worker never runs
@@ -201,6 +201,10 @@ POOL_MIN, POOL_CURRENT, POOL_QUOTA, POOL_ALLOCATED, POOL_ELEMENTS = range(_POOL,
 """Elements wanted in the reserve, elements there, pages the quota allows, pages out under it, first element."""
 MACHINE_WORDS = POOL_ELEMENTS + MAX_POOL
 
+# ---- w[CFG_BULK]
+BULK_NONE, BULK_EARLY, BULK_FULL = range(3)
+"""No such call (5.10), that of 5.14, that of 5.15 and later (section 5.2)."""
+
 # ---- w[CFG_ERROR]
 ERROR_NONE = 0
 ERROR_BAD_FREE = 1
@@ -213,3 +217,5 @@ ERROR_NOT_HELD = 4
 """A strategy gave a block that is not in use with that order."""
 ERROR_TOO_MANY = 5
 """A strategy gave more blocks than the request has pages."""
+ERROR_NO_BULK = 6
+"""``alloc_pages_bulk`` in a generation that has none."""

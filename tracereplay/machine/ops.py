@@ -5,8 +5,8 @@ their parameters needs no compiler.
 
 ``alloc_pages(m, cpu, order, gfp) -> frame | -1``, ``free_pages(m, cpu, frame, order)``,
 ``alloc_pages_bulk(m, cpu, gfp, wanted, slots) -> populated``: the page allocator
-(page_alloc.py, page_free.py). ``alloc_pages_here`` and ``free_pages_here`` are the same inlined, for the one place in a
-strategy where each page passes.
+(page_alloc.py, bulk.py, page_free.py). ``alloc_pages_here`` and ``free_pages_here`` are the same inlined, for the one
+place in a strategy where each page passes.
 ``pool_alloc(m, cpu, gfp) -> frame | -1``, ``pool_free(m, cpu, frame)``, ``pool_fill(m, cpu, gfp)``,
 ``quota_alloc(m, cpu, order, gfp)``, ``quota_free(m, cpu, frame, order)``: the path's mempool and quota (mempool.py).
 ``cache_put(m, list, frame, order, tail)``, ``cache_take(m, frame, order, cpu)``,
@@ -24,7 +24,7 @@ from typing import Any
 _HOMES = {
     "alloc_pages": "page_alloc",
     "alloc_pages_here": "page_alloc",
-    "alloc_pages_bulk": "page_alloc",
+    "alloc_pages_bulk": "bulk",
     "free_pages": "page_free",
     "free_pages_here": "page_free",
     "pool_alloc": "mempool",

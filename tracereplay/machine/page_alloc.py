@@ -1,4 +1,4 @@
-"""Allocation entries: ``__alloc_pages`` and ``__alloc_pages_bulk`` of mm/page_alloc.c (page-allocator.md 4.1 and 5).
+"""The allocation entry: ``__alloc_pages`` of mm/page_alloc.c (page-allocator.md 4.1).
 
 The preferred zone is tried here, inlined; the rest of the zonelist is in freelist.py, what follows below LOW in
 slow_path.py.
@@ -15,7 +15,6 @@ from tracereplay.machine.alloc_flags import ALLOC_KSWAPD
 from tracereplay.machine.buddy import note_movable, set_info
 from tracereplay.machine.counters import (
     ALLOC_CALLS,
-    BULK_CALLS,
     COMPOUND_PREPS,
     FAILED_ATTEMPTS,
     FAILED_ATTEMPTS_BY_ORDER,
@@ -23,7 +22,6 @@ from tracereplay.machine.counters import (
     PAGES_ALLOCATED,
     PAGES_ALLOCATED_BY_ORDER,
     TAIL_PAGES_PREPARED,
-    WATERMARK_CHECKS,
     ZEROED_PAGES,
 )
 from tracereplay.machine.freelist import get_page, rmqueue_zone, zone_passes
@@ -32,16 +30,11 @@ from tracereplay.machine.layout import (
     INFO_CPU_SHIFT,
     INFO_TYPE_SHIFT,
     USED,
-    Z_LOW,
-    Z_NODE,
     Z_NOFRAGMENT,
     Z_SKIP,
     Z_WORDS,
-    ZL_WORDS,
 )
-from tracereplay.machine.pcp import pcp_index_of_cpu, pcp_lock, pcp_pop
 from tracereplay.machine.slow_path import slow_path
-from tracereplay.machine.watermarks import watermark_ok
 from tracereplay.machine.zonelist import highest_zone, migratetype, zonelist
 
 
@@ -96,63 +89,3 @@ def alloc_pages_elsewhere(m, cpu, order, gfp, mt, flags, first):
         m.c[FAILED_ATTEMPTS] += 1
         m.c[FAILED_ATTEMPTS_BY_ORDER + order] += 1
     return pfn
-
-
-@inner
-def bulk_zone(m, cpu, gfp, wanted):
-    """Zone that can serve a bulk request: the first of the local node above LOW + ``wanted``; -1 when none is."""
-    top = highest_zone(gfp)
-    cma = (migratetype(gfp) & MIGRATE_MOVABLE) << 2
-    row = zonelist(m, cpu, gfp)
-    for k in range(ZL_WORDS):
-        z = m.w[row + k]
-        if z < 0 or m.w[z * Z_WORDS + Z_NODE] != m.w[m.w[row] * Z_WORDS + Z_NODE]:
-            break
-        m.c[WATERMARK_CHECKS] += 1
-        if watermark_ok(m, z, 0, m.w[z * Z_WORDS + Z_LOW] + wanted, top, cma):
-            return z
-    return -1
-
-
-@inner
-def alloc_pages_bulk(m, cpu, gfp, wanted, slots):
-    """``__alloc_pages_bulk``: fill the empty slots (frame -1) among the first ``wanted`` (frame, order) pairs.
-
-    Order-0 pages of one zone of the local node, under one pcp lock (section 5.2). Returns the number of filled slots,
-    those filled before the call included; it may be fewer than wanted. Accounted requests, a single missing page and
-    zones below LOW + wanted go the ordinary way, which brings one page at most.
-    """
-    m.c[BULK_CALLS] += 1
-    filled = 0
-    at = -1
-    for i in range(wanted):
-        if slots[2 * i] >= 0:
-            filled += 1
-        elif at < 0:
-            at = i
-    if at < 0:
-        return filled
-    mt = migratetype(gfp)
-    taken = 0
-    if wanted - filled > 1 and not gfp & GFP_ACCOUNT:
-        z = bulk_zone(m, cpu, gfp, wanted)
-        if z >= 0:
-            p = pcp_index_of_cpu(m, z, cpu)
-            pcp_lock(m, p)
-            for i in range(at, wanted):
-                if slots[2 * i] >= 0:
-                    continue
-                pfn = pcp_pop(m, z, p, 0, mt, (mt & MIGRATE_MOVABLE) << 2)
-                if pfn < 0:
-                    break
-                prepare(m, cpu, pfn, 0, gfp, mt)
-                slots[2 * i] = pfn
-                slots[2 * i + 1] = 0
-                taken += 1
-    if taken == 0:
-        pfn = alloc_pages(m, cpu, 0, gfp)
-        if pfn >= 0:
-            slots[2 * at] = pfn
-            slots[2 * at + 1] = 0
-            taken = 1
-    return filled + taken

@@ -266,9 +266,10 @@ def drain_zone(m, z, p):
         while True:
             pcp_lock(m, p)
             count = m.w[p * P_WORDS + P_COUNT]
-            if count > 0:
-                moved += drain_lists(m, z, p, min(count, chunk), 0)
-            if count <= chunk:  # counted down, not read again: a THP may have left nothing for the next round
+            got = drain_lists(m, z, p, min(count, chunk), 0) if count > 0 else 0
+            moved += got
+            # counted down, not read again: a THP may have left nothing for the next round
+            if count <= chunk or got == 0:
                 return moved
     # 5.10 and 5.14 disable interrupts to look; 6.1 takes the lock only when there is something
     if not m.w[CFG_FROM_FREED] or m.w[p * P_WORDS + P_COUNT] > 0:
@@ -310,9 +311,9 @@ def after_free(m, z, p, order, index):
     pages = drain_pages_fixed(m, z, p, order) if m.w[CFG_PCP_RULE] < 2 else drain_pages_tuned(m, z, p, order)
     if pages > 0:
         drain(m, z, p, pages, index)
-        if m.w[z * Z_WORDS + Z_BELOW_HIGH]:
-            if watermark_ok(m, z, 0, m.w[z * Z_WORDS + Z_HIGH], ZONE_MOVABLE, 0):
-                m.w[z * Z_WORDS + Z_BELOW_HIGH] = 0
+        high = m.w[z * Z_WORDS + Z_HIGH]
+        if m.w[z * Z_WORDS + Z_BELOW_HIGH] and watermark_ok(m, z, 0, high, ZONE_MOVABLE, 0):
+            m.w[z * Z_WORDS + Z_BELOW_HIGH] = 0
 
 
 @hot

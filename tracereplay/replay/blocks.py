@@ -9,8 +9,11 @@ import numpy as np
 from tracereplay.compiled import hot, inner, kernel
 from tracereplay.kernel.constants import NR_PAGE_ORDERS
 from tracereplay.machine.buddy import get_info, owner_of, set_info, set_owner
+from tracereplay.machine.bulk import alloc_pages_bulk
 from tracereplay.machine.counters import FAILURES, NR_SLOTS
 from tracereplay.machine.layout import (
+    BULK_NONE,
+    CFG_BULK,
     CFG_CPUS,
     CFG_FRAMES,
     ERROR_BAD_FREE,
@@ -23,7 +26,7 @@ from tracereplay.machine.layout import (
     USED,
     Machine,
 )
-from tracereplay.machine.page_alloc import alloc_pages_bulk
+from tracereplay.machine.page_alloc import alloc_pages
 from tracereplay.machine.page_free import free_held, free_pages, report_error
 from tracereplay.replay.layout import (
     BL_FRAME,
@@ -225,7 +228,10 @@ def end_request(e, r):
 
 @inner
 def serve_unseen(m, e, ops, i, extents):
-    """Pages that the bulk allocator handed out unseen: taken in bulk, charged to the background."""
+    """Pages that the bulk allocator handed out unseen: taken in bulk, charged to the background.
+
+    Page by page where the machine's generation has no bulk allocator: then some other was recorded.
+    """
     pages = np.int64(ops[i].pages)
     cpu = np.int64(ops[i].cpu) % m.w[CFG_CPUS]
     slots = e.x[X_OUT : X_OUT + 2 * pages]
@@ -233,7 +239,13 @@ def serve_unseen(m, e, ops, i, extents):
     for p in range(pages):
         slots[2 * p] = -1
     have = 0
-    while have < pages:
+    if m.w[CFG_BULK] == BULK_NONE:
+        while have < pages:
+            slots[2 * have] = alloc_pages(m, cpu, 0, np.int64(ops[i].gfp))
+            if slots[2 * have] < 0:
+                break
+            have += 1
+    while have < pages and m.w[CFG_BULK] != BULK_NONE:
         got = alloc_pages_bulk(m, cpu, np.int64(ops[i].gfp), pages, slots)
         if got == have:
             break

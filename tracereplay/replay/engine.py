@@ -26,10 +26,12 @@ from tracereplay.kernel.gfp import GFP_KERNEL
 from tracereplay.machine.build import build_machine, charged_to
 from tracereplay.machine.config import MachineConfig
 from tracereplay.machine.counters import NR_COUNTERS, NR_SLOTS
+from tracereplay.machine.initial import InitialState
 from tracereplay.machine.layout import (
     CFG_ERROR,
     CFG_ERROR_FRAME,
     ERROR_BAD_FREE,
+    ERROR_NO_BULK,
     ERROR_NOT_HELD,
     ERROR_OUTSIDE,
     ERROR_TOO_MANY,
@@ -145,11 +147,14 @@ class Engine:
         end_ns: int,
         bins: int = 120,
         path: PathConfig | None = None,
+        initial: InitialState | None = None,
     ) -> None:
+        """``initial``: what is free at the start, and where; else the configuration's counts, at random places."""
         self.params = params
         self.loop = load_loop(type(params))
         pool_pages = min(path.pool_pages, MAX_POOL) if path else 0
-        machine = build_machine(config, pool_pages=pool_pages, quota=path.quota if path else 1 << 62)
+        machine = build_machine(config, initial, pool_pages=pool_pages, quota=path.quota if path else 1 << 62)
+        self.generation = config.generation
         self.background = np.zeros(NR_SLOTS, np.int64)
         self.machine = charged_to(machine, self.background)
         self.state = np.zeros(params.state_words(), np.int64)
@@ -231,6 +236,11 @@ class Engine:
     def _misuse(self) -> StrategyError:
         code = int(self.machine.w[CFG_ERROR])
         frame = int(self.machine.w[CFG_ERROR_FRAME])
+        if code == ERROR_NO_BULK:
+            return StrategyError(
+                f"strategy {self.params.name!r} calls alloc_pages_bulk, which kernel {self.generation} does not have",
+                hint="choose another strategy, or simulate a later kernel: --machine generation=5.14",
+            )
         what = {
             ERROR_BAD_FREE: f"freed frame {frame:#x}, which it does not hold with that order",
             ERROR_OUTSIDE: f"used frame {frame:#x}, which no zone has",
