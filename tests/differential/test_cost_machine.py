@@ -22,6 +22,7 @@ from tracereplay.machine.page_free import free_pages
 GFP_KERNEL = 0xCC0
 WARM_UP = 200
 LARGEST = 128
+WITH_BULK = [name for name, g in GENERATIONS.items() if g.has_bulk]
 
 
 @kernel
@@ -65,6 +66,7 @@ def test_single_pages(machine: Machine) -> None:
     assert total(counted(machine), load_profile()) == pytest.approx(55.472 * LARGEST)
 
 
+@pytest.mark.parametrize("machine", WITH_BULK, indirect=True)
 @pytest.mark.parametrize("n", [1, 2, 4, 64, LARGEST])
 def test_bulk(machine: Machine, n: int) -> None:
     machine.c[:] = 0
@@ -73,6 +75,7 @@ def test_bulk(machine: Machine, n: int) -> None:
     assert total(counted(machine), load_profile()) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("machine", WITH_BULK, indirect=True)
 def test_bulk_list_form(machine: Machine) -> None:
     machine.c[:] = 0
     assert bulk(machine, np.zeros(128, np.int32), 64) == 64
