@@ -69,7 +69,8 @@ def join_buddies(heads, types, have, pfn, order, start, end):
 
 @kernel
 def grow(first, heads, types, have, wanted, blocks, start, end):
-    """Make larger blocks of those that are too many of their order. Returns pages that became free by that.
+    """Make larger blocks of those that are too many of their order, where larger ones are missing. Returns pages that
+    became free by that.
 
     ``heads``: order + 1 at the first frame of a free block, else 0. ``have`` and ``wanted``: blocks by (type, order).
     ``blocks``: in the order in which they are to grow.
@@ -80,6 +81,11 @@ def grow(first, heads, types, have, wanted, blocks, start, end):
             pfn = blocks[i].pfn >> order << order  # the block, or what it has become by now
             mt = types[pfn >> PAGEBLOCK_ORDER]
             if heads[pfn] != order + 1 or have[mt, order] <= wanted[mt, order]:
+                continue
+            larger = False
+            for k in range(order + 1, NR_PAGE_ORDERS):
+                larger = larger or have[mt, k] < wanted[mt, k]
+            if not larger:
                 continue
             size = 1 << order
             buddy = pfn ^ size

@@ -43,7 +43,7 @@ def initial_state(trace: Trace, config: MachineConfig) -> InitialState:
     ordered = sorted(config.zones, key=lambda z: (z.node, ZONE_NAMES.index(z.name)))
     counts = counted(trace, config, ordered)
     notes: list[str] = []
-    page_map = _page_map(trace, counts, notes)
+    page_map = _page_map(trace, ordered, counts, notes)
     tables = scan_trace(trace, config, ordered, page_map, counts)
     rng = np.random.default_rng(config.seed)
     held = page_map.classes(len(tables.zone)) if len(page_map) else None
@@ -68,12 +68,13 @@ def initial_state(trace: Trace, config: MachineConfig) -> InitialState:
     return InitialState(blocks, types, evidence, movable, pcp, pcp_pages, facts)
 
 
-def _page_map(trace: Trace, counts: Counted, notes: list[str]) -> PageMap:
+def _page_map(trace: Trace, ordered: list[ZoneConfig], counts: Counted, notes: list[str]) -> PageMap:
     page_map = page_map_of(trace)
     known = [f for f in counts.free if f is not None]
     blocks = sum(sum(f) for f in known)
     pages = sum(n << order for f in known for order, n in enumerate(f))
-    if len(page_map) and blocks and marks_heads_only(page_map, pages, blocks):
+    complete = all(page_map.covered(z.start, z.end) >= z.pages for z in ordered)
+    if complete and blocks and marks_heads_only(page_map, pages, blocks):
         notes.append("the page map marks the first page of each free block only: its order is guessed")
         return whole_blocks(page_map)
     return page_map
