@@ -17,7 +17,15 @@ import polars as pl
 
 from tracereplay.machine.config import MachineConfig
 from tracereplay.trace.snapshots import ZoneFacts, snapshot_times, zones
-from tracereplay.verify.layout import CONTROL_WORDS, CTL_GROWN, CTL_LIMITS, CTL_RECLAIM, CTL_REFRESH, CTL_TICK
+from tracereplay.verify.layout import (
+    CONTROL_WORDS,
+    CTL_COUNT,
+    CTL_GROWN,
+    CTL_LIMITS,
+    CTL_RECLAIM,
+    CTL_REFRESH,
+    CTL_TICK,
+)
 
 if TYPE_CHECKING:
     from tracereplay.trace.reader import Trace
@@ -26,6 +34,8 @@ SECOND_NS = 1_000_000_000
 WINDOW_NS = 64_000_000
 """Drains of one second's workers come within this time of each other, mostly: a busy CPU lets a worker wait."""
 BIN_NS = 1_000_000
+REFRESH_NS = 100_000
+"""Time from the workers' run to the end of reading the first file of a snapshot, about."""
 LEAST_DRAINS = 3
 """Drains in the window below which no phase is believed."""
 
@@ -86,21 +96,37 @@ def _snapshots(trace: Trace, config: MachineConfig, base: int | None) -> list[tu
     for ts, phase in snapshot_times(trace):
         if ts is None:
             continue
-        if refreshing and phase == "tick" and ts != base:
-            rows.append((ts, CTL_REFRESH, 0, 0, 0, 0))
+        read = read_times(trace, ts)
+        if ts != base and refreshing and phase == "tick":
+            rows.append((min(read.values(), default=ts) - REFRESH_NS, CTL_REFRESH, 0, 0, 0, 0))
+        at = read.get("zoneinfo", ts)
         bounds = pcp_bounds(trace, ts)
         for facts in zones(trace, ts_ns=ts):
             key = (facts.node, facts.zone)
             if key not in numbers:
                 continue
             if key in managed and facts.managed != managed[key]:
-                rows.append((ts, CTL_GROWN, numbers[key], facts.managed - managed[key], 0, 0))
+                rows.append((at, CTL_GROWN, numbers[key], facts.managed - managed[key], 0, 0))
             managed[key] = facts.managed
-            for cpu, high in facts.pcp_high.items():
-                low, top = bounds.get((*key, cpu), (0, 0))
-                if low and cpu < config.cpus:
-                    rows.append((ts, CTL_LIMITS, numbers[key] * config.cpus + cpu, high, low, top))
+            if ts == base:
+                continue
+            for cpu, count in facts.pcp_count.items():
+                if cpu < config.cpus:
+                    page_set = numbers[key] * config.cpus + cpu
+                    low, top = bounds.get((*key, cpu), (0, 0))
+                    rows.append((at, CTL_LIMITS, page_set, facts.pcp_high.get(cpu, 0), low, top))
+                    rows.append((at, CTL_COUNT, page_set, count, 0, 0))
     return rows
+
+
+def read_times(trace: Trace, ts_ns: int) -> dict[str, int]:
+    """When each file of the snapshot at ``ts_ns`` had been read, ns, by name; captures say it."""
+    rows = (
+        trace.snapshots.filter((pl.col("ts_ns") == ts_ns) & (pl.col("source") == "read_ns"))
+        .select(pl.col("name").cast(pl.String), "value")
+        .collect()
+    )
+    return dict(rows.iter_rows())
 
 
 def ordered_zones(config: MachineConfig) -> list[Any]:

@@ -33,10 +33,13 @@ from tracereplay.machine.layout import (
     Z_WORDS,
 )
 from tracereplay.machine.lists import remove
+from tracereplay.machine.pcp import pcp_index
 from tracereplay.verify.layout import RS, RS_BLOCK_TYPE
 
 SINCE_BEFORE = 0x80
 """Bit of an info word: a page that lay on its per-CPU list when the trace began."""
+TRANSIT = 0x500
+"""State of a block between its event and its list: a free that waits for its push, a block of a run."""
 NOWHERE, ON_LIST, IN_BUDDY, HELD_BACK = range(4)
 
 
@@ -44,6 +47,12 @@ NOWHERE, ON_LIST, IN_BUDDY, HELD_BACK = range(4)
 def cpu_of(info):
     """CPU in an info word."""
     return (info >> INFO_CPU_SHIFT) & 0xFFFF
+
+
+@hot
+def list_of(m, info):
+    """Number of the per-CPU list that an info word of a block on one names."""
+    return pcp_index(m, info & INFO_ORDER, info_type(info))
 
 
 @inner
@@ -117,7 +126,7 @@ def take_anywhere(m, z, pfn, order, leftovers):
     if info & INFO_STATE == PCP and info & INFO_ORDER >= order:
         take_from_list(m, pfn, info)
         return ON_LIST
-    if info & INFO_STATE == CACHED:
+    if info & INFO_STATE == CACHED or info & INFO_STATE == TRANSIT:
         set_info(m, pfn, HELD)
         return HELD_BACK
     head = free_block_with(m, pfn)

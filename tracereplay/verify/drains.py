@@ -10,7 +10,7 @@ buddy lists, in the kernel's order; what it did not drain goes back to the tails
 from __future__ import annotations
 
 from tracereplay.compiled import hot, inner
-from tracereplay.machine.buddy import block_type, free_one_page, get_info, info_type, set_info, zone_of
+from tracereplay.machine.buddy import free_one_page, get_info, set_info, zone_of
 from tracereplay.machine.layout import (
     BUDDY,
     CACHED,
@@ -37,9 +37,8 @@ from tracereplay.machine.lists import add_tail, first
 from tracereplay.machine.pcp import pcp_head
 from tracereplay.machine.pcp_sizes import clamp
 from tracereplay.verify import layout as at
-from tracereplay.verify.displace import free_block_with, learn_type, take_from_list
+from tracereplay.verify.displace import free_block_with, learn_type, list_of, take_from_list
 from tracereplay.verify.journal import disagree
-from tracereplay.verify.refills import list_of
 
 STORE_MASK = at.DRAIN_ROOM - 1
 NONE = 1 << 40
@@ -134,6 +133,18 @@ def take_back(m, v, cpu, i, raise_high):
 
 
 @inner
+def take_back_all(m, v, cpu, p):
+    """Undo all predicted drains of a page set that the kernel has not done."""
+    c = cpu * at.C_WORDS
+    i = 0
+    while i < v[c + at.C_OUT_N]:
+        if v[c + at.C_OUT + i * at.O_WORDS + at.O_SET] == p:
+            take_back(m, v, cpu, i, True)
+        else:
+            i += 1
+
+
+@inner
 def expire(m, v, cpu, now):
     """Take back predictions that the kernel has had time enough to confirm."""
     c = cpu * at.C_WORDS
@@ -222,11 +233,29 @@ def end_drain(m, v, cpu):
             v[c + at.C_BACKOFF] = 0
         else:
             v[at.DRAIN_FRAMES] += 1
-            disagree(v, at.DIS_DRAIN_FRAMES, cpu, trigger, kernel_pages, twin_pages, differ, v[at.C_DRAIN + c + min(differ, n - 1)])
+            disagree(
+                v,
+                at.DIS_DRAIN_FRAMES,
+                cpu,
+                trigger,
+                kernel_pages,
+                twin_pages,
+                differ,
+                v[at.C_DRAIN + c + min(differ, n - 1)],
+            )
             if strange > 0:
                 v[at.RS + at.RS_DRAIN_UNPREDICTED] += 1
     else:
-        disagree(v, at.DIS_DRAIN_MISSED, cpu, trigger, v[c + at.C_DRAIN_PAGES], m.w[p * P_WORDS + P_COUNT], m.w[p * P_WORDS + P_HIGH], strange)
+        disagree(
+            v,
+            at.DIS_DRAIN_MISSED,
+            cpu,
+            trigger,
+            v[c + at.C_DRAIN_PAGES],
+            m.w[p * P_WORDS + P_COUNT],
+            m.w[p * P_WORDS + P_HIGH],
+            strange,
+        )
         if strange > 0:
             v[at.RS + at.RS_DRAIN_UNPREDICTED] += 1
     if trigger < 0:

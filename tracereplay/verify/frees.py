@@ -13,8 +13,6 @@ from tracereplay.compiled import hot, inner
 from tracereplay.kernel.constants import MIGRATE_MOVABLE, MIGRATE_PCPTYPES
 from tracereplay.machine.buddy import block_type, get_info, info_type, note_movable, set_info, zone_of
 from tracereplay.machine.layout import (
-    BUDDY,
-    CACHED,
     CFG_CPUS,
     HELD,
     INFO_CPU_SHIFT,
@@ -22,20 +20,21 @@ from tracereplay.machine.layout import (
     INFO_STATE,
     P_COUNT,
     P_WORDS,
-    PCP,
     PCP_LISTS,
     USED,
 )
 from tracereplay.machine.page_free import free_to_buddy
 from tracereplay.machine.pcp import pcp_holds, pcp_index, pcp_push
 from tracereplay.verify import layout as at
-from tracereplay.verify.displace import free_block_with, take_anywhere
+from tracereplay.verify.displace import TRANSIT, free_block_with, take_anywhere
 from tracereplay.verify.drains import expire, note_prediction, predicted
 
 
 @inner
 def push(m, v, cpu, pfn, order):
     """Put a freed block on its per-CPU list, by the machine's own rules, and keep the drain that they call for."""
+    if get_info(m, pfn) & INFO_STATE != TRANSIT:
+        return  # another event has named it since
     z = zone_of(m, pfn)
     mt = block_type(m, pfn)
     if mt >= MIGRATE_PCPTYPES:
@@ -105,6 +104,7 @@ def on_free(m, v, cpu, pfn, order, pid):
     if not pcp_holds(m, order):
         free_to_buddy(m, z, pfn, order)
         return
+    set_info(m, pfn, TRANSIT)
     if v[c + at.C_PENDING_N] == at.PENDING_ROOM:
         push_up_to(m, v, cpu, v[c + at.C_PENDING])
     n = v[c + at.C_PENDING_N]
@@ -118,7 +118,7 @@ def free_unmatched(m, v, z, pfn, order, info):
     """A free of a page whose allocation the trace does not show; it may be free in the twin."""
     v[at.UNMATCHED_FREES] += 1
     state = info & INFO_STATE
-    if state == PCP or state == CACHED or state == BUDDY or free_block_with(m, pfn) >= 0:
+    if state != HELD or free_block_with(m, pfn) >= 0:
         v[at.RS + at.RS_FREED_FREE] += 1
         take_anywhere(m, z, pfn, order, -1)
 

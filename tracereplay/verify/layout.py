@@ -192,12 +192,14 @@ O_TRIGGER, O_SET, O_PAGES, O_FRAMES, O_FROM, O_PUSH, O_TIME = range(7)
 """A predicted drain: its trigger (:data:`TICK` for the vmstat worker), page set, pages, frames and where they are in
 ``C_STORE``, number of the push, time."""
 TICK = -2
+COUNT_NOISE = 16
+"""Pages by which a snapshot's count may be off: the CPU goes on while it is read."""
 
 LOG_WORDS = 8
 # ---- controls: what happens beside the events, rows of (time, what, a, b, c, d)
-CTL_TICK, CTL_REFRESH, CTL_RECLAIM, CTL_LIMITS, CTL_GROWN = range(5)
+CTL_TICK, CTL_REFRESH, CTL_RECLAIM, CTL_LIMITS, CTL_GROWN, CTL_COUNT = range(6)
 """The vmstat worker of CPU a is due; every CPU's runs now (a write to stat_refresh); kswapd of node a starts (b = 1)
-or stops; page set a has high b within c and d; zone a gained b pages, c of them free."""
+or stops; page set a has high b within c and d; zone a gained b pages; page set a counts b pages."""
 CONTROL_WORDS = 6
 
 DISAGREEMENTS = (

@@ -5,20 +5,23 @@
 from __future__ import annotations
 
 from tracereplay.compiled import hot, inner, kernel
+from tracereplay.machine.buddy import zone_of
 from tracereplay.machine.layout import (
     CFG_CPUS,
-    CFG_NODES,
+    CFG_PCP_RULE,
     CFG_ZONES,
+    P_COUNT,
     P_HIGH,
     P_HIGH_MAX,
     P_HIGH_MIN,
+    P_UNLISTED,
     P_WORDS,
-    Z_FREE,
     Z_MANAGED,
     Z_NODE,
     Z_RECLAIM_ACTIVE,
     Z_WORDS,
 )
+from tracereplay.machine.pcp_sizes import clamp
 from tracereplay.machine.vmstat import decay
 from tracereplay.trace.schema import PAGE_KINDS
 from tracereplay.verify import layout as at
@@ -63,16 +66,34 @@ def run_controls(m, v, controls, now):
         elif what == at.CTL_LIMITS:
             w = a * P_WORDS
             high, low, top = controls[i, 3], controls[i, 4], controls[i, 5]
-            if low > 0 and (low != m.w[w + P_HIGH_MIN] or top != m.w[w + P_HIGH_MAX]):
+            if low > 0:
                 m.w[w + P_HIGH_MIN], m.w[w + P_HIGH_MAX] = low, top
+            high = clamp(high, m.w[w + P_HIGH_MIN], m.w[w + P_HIGH_MAX])
+            if m.w[CFG_PCP_RULE] == 2 and high != m.w[w + P_HIGH]:
                 m.w[w + P_HIGH] = high
                 v[at.RS + at.RS_SNAPSHOT] += 1
+        elif what == at.CTL_COUNT:
+            follow_count(m, v, a, controls[i, 3])
         else:
             m.w[a * Z_WORDS + Z_MANAGED] += controls[i, 3]
             v[at.RS + at.RS_GROWN] += 1
         i += 1
     v[at.VC_CONTROL] = i
     return controls[i, 0] if i < controls.shape[0] else 1 << 62
+
+
+@inner
+def follow_count(m, v, p, counted):
+    """Take over the pages on a page set as a snapshot counts them: what events do not show came and went."""
+    c = p % m.w[CFG_CPUS] * at.C_WORDS
+    pages = m.w[p * P_WORDS + P_COUNT]
+    for i in range(v[c + at.C_PENDING_N]):
+        if zone_of(m, v[c + at.C_PENDING + 2 * i]) == p // m.w[CFG_CPUS]:
+            pages += 1 << v[c + at.C_PENDING + 2 * i + 1]
+    if abs(pages - counted) > at.COUNT_NOISE:
+        m.w[p * P_WORDS + P_COUNT] += counted - pages
+        m.w[p * P_WORDS + P_UNLISTED] += counted - pages
+        v[at.RS + at.RS_COUNT] += 1
 
 
 @hot
@@ -133,7 +154,19 @@ def run_events(m, v, controls, ts, cpus, kinds, pfns, orders, types, pids, fallb
         elif kind == BATCHED:
             on_batched(m, v, cpu, pfn, int(pids[i]))
         else:
-            on_rare(m, v, cpu, kind, pfn, order, int(types[i]), int(pids[i]), int(fallback_orders[i]), int(fallback_types[i]), int(changed[i]))
+            on_rare(
+                m,
+                v,
+                cpu,
+                kind,
+                pfn,
+                order,
+                int(types[i]),
+                int(pids[i]),
+                int(fallback_orders[i]),
+                int(fallback_types[i]),
+                int(changed[i]),
+            )
 
 
 @inner

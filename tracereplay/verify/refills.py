@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from tracereplay.compiled import hot, inner
 from tracereplay.kernel.constants import MIGRATE_MOVABLE, MIGRATE_PCPTYPES, PAGEBLOCK_ORDER
-from tracereplay.machine.buddy import block_type, get_info, info_type, note_movable, set_info, zone_of
+from tracereplay.machine.buddy import block_type, get_info, note_movable, set_info, zone_of
 from tracereplay.machine.fallback import move_block
 from tracereplay.machine.layout import (
     B_TYPE,
     B_WORDS,
+    CACHED,
     CFG_CPUS,
     CFG_KEEPS_TYPE,
     CFG_NODES,
@@ -24,6 +25,7 @@ from tracereplay.machine.layout import (
     HELD,
     INFO_CPU_SHIFT,
     INFO_ORDER,
+    INFO_STATE,
     INFO_TYPE_SHIFT,
     P_ALLOC_FACTOR,
     P_BATCH,
@@ -50,11 +52,14 @@ from tracereplay.verify.displace import (
     NOWHERE,
     ON_LIST,
     SINCE_BEFORE,
+    TRANSIT,
     cpu_of,
     learn_type,
+    list_of,
     own_lists_empty,
     take_anywhere,
 )
+from tracereplay.verify.drains import take_back_all
 from tracereplay.verify.journal import disagree
 
 FRAME_SHIFT = 12
@@ -73,6 +78,7 @@ def left_buddy(m, v, cpu, z, pfn, order, mt, leftovers):
         v[at.RS + at.RS_REFILL_IN_USE] += 1
     if v[c + at.C_RUN_N] == at.RUN_ROOM:
         end_run(m, v, cpu)
+    set_info(m, pfn, TRANSIT)
     v[at.C_RUN + c + v[c + at.C_RUN_N]] = (pfn << FRAME_SHIFT) | (mt << 8) | order
     v[c + at.C_RUN_N] += 1
 
@@ -130,7 +136,9 @@ def on_extfrag(m, v, cpu, pfn, order, mt, fallback_order, fallback_mt, changed):
 
 @inner
 def put_on_list(m, v, z, cpu, pfn, order, mt):
-    """Append a block to a per-CPU list, as a refill does."""
+    """Append a block of a run to a per-CPU list, unless another event has named it since."""
+    if get_info(m, pfn) & INFO_STATE != TRANSIT:
+        return
     p = z * m.w[CFG_CPUS] + cpu
     index = pcp_index(m, order, mt)
     set_info(m, pfn, PCP | (cpu << INFO_CPU_SHIFT) | (mt << INFO_TYPE_SHIFT) | order)
@@ -263,7 +271,8 @@ def pop_elsewhere(m, v, z, cpu, pfn, order, mt, head):
     """The kernel handed out another page than the head of the twin's list: bring the twin to where it is."""
     info = get_info(m, pfn)
     node = m.w[CFG_NODES] + pfn
-    if info & 0x700 == PCP and info & INFO_ORDER == order and cpu_of(info) == cpu and list_of(m, info) == list_here(m, order, mt):
+    here = info & INFO_STATE == PCP and info & INFO_ORDER == order and cpu_of(info) == cpu
+    if here and list_of(m, info) == pcp_index(m, order, mt):
         passed = 0
         while first(m.pg, head) != node:
             other = first(m.pg, head)
@@ -293,18 +302,6 @@ def pop_elsewhere(m, v, z, cpu, pfn, order, mt, head):
 
 
 @hot
-def list_of(m, info):
-    """Number of the per-CPU list that an info word of a block on one names."""
-    return pcp_index(m, info & INFO_ORDER, info_type(info))
-
-
-@hot
-def list_here(m, order, mt):
-    """Number of the per-CPU list that a request takes from."""
-    return pcp_index(m, order, mt)
-
-
-@hot
 def on_alloc(m, v, cpu, pfn, order, mt):
     """``mm_page_alloc`` of a block: predict, compare, take over."""
     z = zone_of(m, pfn)
@@ -323,6 +320,11 @@ def on_alloc(m, v, cpu, pfn, order, mt):
         if v[c + at.C_RUN_N] > 0:
             straight = refill_list(m, v, z, cpu, pfn, order, mt)
         top = first(m.pg, head)
+        if (
+            v[c + at.C_OUT_N] > 0 and not straight and (top == head or get_info(m, pfn) & INFO_STATE == CACHED)
+        ):  # the kernel still has what the twin drained
+            take_back_all(m, v, cpu, p)
+            top = first(m.pg, head)
         if top == head and not straight:
             expect_refill(m, v, z, cpu, pfn, order, mt)
         eligible = v[v[at.VC_ELIGIBLE] + p * PCP_LISTS + index]
@@ -332,7 +334,7 @@ def on_alloc(m, v, cpu, pfn, order, mt):
         v[at.ELIGIBLE] += eligible
         v[by + at.BY_ELIGIBLE] += eligible
         if straight:
-            take_anywhere(m, z, pfn, order, -1)
+            pass  # its zone_locked event took it
         elif top == m.w[CFG_NODES] + pfn:
             remove(m.pg, top)
             m.w[p * P_WORDS + P_COUNT] -= 1 << order
