@@ -10,11 +10,14 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from dataclasses import replace as changed
 from typing import TYPE_CHECKING, Any
 
 from tracereplay.demand.path_crypt import MAX_WRITE
 from tracereplay.demand.reconstruct import open_demand
 from tracereplay.machine.config import MachineConfig
+from tracereplay.machine.initial import InitialState
+from tracereplay.machine.initial_trace import initial_state
 from tracereplay.replay.engine import Engine, Outcome, PathConfig
 from tracereplay.trace.ahead import ahead
 
@@ -27,6 +30,7 @@ CRYPT_MEMORY_PERCENT = 2
 CRYPT_MIN_PAGES = 4096
 """dm-crypt's reserve, its share of memory and that share's floor (strategies.md section 1.1)."""
 BINS = 120
+START_NOTE = "free pages, pageblock types and per-CPU lists start as the page map and the first events show"
 AHEAD = 4
 """Batches that demand may be ahead of the machines."""
 
@@ -47,6 +51,13 @@ def path_config(name: str | None, machine: MachineConfig) -> PathConfig | None:
         return None
     pages = sum(z.pages for z in machine.zones)
     return PathConfig(name, CRYPT_POOL_PAGES, max(pages * CRYPT_MEMORY_PERCENT // 100, CRYPT_MIN_PAGES))
+
+
+def known_start(trace: Trace, config: MachineConfig) -> InitialState | None:
+    """Where a trace's free pages were, if it has a page map and ``config`` is the host that it was read on."""
+    if not trace.rows("page_map") or config.source != "snapshot" or any(z.free_blocks is None for z in config.zones):
+        return None
+    return initial_state(trace, config)
 
 
 def replay(
@@ -70,6 +81,9 @@ def replay(
         trace, path=path, target=target, device=device, single_ok=single_ok, max_write=max_write or MAX_WRITE
     )
     config = machine(stream.info.cpus)
+    initial = known_start(trace, config)
+    if initial is not None:
+        config = changed(config, notes=(*config.notes, START_NOTE))
     resources = path_config(path, config)
     info = stream.info
     engines = [
@@ -81,6 +95,7 @@ def replay(
             end_ns=info.end_ns,
             bins=BINS,
             path=resources,
+            initial=initial,
         )
         for choice in choices
     ]
