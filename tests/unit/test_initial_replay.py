@@ -19,6 +19,6 @@ def test_only_a_map_of_the_very_machine_is_used(tmp_path: Path) -> None:
     assert state is not None
     assert {(int(p), int(o)) for p, o, _ in state.blocks.tolist()} == start.free_blocks()
     assert known_start(Trace.open(unmapped), config) is None
-    for option in ({"memory": "64MiB"}, {"occupancy": "0.3"}, {"fragmentation": "0.5"}):
+    for option in ({"memory": "64MiB"}, {"occupancy": "0.3"}, {"fragmentation": "0.5"}, {"cma": "4MiB"}):
         assert known_start(trace, machine_options(config, option)) is None
     assert known_start(trace, machine_options(config, {"cpus": "4", "pcp.batch": "15"})) is not None

@@ -55,7 +55,8 @@ def path_config(name: str | None, machine: MachineConfig) -> PathConfig | None:
 
 def known_start(trace: Trace, config: MachineConfig) -> InitialState | None:
     """Where a trace's free pages were, if it has a page map and ``config`` is the host that it was read on."""
-    if not trace.rows("page_map") or config.source != "snapshot" or any(z.free_blocks is None for z in config.zones):
+    changed_by_option = config.source != "snapshot" or any(z.free_blocks is None or z.cma_pages for z in config.zones)
+    if changed_by_option or not trace.rows("page_map"):
         return None
     return initial_state(trace, config)
 
