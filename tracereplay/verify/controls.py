@@ -196,4 +196,5 @@ def densest(times: npt.NDArray[np.int64], skew_ns: int) -> Phase:
     best = int(np.argmax(counts))
     if counts[best] < LEAST_DRAINS:
         return Phase(0, skew_ns, 0)
-    return Phase(int(within[best]) // BIN_NS * BIN_NS, skew_ns, int(counts[best]))
+    found = around[best : best + counts[best]]
+    return Phase(int(np.median(found)) % SECOND_NS, skew_ns, int(counts[best]))

@@ -18,6 +18,7 @@ from tracereplay.machine.layout import (
     CFG_KEEPS_TYPE,
     CFG_NODES,
     CFG_PCP_RULE,
+    CFG_ZONES,
     HELD,
     INFO_ORDER,
     INFO_STATE,
@@ -29,13 +30,15 @@ from tracereplay.machine.layout import (
     P_WORDS,
     PCP,
     Z_BELOW_HIGH,
-    Z_FREE,
     Z_HIGH,
     Z_WORDS,
+    ZONE_MOVABLE,
 )
 from tracereplay.machine.lists import add_tail, first
 from tracereplay.machine.pcp import pcp_head
-from tracereplay.machine.pcp_sizes import clamp
+from tracereplay.machine.pcp_sizes import clamp, decay_high
+from tracereplay.machine.vmstat import decay
+from tracereplay.machine.watermarks import watermark_ok
 from tracereplay.verify import layout as at
 from tracereplay.verify.displace import free_block_with, learn_type, list_of, take_from_list
 from tracereplay.verify.journal import disagree
@@ -124,12 +127,58 @@ def take_back(m, v, cpu, i, raise_high):
     forget(v, cpu, i)
     v[at.RS + at.RS_DRAIN_UNSEEN] += 1
     disagree(v, at.DIS_DRAIN_FALSE, cpu, trigger, pages, m.w[p * P_WORDS + P_COUNT], m.w[p * P_WORDS + P_HIGH], 0)
-    if raise_high and m.w[CFG_PCP_RULE] == 2 and pages > 0:
+    if not raise_high or m.w[CFG_PCP_RULE] < 2 or pages == 0:
+        return
+    if v[c + at.C_TICK_SILENT] >= 0 and v[c + at.C_NOW] - v[c + at.C_TICK_SILENT] < at.TICK_PATIENCE_NS:
+        undo_tick(m, v, cpu)
+    else:
         step = 16 << min(v[c + at.C_BACKOFF], 6)
         v[c + at.C_BACKOFF] += 1
         w = p * P_WORDS
         high = max(m.w[w + P_HIGH], m.w[w + P_COUNT] + step)
         m.w[w + P_HIGH] = clamp(high, m.w[w + P_HIGH_MIN], m.w[w + P_HIGH_MAX])
+
+
+@inner
+def run_tick(m, v, cpu):
+    """The vmstat worker of a CPU runs: every zone's high decays, and what exceeds it is drained."""
+    c = cpu * at.C_WORDS
+    v[c + at.C_TICK_DUE] = 0
+    v[c + at.C_LAST_TICK] = v[c + at.C_NOW]
+    v[c + at.C_TICK_SILENT] = v[c + at.C_NOW]
+    for z in range(m.w[CFG_ZONES]):
+        p = z * m.w[CFG_CPUS] + cpu
+        v[v[at.VC_BEFORE_TICK] + p] = m.w[p * P_WORDS + P_HIGH]
+        decay(m, z, p)
+        v[v[at.VC_BEFORE_TICK] + p] -= m.w[p * P_WORDS + P_HIGH]
+        if predicted(m, v):
+            v[c + at.C_TICK_SILENT] = -1
+            note_prediction(m, v, cpu, p, at.TICK)
+
+
+@inner
+def tick_drains(m, cpu):
+    """Whether the vmstat worker would drain now."""
+    for z in range(m.w[CFG_ZONES]):
+        p = z * m.w[CFG_CPUS] + cpu
+        high = m.w[p * P_WORDS + P_HIGH]
+        excess = decay_high(m, p)
+        m.w[p * P_WORDS + P_HIGH] = high
+        if excess > 0:
+            return True
+    return False
+
+
+@inner
+def undo_tick(m, v, cpu):
+    """The kernel drains later than a high that has decayed says: the worker has yet to run."""
+    c = cpu * at.C_WORDS
+    for z in range(m.w[CFG_ZONES]):
+        p = z * m.w[CFG_CPUS] + cpu
+        m.w[p * P_WORDS + P_HIGH] += v[v[at.VC_BEFORE_TICK] + p]
+    v[c + at.C_TICK_DUE] = v[c + at.C_TICK_SILENT]
+    v[c + at.C_TICK_SILENT] = -1
+    v[at.RS + at.RS_TICK] += 1
 
 
 @inner
@@ -170,9 +219,14 @@ def on_drain(m, v, cpu, pfn, order, mt, pid):
         v[at.OUTSIDE] += 1
         return
     n = v[c + at.C_DRAIN_N]
+    if n > 0 and v[c + at.C_DRAIN_ZONE] != z:  # a worker goes from zone to zone
+        end_drain(m, v, cpu)
+        n = 0
     if n == 0:
         trigger = v[c + at.C_TRIGGER]
         v[c + at.C_DRAIN_TRIGGER] = trigger if v[c + at.C_TRIGGER_PID] == pid else -1
+        if v[c + at.C_DRAIN_TRIGGER] < 0 and v[c + at.C_TICK_DUE] > 0:
+            run_tick(m, v, cpu)
         v[c + at.C_DRAIN_ZONE] = z
         v[c + at.C_DRAIN_PAGES] = 0
         v[c + at.C_DRAIN_STRANGE] = 0
@@ -199,6 +253,10 @@ def on_drain(m, v, cpu, pfn, order, mt, pid):
     if m.w[CFG_KEEPS_TYPE]:
         learn_type(m, v, z, pfn, order, mt)
     free_one_page(m, z, pfn, order, mt, False)
+    # as the machine's after_free; at once, since another CPU may ask before this one's next event
+    if m.w[z * Z_WORDS + Z_BELOW_HIGH] and v[c + at.C_DRAIN_TRIGGER] >= 0:
+        if watermark_ok(m, z, 0, m.w[z * Z_WORDS + Z_HIGH], ZONE_MOVABLE, 0):
+            m.w[z * Z_WORDS + Z_BELOW_HIGH] = 0
 
 
 @inner
@@ -215,6 +273,7 @@ def end_drain(m, v, cpu):
     if trigger < 0:
         v[at.DRAIN_AWAY] += 1
     found = -1
+    differ = 0
     for i in range(v[c + at.C_OUT_N]):
         o = c + at.C_OUT + i * at.O_WORDS
         if v[o + at.O_SET] == p and v[o + at.O_TRIGGER] == (trigger if trigger >= 0 else at.TICK):
@@ -259,11 +318,9 @@ def end_drain(m, v, cpu):
         if strange > 0:
             v[at.RS + at.RS_DRAIN_UNPREDICTED] += 1
     if trigger < 0:
-        follow_tick(m, v, cpu, p)
+        follow_tick(m, v, cpu, p, found >= 0 and differ < 0)
     elif found < 0:
         follow_drain(m, v, cpu, p, trigger)
-    if m.w[z * Z_WORDS + Z_BELOW_HIGH] and m.w[z * Z_WORDS + Z_FREE] > m.w[z * Z_WORDS + Z_HIGH]:
-        m.w[z * Z_WORDS + Z_BELOW_HIGH] = 0
 
 
 @inner
@@ -278,16 +335,20 @@ def compare(v, cpu, o, n):
 
 
 @inner
-def follow_tick(m, v, cpu, p):
-    """A drain that no free triggered is the vmstat worker's: afterwards ``count`` is ``high``, at most."""
+def follow_tick(m, v, cpu, p, matched):
+    """A drain that no free triggered is the vmstat worker's: afterwards ``count`` is ``high``, at most.
+
+    ``matched``: the twin drained the same, and knows ``high`` better: a block may overshoot.
+    """
     c = cpu * at.C_WORDS
     if m.w[CFG_PCP_RULE] < 2:
         return
     w = p * P_WORDS
     v[c + at.C_LAST_TICK] = v[c + at.C_NOW]
     v[c + at.C_TICK_DUE] = 0
+    v[c + at.C_TICK_SILENT] = -1
     high = clamp(m.w[w + P_COUNT], m.w[w + P_HIGH_MIN], m.w[w + P_HIGH_MAX])
-    if high != m.w[w + P_HIGH]:
+    if not matched and high != m.w[w + P_HIGH]:
         v[at.RS + at.RS_TICK] += 1
         m.w[w + P_HIGH] = high
 

@@ -140,8 +140,9 @@ BY_END = _BY + NR_PAGE_ORDERS * BY_WORDS
     VC_INDEX,  # number of the event at hand
     VC_CONTROL,  # next row of the controls
     VC_ELIGIBLE,  # first word of the flags of lists that a refill or free was seen on
+    VC_BEFORE_TICK,  # first word of what the last run of the vmstat worker took off each high
     VC_WITHHELD,  # list head on which the machine leaves the pages of a predicted drain
-) = range(BY_END, BY_END + 6)
+) = range(BY_END, BY_END + 7)
 
 # ---- a CPU
 PENDING_ROOM = 40
@@ -156,8 +157,8 @@ DRAIN_ROOM = 1 << 15
 """Frames of predicted drains that wait, and of the kernel's drain at hand."""
 PATIENCE = 64
 """Pushes after which a predicted drain is taken back: more than a batch of frees."""
-TICK_PATIENCE_NS = 300_000_000
-"""Time after which a predicted drain of the vmstat worker is taken back."""
+TICK_PATIENCE_NS = 120_000_000
+"""Time that a busy CPU lets its vmstat worker wait."""
 O_WORDS = 8
 _C = BY_END + 16
 (
@@ -169,8 +170,9 @@ _C = BY_END + 16
     C_RUN_KERNEL_EXTFRAG,
     C_PUSHES,
     C_BACKOFF,
-    C_TICK_DUE,
-    C_LAST_TICK,
+    C_TICK_DUE,  # when the vmstat worker was due and has not run; 0: not due
+    C_LAST_TICK,  # when it last ran
+    C_TICK_SILENT,  # when it was taken to have run without a drain, -1: its drain was seen
     C_NOW,
     C_OUT_N,  # outstanding predictions
     C_DRAIN_N,  # frames of the kernel's drain at hand; 0: none
@@ -180,7 +182,7 @@ _C = BY_END + 16
     C_DRAIN_PIDS_DIFFER,
     C_DRAIN_STRANGE,  # of its frames, those that the twin did not withhold
     C_STORE_AT,  # where the next predicted frame goes
-) = range(_C, _C + 19)
+) = range(_C, _C + 20)
 C_PENDING = _C + 24
 C_RUN = C_PENDING + 2 * PENDING_ROOM
 C_PUSHED = C_RUN + RUN_ROOM
@@ -229,10 +231,13 @@ DISAGREEMENTS = (
 def new_state(zones: int, cpus: int, room: int) -> npt.NDArray[np.int64]:
     """The array ``v`` for a machine of ``zones`` and ``cpus``, with room for ``room`` disagreements."""
     eligible = _C + cpus * C_WORDS
-    v = np.zeros(eligible + zones * cpus * PCP_LISTS + room * LOG_WORDS, np.int64)
+    before = eligible + zones * cpus * PCP_LISTS
+    v = np.zeros(before + zones * cpus + room * LOG_WORDS, np.int64)
     v[VC_ROOM] = room
     v[VC_ELIGIBLE] = eligible
+    v[VC_BEFORE_TICK] = before
     for cpu in range(cpus):
         v[cpu * C_WORDS + C_TRIGGER] = -1
         v[cpu * C_WORDS + C_LAST_TICK] = -(1 << 62)
+        v[cpu * C_WORDS + C_TICK_SILENT] = -1
     return v

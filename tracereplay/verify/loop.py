@@ -22,10 +22,9 @@ from tracereplay.machine.layout import (
     Z_WORDS,
 )
 from tracereplay.machine.pcp_sizes import clamp
-from tracereplay.machine.vmstat import decay
 from tracereplay.trace.schema import PAGE_KINDS
 from tracereplay.verify import layout as at
-from tracereplay.verify.drains import end_drain, expire, note_prediction, on_drain, predicted
+from tracereplay.verify.drains import end_drain, expire, on_drain, run_tick, tick_drains
 from tracereplay.verify.frees import on_batched, on_free, push_all, push_up_to
 from tracereplay.verify.refills import end_run, on_alloc, on_extfrag, on_zone_locked
 
@@ -34,18 +33,19 @@ ALLOC, FAILED, FREE, BATCHED, ZONE_LOCKED, DRAIN, EXTFRAG, BULK = (
     for kind in ("alloc", "alloc_failed", "free", "free_batched", "zone_locked", "drain", "extfrag", "bulk")
 )
 HALF_SECOND_NS = 500_000_000
+PAUSE_NS = 100_000_000
+"""Drains of a CPU further apart are two, whatever came between: an idle CPU has only those of its vmstat worker."""
 
 
 @inner
-def tick(m, v, cpu, now):
-    """The vmstat worker of a CPU runs: every zone's high decays, and what exceeds it is drained."""
+def refresh(m, v, cpu, now):
+    """A write to stat_refresh runs the CPU's vmstat worker, whose own time comes all the same."""
+    c = cpu * at.C_WORDS
     push_all(m, v, cpu)
-    for z in range(m.w[CFG_ZONES]):
-        p = z * m.w[CFG_CPUS] + cpu
-        decay(m, z, p)
-        if predicted(m, v):
-            v[cpu * at.C_WORDS + at.C_NOW] = now
-            note_prediction(m, v, cpu, p, at.TICK)
+    due, last = v[c + at.C_TICK_DUE], v[c + at.C_LAST_TICK]
+    v[c + at.C_NOW] = now
+    run_tick(m, v, cpu)
+    v[c + at.C_TICK_DUE], v[c + at.C_LAST_TICK], v[c + at.C_TICK_SILENT] = due, last, -1
 
 
 @inner
@@ -58,7 +58,7 @@ def run_controls(m, v, controls, now):
             v[a * at.C_WORDS + at.C_TICK_DUE] = controls[i, 0]
         elif what == at.CTL_REFRESH:
             for cpu in range(m.w[CFG_CPUS]):
-                tick(m, v, cpu, controls[i, 0])
+                refresh(m, v, cpu, controls[i, 0])
         elif what == at.CTL_RECLAIM:
             for z in range(m.w[CFG_ZONES]):
                 if m.w[z * Z_WORDS + Z_NODE] == a:
@@ -100,22 +100,23 @@ def follow_count(m, v, p, counted):
 def before_event(m, v, cpu, kind, now):
     """What the CPU owes before its next event: the end of a drain, its vmstat worker."""
     c = cpu * at.C_WORDS
-    v[c + at.C_NOW] = now
-    if kind != DRAIN and v[c + at.C_DRAIN_N] > 0:
+    if v[c + at.C_DRAIN_N] > 0 and (kind != DRAIN or now - v[c + at.C_NOW] > PAUSE_NS):
         end_drain(m, v, cpu)
+    v[c + at.C_NOW] = now
     if v[c + at.C_TICK_DUE] > 0:
-        run_tick(m, v, cpu, now)
+        owe_tick(m, v, cpu, now)
 
 
 @inner
-def run_tick(m, v, cpu, now):
-    """Run the vmstat worker that is due, unless its drain showed that it has run."""
+def owe_tick(m, v, cpu, now):
+    """The vmstat worker is due. Where it finds nothing to drain it runs at once, unseen; else its drain shows when."""
     c = cpu * at.C_WORDS
     due = v[c + at.C_TICK_DUE]
-    v[c + at.C_TICK_DUE] = 0
-    if due - v[c + at.C_LAST_TICK] > HALF_SECOND_NS:
-        v[c + at.C_LAST_TICK] = due
-        tick(m, v, cpu, now)
+    if due - v[c + at.C_LAST_TICK] <= HALF_SECOND_NS:
+        v[c + at.C_TICK_DUE] = 0
+    elif now - due > at.TICK_PATIENCE_NS or not tick_drains(m, cpu):
+        push_all(m, v, cpu)
+        run_tick(m, v, cpu)
 
 
 @kernel

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from tracereplay.compiled import hot, inner
 from tracereplay.kernel.constants import MIGRATE_MOVABLE, MIGRATE_PCPTYPES, PAGEBLOCK_ORDER
-from tracereplay.machine.buddy import block_type, get_info, note_movable, set_info, zone_of
+from tracereplay.machine.buddy import block_type, get_info, info_type, note_movable, put_free, set_info, take_free, zone_of
 from tracereplay.machine.fallback import move_block
 from tracereplay.machine.layout import (
     B_TYPE,
     B_WORDS,
+    BUDDY,
     CACHED,
     CFG_CPUS,
     CFG_KEEPS_TYPE,
@@ -116,8 +117,7 @@ def on_extfrag(m, v, cpu, pfn, order, mt, fallback_order, fallback_mt, changed):
         if changed or fallback_order >= PAGEBLOCK_ORDER:
             for b in range(block, block + max(1, (1 << fallback_order) >> PAGEBLOCK_ORDER)):
                 m.pb[b * B_WORDS + B_TYPE] = mt
-        if changed and fallback_order < PAGEBLOCK_ORDER:
-            move_block(m, z, block << PAGEBLOCK_ORDER, mt)
+        bring_foreign(m, v, cpu, z, pfn, order, mt, fallback_order)
         return
     if own_lists_empty(m, z, order, mt):
         v[c + at.C_RUN_TWIN_EXTFRAG] += 1
@@ -132,6 +132,23 @@ def on_extfrag(m, v, cpu, pfn, order, mt, fallback_order, fallback_mt, changed):
     elif block_type(m, pfn) != fallback_mt:
         learn_type(m, v, z, pfn, order, fallback_mt)
     left_buddy(m, v, cpu, z, pfn, order, mt, mt if changed else -1)
+
+
+@inner
+def bring_foreign(m, v, cpu, z, pfn, order, mt, fallback_order):
+    """What a fallback up to 6.9 brings to the requester's lists (``steal_suitable_fallback``): all free blocks of the
+    pageblock where the kernel may take it whole (``can_steal_fallback``), if its type changes or not; else the block
+    found."""
+    called_for = own_lists_empty(m, z, order, mt)
+    if fallback_order < PAGEBLOCK_ORDER and (mt != MIGRATE_MOVABLE or fallback_order >= PAGEBLOCK_ORDER // 2):
+        move_block(m, z, pfn >> PAGEBLOCK_ORDER << PAGEBLOCK_ORDER, mt)
+    else:
+        info = get_info(m, pfn)
+        if info & INFO_STATE == BUDDY:
+            take_free(m, z, pfn, info & INFO_ORDER, info_type(info))
+            put_free(m, z, pfn, info & INFO_ORDER, mt, True)
+    if called_for and not own_lists_empty(m, z, order, mt):  # else it counts at the zone_locked event
+        v[cpu * at.C_WORDS + at.C_RUN_TWIN_EXTFRAG] += 1
 
 
 @inner
