@@ -146,6 +146,8 @@ def default_zones(memory_bytes: int, nodes: int = 1) -> tuple[ZoneConfig, ...]:
     return tuple(zones)
 
 
+SYNTHETIC_KSWAPD_RATE = 256
+"""Pages a ms (1 GiB/s) that kswapd frees under demand that nobody recorded; an assumption."""
 DEFAULT_MEMORY = 16 << 30
 DEFAULT_CPUS = 8
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tracereplay.kernel.constants import MIGRATETYPE_NAMES, NR_PAGE_ORDERS
 from tracereplay.kernel.generations import generation_of_release
 from tracereplay.machine.config import (
+    SYNTHETIC_KSWAPD_RATE,
     ZONE_ORDER,
     MachineConfig,
     Watermarks,
@@ -35,7 +36,7 @@ def machine_of(trace: Trace, cpus: int) -> MachineConfig:
     if not known:
         base = default_machine(max(cpus, 1), generation)
         note = "the trace has no memory snapshot: 16 GiB, half in use, not fragmented, is simulated"
-        return replace(base, notes=(note,))
+        return replace(base, notes=(note,), kswapd_rate=_kswapd_rate(trace))
     by_type = _free_by_type(trace)
     config = MachineConfig(
         zones=tuple(_zone(z, by_type.get((z.node, z.zone))) for z in known),
@@ -43,6 +44,7 @@ def machine_of(trace: Trace, cpus: int) -> MachineConfig:
         generation=generation,
         nodes=max(z.node for z in known) + 1,
         init_on_alloc=_init_on_alloc(host),
+        kswapd_rate=_kswapd_rate(trace),
         source="snapshot",
         notes=tuple(f"zone {z.zone} of node {z.node} is not simulated" for z in facts if z.zone not in ZONE_ORDER),
     )
@@ -104,6 +106,11 @@ def generation_of(trace: Trace) -> str:
     if isinstance(features, dict) and features.get("pfn_decimal") and not host.get("release"):
         return "5.10"
     return by_release
+
+
+def _kswapd_rate(trace: Trace) -> int:
+    """What kswapd freed on a recorded host is in the trace as frees; behind synthetic events there was none."""
+    return SYNTHETIC_KSWAPD_RATE if trace.metadata.source.get("kind") == "synthetic" else 0
 
 
 def _init_on_alloc(host: dict[str, Any]) -> bool:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from tracereplay.demand.path_crypt import MAX_WRITE
 from tracereplay.demand.reconstruct import open_demand
+from tracereplay.machine.build import notes_of
 from tracereplay.machine.config import MachineConfig
 from tracereplay.machine.initial import InitialState
 from tracereplay.machine.initial_trace import initial_state
@@ -104,9 +105,10 @@ def replay(
         for ops in ahead(stream, AHEAD, "demand"):
             list(pool.map(lambda engine, ops=ops: engine.feed(ops), engines))
             progress(len(ops))
+    notes = notes_of(engines[0].machine) if engines else ()
     return Replayed(
         outcomes=[(choice, engine.finish()) for choice, engine in zip(choices, engines, strict=True)],
         report=stream.report,
-        machine=config,
+        machine=changed(config, notes=config.notes + notes),
         path=resources,
     )
