@@ -1,11 +1,12 @@
 """Where twin and kernel stand at the end of a trace: free blocks, pages on per-CPU lists, pages handed out in all.
 
-The kernel's side is what snapshots say, /proc/buddyinfo, zoneinfo and vmstat, read a moment after the last event
-while the host went on; of several files that moment differs.
+The kernel's side is what the snapshot nearest to the last event says. A capture takes one when it closes its gate and
+another, of phase ``end``, once all is written: the host went on in between, so the first of them is compared with.
 """
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -16,7 +17,6 @@ from tracereplay.trace.snapshots import ZoneFacts, snapshot_times, vmstat_readin
 from tracereplay.verify.controls import ordered_zones
 
 if TYPE_CHECKING:
-    from tracereplay.machine.config import MachineConfig
     from tracereplay.trace.reader import Trace
     from tracereplay.verify.run import Twin
 
@@ -31,17 +31,43 @@ def l1_share(kernel: list[int], twin: list[int]) -> float | None:
     return share(sum(abs(k - t) for k, t in zip(kernel, twin, strict=True)), sum(kernel))
 
 
-def _last_state(trace: Trace, config: MachineConfig) -> list[tuple[int, ZoneFacts]]:
-    """Zones of the last snapshot of phase ``end`` with their number in the machine; empty where there is none."""
-    numbers = {(z.node, z.name): i for i, z in enumerate(ordered_zones(config))}
-    return [(numbers[z.node, z.zone], z) for z in zones(trace, "end") if (z.node, z.zone) in numbers]
+@dataclass(frozen=True, slots=True)
+class EndSnapshot:
+    """The snapshot that the end is compared with."""
+
+    ts_ns: int | None
+    """None: foreign, without a time."""
+    phase: str
+    seconds_after: float | None
+    """From the last event to the snapshot; below 0 where events follow it."""
 
 
-def free_blocks(twin: Twin, changed: list[dict[str, Any]]) -> dict[str, Any]:
-    """Free blocks by order in the twin and in the end snapshot's buddyinfo.
+def end_snapshot(trace: Trace) -> EndSnapshot | None:
+    """The snapshot nearest to the last page event; of those without a time, that of phase ``end``. None: there is
+    none behind the start."""
+    span = trace.sort_range("page_events")
+    taken = [(ts, phase) for ts, phase in snapshot_times(trace) if phase != "start"]
+    timed = [(abs(ts - span[1]), ts, phase) for ts, phase in taken if ts is not None and span is not None]
+    if timed and span is not None:
+        _, ts, phase = min(timed)
+        return EndSnapshot(ts, phase, (ts - span[1]) / 1e9)
+    return EndSnapshot(None, "end", None) if (None, "end") in taken else None
 
-    ``order``, ``kernel``, ``twin``, ``l1_share`` (None without an end snapshot) over all zones; the same by zone in
-    ``zones``, with ``managed_changed`` from :func:`zone_changes`.
+
+def _last_state(twin: Twin, end: EndSnapshot | None) -> list[tuple[int, ZoneFacts]]:
+    """Zones of the snapshot at the end with their number in the machine."""
+    if end is None:
+        return []
+    numbers = {(z.node, z.name): i for i, z in enumerate(ordered_zones(twin.config))}
+    found = zones(twin.trace, end.phase, end.ts_ns)
+    return [(numbers[z.node, z.zone], z) for z in found if (z.node, z.zone) in numbers]
+
+
+def free_blocks(twin: Twin, end: EndSnapshot | None, changed: list[dict[str, Any]]) -> dict[str, Any]:
+    """Free blocks by order in the twin and in buddyinfo at the end.
+
+    ``order``, ``kernel``, ``twin``, ``l1_share`` (None without a snapshot) over all zones; the same by zone in
+    ``zones``, with ``managed_changed`` from :func:`zone_changes`; ``snapshot``: which one it was.
     """
     w = twin.machine.w
     grown = {(c["node"], c["zone"]): c["pages"] for c in changed}
@@ -53,7 +79,7 @@ def free_blocks(twin: Twin, changed: list[dict[str, Any]]) -> dict[str, Any]:
         mine = [int(w[at + o * types : at + (o + 1) * types].sum()) for o in range(NR_PAGE_ORDERS)]
         twins = [a + b for a, b in zip(twins, mine, strict=True)]
         found.append({"node": zone.node, "zone": zone.name, "kernel": None, "twin": mine, "l1_share": None})
-    known = [(number, z) for number, z in _last_state(twin.trace, twin.config) if z.free_blocks]
+    known = [(number, z) for number, z in _last_state(twin, end) if z.free_blocks]
     for number, zone_facts in known:
         theirs = (zone_facts.free_blocks + [0] * NR_PAGE_ORDERS)[:NR_PAGE_ORDERS]
         kernels = [a + b for a, b in zip(kernels, theirs, strict=True)]
@@ -67,17 +93,18 @@ def free_blocks(twin: Twin, changed: list[dict[str, Any]]) -> dict[str, Any]:
         "twin": twins,
         "l1_share": l1_share(kernels, twins) if known else None,
         "zones": found,
+        "snapshot": None if end is None else asdict(end),
     }
 
 
-def pcp_counts(twin: Twin) -> list[dict[str, Any]]:
+def pcp_counts(twin: Twin, end: EndSnapshot | None) -> list[dict[str, Any]]:
     """Pages on the per-CPU lists at the end: ``node zone cpu twin unlisted kernel``.
 
     ``unlisted`` are those of the twin's pages that it counts without knowing which they are; ``kernel`` is zoneinfo's
-    count in the end snapshot, None without one.
+    count, None without a snapshot.
     """
     w, cpus = twin.machine.w, twin.config.cpus
-    theirs = {number: z.pcp_count for number, z in _last_state(twin.trace, twin.config)}
+    theirs = {number: z.pcp_count for number, z in _last_state(twin, end)}
     rows = []
     for number, zone in enumerate(ordered_zones(twin.config)):
         for cpu in range(cpus):
@@ -113,16 +140,24 @@ def zone_changes(trace: Trace) -> list[dict[str, Any]]:
 
 
 def vmstat_sums(trace: Trace) -> dict[str, Any] | None:
-    """Pages that vmstat counted between its first and last reading, and those of the events of that time.
+    """Pages that vmstat counted between its readings nearest to the first and last event, and those of the events
+    of that time.
 
     ``pgalloc``/``pgfree``: the counters' growth; ``allocated``/``freed``: of alloc and free rows; ``bulk``: returned
-    by recorded bulk calls. None without two readings. An allocation counts before its event fires, so blocks on
-    their way at a reading are on the wrong side of it.
+    by recorded bulk calls; ``outside_seconds``: of that time, before the first or after the last event, when events
+    went unrecorded. None without two readings. An allocation counts before its event fires, so blocks on their way
+    at a reading are on the wrong side of it.
     """
     readings = vmstat_readings(trace)
-    if len(readings) < 2:
+    span = trace.sort_range("page_events")
+    if len(readings) < 2 or span is None:
         return None
-    (begin, _, before), (end, _, after) = readings[0], readings[-1]
+    untimed = any(ts is None for ts, _, _ in readings)
+    first, last = readings[0], readings[-1]
+    if not untimed:
+        first = min(readings[:-1], key=lambda r: abs((r[0] or 0) - span[0]))
+        last = min(readings[readings.index(first) + 1 :], key=lambda r: abs((r[0] or 0) - span[1]))
+    (begin, _, before), (end, _, after) = first, last
     events = trace.page_events
     if begin is not None and end is not None:
         events = events.filter(pl.col("ts_ns").is_between(begin, end))
@@ -140,5 +175,7 @@ def vmstat_sums(trace: Trace) -> dict[str, Any] | None:
         "pgalloc": sum(v for name, v in grown.items() if name.startswith("pgalloc_")),
         "pgfree": grown.get("pgfree"),
         **sums,
-        "seconds": (end - begin) / 1e9 if begin is not None and end is not None else None,
+        "outside_seconds": None
+        if begin is None or end is None
+        else (max(span[0] - begin, 0) + max(end - span[1], 0)) / 1e9,
     }

@@ -17,7 +17,7 @@ from tracereplay.errors import EmptyTraceError
 from tracereplay.kernel.constants import NR_PAGE_ORDERS
 from tracereplay.trace.completeness import completeness
 from tracereplay.verify import layout as at
-from tracereplay.verify.ending import free_blocks, pcp_counts, share, vmstat_sums, zone_changes
+from tracereplay.verify.ending import end_snapshot, free_blocks, pcp_counts, share, vmstat_sums, zone_changes
 from tracereplay.verify.run import Twin, totals
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 SCHEMA = 1
 NEEDED = {"zone_locked": "kmem:mm_page_alloc_zone_locked", "drain": "kmem:mm_page_pcpu_drain"}
 """Kinds of page events that the check compares with, and their tracepoints."""
+LATE_S = 0.1
+"""Seconds between last event and snapshot from which on the result says so."""
 HINT = "capture with --events page,buddy"
 
 
@@ -140,7 +142,12 @@ def result_of(twin: Twin, seconds: float | None = None) -> VerifyResult:
     counts = totals(v)
     counts["events"] = int(v[at.VC_INDEX])
     said = _warnings(twin, counts)
-    changed = zone_changes(trace)
+    changed, end = zone_changes(trace), end_snapshot(trace)
+    if end is not None and end.seconds_after is not None and abs(end.seconds_after) > LATE_S:
+        said.append(
+            f"The snapshot at the end was taken {end.seconds_after:.1f} s after the last event: free blocks and counts "
+            "differ by what the host did in that time."
+        )
     return VerifyResult(
         trace=trace.identity(),
         completeness=completeness(trace).to_json(),
@@ -153,8 +160,8 @@ def result_of(twin: Twin, seconds: float | None = None) -> VerifyResult:
         pfn_free_running=_free_running(twin),
         resynchronisations={name: int(v[at.RS + i]) for i, name in enumerate(at.REASONS)},
         by_order=_by_order(twin),
-        free_blocks=free_blocks(twin, changed),
-        pcp_counts=pcp_counts(twin),
+        free_blocks=free_blocks(twin, end, changed),
+        pcp_counts=pcp_counts(twin, end),
         vmstat=vmstat_sums(trace),
         initial=dict(twin.initial.facts),
         vmstat_worker={"phase_ns": twin.phase.ns, "skew_ns": twin.phase.skew_ns, "drains": twin.phase.drains},
