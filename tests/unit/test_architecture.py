@@ -143,7 +143,9 @@ def run_help(*args: str) -> set[str]:
     return set(modules)
 
 
-@pytest.mark.parametrize("verb", ["doctor", "capture", "collector", "info", "query", "strategies", "replay", "report"])
+@pytest.mark.parametrize(
+    "verb", ["doctor", "capture", "collector", "info", "query", "strategies", "replay", "verify", "report"]
+)
 def test_help_of_a_verb_imports_nothing_heavy(verb: str) -> None:
     assert run_help(verb, "--help") & {"numba", "polars", "pyarrow", "numpy"} == set()
 

@@ -30,6 +30,7 @@ VERBS = {
     "demand": "demand",
     "strategies": "strategies",
     "replay": "replay",
+    "verify": "verify",
     "report": "report",
 }
 """Verb -> module of this package; each module's ``run`` is the verb, its docstring the help text."""
