@@ -219,7 +219,8 @@ def on_drain(m, v, cpu, pfn, order, mt, pid):
         v[at.OUTSIDE] += 1
         return
     n = v[c + at.C_DRAIN_N]
-    if n > 0 and v[c + at.C_DRAIN_ZONE] != z:  # a worker goes from zone to zone
+    # a worker goes from zone to zone, and may follow a task: a drain itself is one hold of the zone lock
+    if n > 0 and (v[c + at.C_DRAIN_ZONE] != z or v[c + at.C_DRAIN_PID] != pid):
         end_drain(m, v, cpu)
         n = 0
     if n == 0:
@@ -228,6 +229,7 @@ def on_drain(m, v, cpu, pfn, order, mt, pid):
         if v[c + at.C_DRAIN_TRIGGER] < 0 and v[c + at.C_TICK_DUE] > 0:
             run_tick(m, v, cpu)
         v[c + at.C_DRAIN_ZONE] = z
+        v[c + at.C_DRAIN_PID] = pid
         v[c + at.C_DRAIN_PAGES] = 0
         v[c + at.C_DRAIN_STRANGE] = 0
     if n < at.DRAIN_ROOM:
@@ -344,8 +346,10 @@ def follow_tick(m, v, cpu, p, matched):
     if m.w[CFG_PCP_RULE] < 2:
         return
     w = p * P_WORDS
-    v[c + at.C_LAST_TICK] = v[c + at.C_NOW]
-    v[c + at.C_TICK_DUE] = 0
+    if v[c + at.C_NOW] - v[c + at.C_REFRESH] > at.TICK_PATIENCE_NS:
+        v[c + at.C_LAST_TICK] = v[c + at.C_NOW]
+        if v[c + at.C_TICK_DUE] <= v[c + at.C_NOW]:  # that of the next second may be due already
+            v[c + at.C_TICK_DUE] = 0
     v[c + at.C_TICK_SILENT] = -1
     high = clamp(m.w[w + P_COUNT], m.w[w + P_HIGH_MIN], m.w[w + P_HIGH_MAX])
     if not matched and high != m.w[w + P_HIGH]:

@@ -31,12 +31,16 @@ from tracereplay.verify.drains import expire, note_prediction, predicted
 
 
 @inner
-def push(m, v, cpu, pfn, order):
-    """Put a freed block on its per-CPU list, by the machine's own rules, and keep the drain that they call for."""
+def push(m, v, cpu, pfn, block):
+    """Put a freed block on its per-CPU list, by the machine's own rules, and keep the drain that they call for.
+
+    ``block``: order, and from bit 4 on the type that its pageblock had at its event: another CPU may have claimed the
+    pageblock since.
+    """
     if get_info(m, pfn) & INFO_STATE != TRANSIT:
         return  # another event has named it since
     z = zone_of(m, pfn)
-    mt = block_type(m, pfn)
+    order, mt = block & 0xF, block >> 4
     if mt >= MIGRATE_PCPTYPES:
         mt = MIGRATE_MOVABLE
     c = cpu * at.C_WORDS
@@ -109,7 +113,7 @@ def on_free(m, v, cpu, pfn, order, pid):
         push_up_to(m, v, cpu, v[c + at.C_PENDING])
     n = v[c + at.C_PENDING_N]
     v[c + at.C_PENDING + 2 * n] = pfn
-    v[c + at.C_PENDING + 2 * n + 1] = order
+    v[c + at.C_PENDING + 2 * n + 1] = block_type(m, pfn) << 4 | order
     v[c + at.C_PENDING_N] = n + 1
 
 

@@ -172,6 +172,7 @@ _C = BY_END + 16
     C_BACKOFF,
     C_TICK_DUE,  # when the vmstat worker was due and has not run; 0: not due
     C_LAST_TICK,  # when it last ran
+    C_REFRESH,  # when a snapshot made it run
     C_TICK_SILENT,  # when it was taken to have run without a drain, -1: its drain was seen
     C_NOW,
     C_OUT_N,  # outstanding predictions
@@ -179,10 +180,10 @@ _C = BY_END + 16
     C_DRAIN_TRIGGER,
     C_DRAIN_ZONE,
     C_DRAIN_PAGES,
-    C_DRAIN_PIDS_DIFFER,
+    C_DRAIN_PID,
     C_DRAIN_STRANGE,  # of its frames, those that the twin did not withhold
     C_STORE_AT,  # where the next predicted frame goes
-) = range(_C, _C + 20)
+) = range(_C, _C + 21)
 C_PENDING = _C + 24
 C_RUN = C_PENDING + 2 * PENDING_ROOM
 C_PUSHED = C_RUN + RUN_ROOM

@@ -26,7 +26,8 @@ from tracereplay.trace.schema import PAGE_KINDS
 from tracereplay.verify import layout as at
 from tracereplay.verify.drains import end_drain, expire, on_drain, run_tick, tick_drains
 from tracereplay.verify.frees import on_batched, on_free, push_all, push_up_to
-from tracereplay.verify.refills import end_run, on_alloc, on_extfrag, on_zone_locked
+from tracereplay.verify.refills import on_alloc
+from tracereplay.verify.runs import end_run, on_extfrag, on_zone_locked
 
 ALLOC, FAILED, FREE, BATCHED, ZONE_LOCKED, DRAIN, EXTFRAG, BULK = (
     PAGE_KINDS.index(kind)
@@ -41,11 +42,14 @@ PAUSE_NS = 100_000_000
 def refresh(m, v, cpu, now):
     """A write to stat_refresh runs the CPU's vmstat worker, whose own time comes all the same."""
     c = cpu * at.C_WORDS
+    if v[c + at.C_DRAIN_N] > 0:
+        end_drain(m, v, cpu)
     push_all(m, v, cpu)
     due, last = v[c + at.C_TICK_DUE], v[c + at.C_LAST_TICK]
     v[c + at.C_NOW] = now
     run_tick(m, v, cpu)
     v[c + at.C_TICK_DUE], v[c + at.C_LAST_TICK], v[c + at.C_TICK_SILENT] = due, last, -1
+    v[c + at.C_REFRESH] = now
 
 
 @inner
@@ -89,7 +93,7 @@ def follow_count(m, v, p, counted):
     pages = m.w[p * P_WORDS + P_COUNT]
     for i in range(v[c + at.C_PENDING_N]):
         if zone_of(m, v[c + at.C_PENDING + 2 * i]) == p // m.w[CFG_CPUS]:
-            pages += 1 << v[c + at.C_PENDING + 2 * i + 1]
+            pages += 1 << (v[c + at.C_PENDING + 2 * i + 1] & 0xF)
     if abs(pages - counted) > at.COUNT_NOISE:
         m.w[p * P_WORDS + P_COUNT] += counted - pages
         m.w[p * P_WORDS + P_UNLISTED] += counted - pages
