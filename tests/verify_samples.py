@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from tests.machine_samples import TYPED, marks
-from tests.reference.kernel_events import NO_FRAME, SECOND, Event, TracedKernel
+from tests.reference.kernel_events import SECOND, WORKER, Event, TracedKernel
 from tests.reference.machine_driver import slow_twin
+from tests.reference.slow_machine import migratetype
 from tracereplay.machine import layout as machine_at
 from tracereplay.machine.build import build_machine
 from tracereplay.machine.config import MachineConfig, Watermarks, ZoneConfig
@@ -22,6 +23,7 @@ from tracereplay.verify.loop import finish, run_events
 GENERATIONS = ("6.1", "6.7", "6.12", "6.18", "6.19")
 GFPS = (0xCC0, 0x100CCA, 0xC50)
 """GFP_KERNEL, GFP_HIGHUSER_MOVABLE, reclaimable: requests that reach no reserve."""
+DMA32 = 0xCC4
 TYPES_OF_BLOCKS = tuple(tuple(3 * n for n in row) for row in TYPED)
 BLOCKS = tuple(map(sum, zip(*TYPES_OF_BLOCKS, strict=True)))
 KERNELS = {
@@ -72,6 +74,7 @@ class Stream:
 def kernel_stream(config: MachineConfig, rng: random.Random, bursts: int, *, bulk: float = 0.0) -> Stream:
     """``bursts`` of allocations, frees and batches of frees; ``bulk``: share of bursts that take pages unseen."""
     kernel = TracedKernel(slow_twin(build_machine(config), config))
+    kernel.boost_factor = 0  # which the check does not know of
     stream = Stream(config, kernel.events, [], kernel)
     live: list[tuple[int, int]] = []
     due = [SECOND] * config.cpus
@@ -83,33 +86,52 @@ def kernel_stream(config: MachineConfig, rng: random.Random, bursts: int, *, bul
         if due[cpu] <= kernel.clock:
             kernel.tick_on(cpu)
             due[cpu] = kernel.clock // SECOND * SECOND + SECOND
+        before = len(kernel.events)
         share_freed = 0.8 if burst // 25 % 2 else 0.3
         what = rng.random()
-        if what < 0.03 and kernel.rules.tuning == "auto":
+        if what < 0.03 and min(due) > kernel.clock and not resting(kernel):
             stream.controls.append((kernel.clock + 1, at.CTL_REFRESH, 0, 0, 0, 0))
             for c in range(config.cpus):
                 kernel.tick_on(c)
-        elif rng.random() < bulk and room_for(kernel, 256):
+        elif rng.random() < bulk and room_for(kernel, 0, GFPS[0]):
             live += [(pfn, 0) for pfn in kernel.bulk_on(cpu, rng.choice((2, 16, 100)), GFPS[0], pid)]
         elif rng.random() < share_freed:
             free_some(kernel, rng, live, cpu, pid)
         else:
             orders = rng.choice(((0,), (0,), (0, 1, 2, 3), (3, 4, 5), (0, 9), (10,)))
-            gfp = rng.choice(GFPS)
+            gfp = rng.choice(GFPS + (DMA32,) * (config.zones[0].name == "DMA32"))
             for _ in range(rng.choice((3, 30, 100, 300))):
                 order = rng.choice(orders)
-                if room_for(kernel, 1 << order) and (pfn := kernel.alloc_on(cpu, order, gfp, pid)) is not None:
+                if room_for(kernel, order, gfp) and (pfn := kernel.alloc_on(cpu, order, gfp, pid)) is not None:
                     live.append((pfn, order))
+        if len(kernel.events) == before:  # the check takes a CPU without page events for an idle one
+            kernel.cpu, kernel.pid = cpu, pid
+            kernel.free_held(cpu, rng.randrange(kernel.zones[0].end), 0)
         kernel.clock += 300_000
     last = kernel.clock // SECOND
     stream.controls += [(s * SECOND, at.CTL_TICK, c, 0, 0, 0) for s in range(1, last + 1) for c in range(config.cpus)]
     return stream
 
 
-def room_for(kernel: TracedKernel, pages: int) -> bool:
-    """No request comes near the LOW watermark, where reclaim would begin."""
-    spare = pages + max(pcp.batch << kernel.scale_max for pcp in kernel.pcps.values())
-    return all(zone.free_pages > zone.marks["low"] + spare for zone in kernel.zones)
+def resting(kernel: TracedKernel) -> bool:
+    """The last event of some CPU is a worker's."""
+    last = {e.cpu: e.pid for e in kernel.events}
+    return any(pid >= WORKER for pid in last.values())
+
+
+def room_for(kernel: TracedKernel, order: int, gfp: int) -> bool:
+    """A request is served whole: no watermark fails, and no refill ends early for want of blocks."""
+    zone = kernel.zones[kernel.zonelist(0, gfp)[0]]
+    pcp = kernel.pcps[kernel.zones.index(zone), 0]
+    wanted = pcp.batch << kernel.scale_max if order == 0 else max(pcp.batch >> order, 2)
+    if zone.free_pages <= zone.marks["low"] + 2 * (wanted << order):
+        return False
+    found = sum(
+        len(frames) << larger - order
+        for (larger, mt), frames in zone.lists.items()
+        if larger >= order and (larger >= 9 or mt == migratetype(gfp) or not zone.nofragment)
+    )
+    return found > 2 * wanted
 
 
 def free_some(kernel: TracedKernel, rng: random.Random, live: list[tuple[int, int]], cpu: int, pid: int) -> None:
@@ -163,7 +185,7 @@ def columns(events: Sequence[Event]) -> list[np.ndarray[Any, Any]]:
         np.array([e.pfn for e in events], np.uint64).view(np.int64),
         np.array([e.order for e in events], np.uint8),
         np.array([e.migratetype for e in events], np.uint8),
-        np.array([e.pid for e in events], np.int32),
+        np.array([e.pid for e in events], np.uint32),
         np.array([e.fallback_order for e in events], np.uint8),
         np.array([e.fallback_migratetype for e in events], np.uint8),
         np.array([e.change_ownership for e in events], np.uint8),
@@ -185,6 +207,3 @@ def disagreements(v: np.ndarray[Any, Any]) -> list[tuple[int, str, list[int]]]:
     n = min(int(v[at.VC_LOGGED]), int(v[at.VC_ROOM]))
     rows = v[len(v) - int(v[at.VC_ROOM]) * at.LOG_WORDS :].reshape(-1, at.LOG_WORDS)[:n]
     return [(int(r[0]), at.DISAGREEMENTS[int(r[1])], r[2:].tolist()) for r in rows]
-
-
-NO_FRAME_OF_EVENT = NO_FRAME
