@@ -1,4 +1,4 @@
-"""The shipped captures of one small load on 6.1, 6.12 and 6.18: whole, with snapshots and a complete page map."""
+"""The shipped captures of small loads on 6.1, 6.12 and 6.18: whole, with snapshots and a complete page map."""
 
 from __future__ import annotations
 
@@ -62,6 +62,26 @@ CASES = [
         unseen=77,
         frames=24 << 18,
         kib=530,
+    ),
+    Case(
+        "mixed-6.1",
+        "6.1.0-56-amd64",
+        {"alloc": 24700, "free": 24661, "free_batched": 24575, "zone_locked": 16790, "drain": 16642, "bulk": 1},
+        pgalloc=24813,
+        bulk_pages=4,
+        unseen=0,
+        frames=2 << 18,
+        kib=320,
+    ),
+    Case(
+        "mixed-6.12",
+        "6.12.117+deb12-amd64",
+        {"alloc": 24624, "free": 24599, "free_batched": 24463, "zone_locked": 18795, "drain": 17636, "bulk": 4},
+        pgalloc=24688,
+        bulk_pages=16,
+        unseen=0,
+        frames=2 << 18,
+        kib=300,
     ),
 ]
 NAMES = [case.name for case in CASES]
