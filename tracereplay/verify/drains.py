@@ -143,8 +143,9 @@ def take_back(m, v, cpu, i, raise_high):
 def run_tick(m, v, cpu):
     """The vmstat worker of a CPU runs: every zone's high decays, and what exceeds it is drained."""
     c = cpu * at.C_WORDS
+    if v[c + at.C_TICK_DUE] != v[c + at.C_REFRESH]:
+        v[c + at.C_LAST_TICK] = v[c + at.C_NOW]
     v[c + at.C_TICK_DUE] = 0
-    v[c + at.C_LAST_TICK] = v[c + at.C_NOW]
     v[c + at.C_TICK_SILENT] = v[c + at.C_NOW]
     for z in range(m.w[CFG_ZONES]):
         p = z * m.w[CFG_CPUS] + cpu
@@ -256,9 +257,9 @@ def on_drain(m, v, cpu, pfn, order, mt, pid):
         learn_type(m, v, z, pfn, order, mt)
     free_one_page(m, z, pfn, order, mt, False)
     # as the machine's after_free; at once, since another CPU may ask before this one's next event
-    if m.w[z * Z_WORDS + Z_BELOW_HIGH] and v[c + at.C_DRAIN_TRIGGER] >= 0:
-        if watermark_ok(m, z, 0, m.w[z * Z_WORDS + Z_HIGH], ZONE_MOVABLE, 0):
-            m.w[z * Z_WORDS + Z_BELOW_HIGH] = 0
+    below = m.w[z * Z_WORDS + Z_BELOW_HIGH] and v[c + at.C_DRAIN_TRIGGER] >= 0
+    if below and watermark_ok(m, z, 0, m.w[z * Z_WORDS + Z_HIGH], ZONE_MOVABLE, 0):
+        m.w[z * Z_WORDS + Z_BELOW_HIGH] = 0
 
 
 @inner
@@ -348,8 +349,8 @@ def follow_tick(m, v, cpu, p, matched):
     w = p * P_WORDS
     if v[c + at.C_NOW] - v[c + at.C_REFRESH] > at.TICK_PATIENCE_NS:
         v[c + at.C_LAST_TICK] = v[c + at.C_NOW]
-        if v[c + at.C_TICK_DUE] <= v[c + at.C_NOW]:  # that of the next second may be due already
-            v[c + at.C_TICK_DUE] = 0
+    if v[c + at.C_TICK_DUE] <= v[c + at.C_NOW]:  # that of the next second may be due already
+        v[c + at.C_TICK_DUE] = 0
     v[c + at.C_TICK_SILENT] = -1
     high = clamp(m.w[w + P_COUNT], m.w[w + P_HIGH_MIN], m.w[w + P_HIGH_MAX])
     if not matched and high != m.w[w + P_HIGH]:

@@ -39,20 +39,6 @@ PAUSE_NS = 100_000_000
 
 
 @inner
-def refresh(m, v, cpu, now):
-    """A write to stat_refresh runs the CPU's vmstat worker, whose own time comes all the same."""
-    c = cpu * at.C_WORDS
-    if v[c + at.C_DRAIN_N] > 0:
-        end_drain(m, v, cpu)
-    push_all(m, v, cpu)
-    due, last = v[c + at.C_TICK_DUE], v[c + at.C_LAST_TICK]
-    v[c + at.C_NOW] = now
-    run_tick(m, v, cpu)
-    v[c + at.C_TICK_DUE], v[c + at.C_LAST_TICK], v[c + at.C_TICK_SILENT] = due, last, -1
-    v[c + at.C_REFRESH] = now
-
-
-@inner
 def run_controls(m, v, controls, now):
     """Do what happened beside the events up to ``now``. Returns when the next one is due."""
     i = v[at.VC_CONTROL]
@@ -62,7 +48,8 @@ def run_controls(m, v, controls, now):
             v[a * at.C_WORDS + at.C_TICK_DUE] = controls[i, 0]
         elif what == at.CTL_REFRESH:
             for cpu in range(m.w[CFG_CPUS]):
-                refresh(m, v, cpu, controls[i, 0])
+                v[cpu * at.C_WORDS + at.C_TICK_DUE] = controls[i, 0]
+                v[cpu * at.C_WORDS + at.C_REFRESH] = controls[i, 0]
         elif what == at.CTL_RECLAIM:
             for z in range(m.w[CFG_ZONES]):
                 if m.w[z * Z_WORDS + Z_NODE] == a:
@@ -116,7 +103,7 @@ def owe_tick(m, v, cpu, now):
     """The vmstat worker is due. Where it finds nothing to drain it runs at once, unseen; else its drain shows when."""
     c = cpu * at.C_WORDS
     due = v[c + at.C_TICK_DUE]
-    if due - v[c + at.C_LAST_TICK] <= HALF_SECOND_NS:
+    if due != v[c + at.C_REFRESH] and due - v[c + at.C_LAST_TICK] <= HALF_SECOND_NS:
         v[c + at.C_TICK_DUE] = 0
     elif now - due > at.TICK_PATIENCE_NS or not tick_drains(m, cpu):
         push_all(m, v, cpu)
