@@ -92,6 +92,7 @@ class Twin:
             orders = order
             if len(nothing) < len(codes):
                 nothing = np.zeros(len(codes), np.uint8)
+                nothing.flags.writeable = False  # as Arrow's columns are: one type, one compiled loop
             more = [nothing[: len(codes)]] * 3
             if (codes == EXTFRAG).any():
                 orders = pc.coalesce(order, batch.column(7))
