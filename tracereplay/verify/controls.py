@@ -32,10 +32,14 @@ if TYPE_CHECKING:
 
 SECOND_NS = 1_000_000_000
 WINDOW_NS = 64_000_000
+EARLY_SHARE = 0.25
+"""Of the drains in the window, those that come before the assumed time: the rest were waiting for the CPU."""
 """Drains of one second's workers come within this time of each other, mostly: a busy CPU lets a worker wait."""
 BIN_NS = 1_000_000
 REFRESH_NS = 5_000_000
 """The workers run within this time before the first file of a snapshot has been read."""
+READING_NS = range(0, 300_001, 50_000)
+"""Times before a snapshot's zoneinfo had been read at which its counts may have been taken."""
 LEAST_DRAINS = 3
 """Drains in the window below which no phase is believed."""
 
@@ -115,7 +119,10 @@ def _snapshots(trace: Trace, config: MachineConfig, base: int | None) -> list[tu
                     page_set = numbers[key] * config.cpus + cpu
                     low, top = bounds.get((*key, cpu), (0, 0))
                     rows.append((at, CTL_LIMITS, page_set, facts.pcp_high.get(cpu, 0), low, top))
-                    rows.append((at, CTL_COUNT, page_set, count, 0, 0))
+                    rows += [
+                        (at - before, CTL_COUNT, page_set, count, int(before == max(READING_NS)), int(before == 0))
+                        for before in READING_NS
+                    ]
     return rows
 
 
@@ -197,4 +204,4 @@ def densest(times: npt.NDArray[np.int64], skew_ns: int) -> Phase:
     if counts[best] < LEAST_DRAINS:
         return Phase(0, skew_ns, 0)
     found = around[best : best + counts[best]]
-    return Phase(int(np.quantile(found, float(__import__('os').environ.get('PHQ','0.5')), method='lower')) % SECOND_NS, skew_ns, int(counts[best]))
+    return Phase(int(np.quantile(found, EARLY_SHARE, method="lower")) % SECOND_NS, skew_ns, int(counts[best]))

@@ -141,8 +141,9 @@ BY_END = _BY + NR_PAGE_ORDERS * BY_WORDS
     VC_CONTROL,  # next row of the controls
     VC_ELIGIBLE,  # first word of the flags of lists that a refill or free was seen on
     VC_BEFORE_TICK,  # first word of what the last run of the vmstat worker took off each high
+    VC_LEAST,  # first word of the least, and then the greatest count of each page set while a snapshot was read
     VC_WITHHELD,  # list head on which the machine leaves the pages of a predicted drain
-) = range(BY_END, BY_END + 7)
+) = range(BY_END, BY_END + 8)
 
 # ---- a CPU
 PENDING_ROOM = 40
@@ -195,14 +196,13 @@ O_TRIGGER, O_SET, O_PAGES, O_FRAMES, O_FROM, O_PUSH, O_TIME = range(7)
 """A predicted drain: its trigger (:data:`TICK` for the vmstat worker), page set, pages, frames and where they are in
 ``C_STORE``, number of the push, time."""
 TICK = -2
-COUNT_NOISE = 16
-"""Pages by which a snapshot's count may be off: the CPU goes on while it is read."""
 
 LOG_WORDS = 8
 # ---- controls: what happens beside the events, rows of (time, what, a, b, c, d)
 CTL_TICK, CTL_REFRESH, CTL_RECLAIM, CTL_LIMITS, CTL_GROWN, CTL_COUNT = range(6)
 """The vmstat worker of CPU a is due; every CPU's runs now (a write to stat_refresh); kswapd of node a starts (b = 1)
-or stops; page set a has high b within c and d; zone a gained b pages; page set a counts b pages."""
+or stops; page set a has high b within c and d; zone a gained b pages; page set a counts b pages, at one of
+several times (c: the first, d: the last) while a snapshot was read."""
 CONTROL_WORDS = 6
 
 DISAGREEMENTS = (
@@ -233,10 +233,12 @@ def new_state(zones: int, cpus: int, room: int) -> npt.NDArray[np.int64]:
     """The array ``v`` for a machine of ``zones`` and ``cpus``, with room for ``room`` disagreements."""
     eligible = _C + cpus * C_WORDS
     before = eligible + zones * cpus * PCP_LISTS
-    v = np.zeros(before + zones * cpus + room * LOG_WORDS, np.int64)
+    least = before + zones * cpus
+    v = np.zeros(least + 2 * zones * cpus + room * LOG_WORDS, np.int64)
     v[VC_ROOM] = room
     v[VC_ELIGIBLE] = eligible
     v[VC_BEFORE_TICK] = before
+    v[VC_LEAST] = least
     for cpu in range(cpus):
         v[cpu * C_WORDS + C_TRIGGER] = -1
         v[cpu * C_WORDS + C_LAST_TICK] = -(1 << 62)

@@ -64,7 +64,7 @@ def run_controls(m, v, controls, now):
                 m.w[w + P_HIGH] = high
                 v[at.RS + at.RS_SNAPSHOT] += 1
         elif what == at.CTL_COUNT:
-            follow_count(m, v, a, controls[i, 3])
+            follow_count(m, v, a, controls[i, 3], controls[i, 4], controls[i, 5])
         else:
             m.w[a * Z_WORDS + Z_MANAGED] += controls[i, 3]
             v[at.RS + at.RS_GROWN] += 1
@@ -74,16 +74,23 @@ def run_controls(m, v, controls, now):
 
 
 @inner
-def follow_count(m, v, p, counted):
-    """Take over the pages on a page set as a snapshot counts them: what events do not show came and went."""
+def follow_count(m, v, p, counted, first, last):
+    """Take over the pages on a page set as a snapshot counts them: what events do not show came and went.
+
+    The CPU goes on while the snapshot is read, so any count of the twin's in that time will do.
+    """
     c = p % m.w[CFG_CPUS] * at.C_WORDS
     pages = m.w[p * P_WORDS + P_COUNT]
     for i in range(v[c + at.C_PENDING_N]):
         if zone_of(m, v[c + at.C_PENDING + 2 * i]) == p // m.w[CFG_CPUS]:
             pages += 1 << (v[c + at.C_PENDING + 2 * i + 1] & 0xF)
-    if abs(pages - counted) > at.COUNT_NOISE:
-        m.w[p * P_WORDS + P_COUNT] += counted - pages
-        m.w[p * P_WORDS + P_UNLISTED] += counted - pages
+    least = v[at.VC_LEAST] + 2 * p
+    v[least] = pages if first else min(v[least], pages)
+    v[least + 1] = pages if first else max(v[least + 1], pages)
+    missing = max(counted - v[least + 1], 0) + min(counted - v[least], 0)
+    if last and missing != 0:
+        m.w[p * P_WORDS + P_COUNT] += missing
+        m.w[p * P_WORDS + P_UNLISTED] += missing
         v[at.RS + at.RS_COUNT] += 1
 
 
