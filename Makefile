@@ -1,5 +1,5 @@
 # `make demo` and `make test` do all their own set-up on a fresh Debian-like machine, as root or not.
-.PHONY: help env demo test lint bench clean
+.PHONY: help env demo test lint bench accuracy clean
 .DEFAULT_GOAL := help
 
 VENV := .venv
@@ -11,6 +11,7 @@ help:
 	@echo 'make demo    capture this host for ten seconds, replay it through four strategies, write demo/report.html'
 	@echo 'make test    lint, types and all tests'
 	@echo 'make bench   benchmarks (a few minutes; wants an idle machine)'
+	@echo 'make accuracy  check the machine against the shipped traces, write the table of docs/accuracy.md'
 	@echo 'make env     the virtual environment only'
 	@echo 'make clean   remove demo/, caches and the virtual environment'
 
@@ -32,6 +33,9 @@ test: env
 
 bench: env
 	@$(BIN)/python -m pytest -m bench -s tests/bench
+
+accuracy: env
+	@$(BIN)/python -m tracereplay.cli.accuracy -o docs/accuracy.md
 
 clean:
 	rm -rf demo $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
