@@ -209,19 +209,23 @@ def drain_lists(m, z, p, pages, index):
     while moved < pages:
         head = pcp_head(m, p, index)
         if from_freed:
-            while last(m.pg, head) == head:
+            visited = 0
+            while last(m.pg, head) == head and visited < lists:
                 index = index + 1 if index + 1 < lists else 0
                 head = pcp_head(m, p, index)
+                visited += 1
             share = pages
         else:
             while True:
                 share += 1
                 index = index + 1 if index + 1 < lists else 0
                 head = pcp_head(m, p, index)
-                if last(m.pg, head) != head:
+                if last(m.pg, head) != head or share > lists:
                     break
             if share == lists:  # the only list with pages: take everything from here
                 share = pages
+        if last(m.pg, head) == head:  # fewer pages than count: only in the twin check
+            break
         while True:
             moved += drain_one(m, z, head)
             share -= 1

@@ -31,6 +31,7 @@ from tracereplay.machine.layout import (
     PCP,
     Z_BELOW_HIGH,
     Z_HIGH,
+    Z_RECLAIM_ACTIVE,
     Z_WORDS,
     ZONE_MOVABLE,
 )
@@ -127,7 +128,13 @@ def take_back(m, v, cpu, i, raise_high):
     forget(v, cpu, i)
     v[at.RS + at.RS_DRAIN_UNSEEN] += 1
     disagree(v, at.DIS_DRAIN_FALSE, cpu, trigger, pages, m.w[p * P_WORDS + P_COUNT], m.w[p * P_WORDS + P_HIGH], 0)
-    if not raise_high or m.w[CFG_PCP_RULE] < 2 or pages == 0:
+    if not raise_high or pages == 0:
+        return
+    if m.w[CFG_PCP_RULE] < 2:  # high is fixed: there are fewer pages than the twin believes
+        if m.w[p // m.w[CFG_CPUS] * Z_WORDS + Z_RECLAIM_ACTIVE] == 0:
+            fewer = m.w[p * P_WORDS + P_COUNT] - m.w[p * P_WORDS + P_HIGH] + (4 << min(v[c + at.C_BACKOFF], 8))
+            v[c + at.C_BACKOFF] += 1
+            move_count(m, v, p, -max(fewer, 0))
         return
     if v[c + at.C_TICK_SILENT] >= 0 and v[c + at.C_NOW] - v[c + at.C_TICK_SILENT] < at.TICK_PATIENCE_NS:
         undo_tick(m, v, cpu)
@@ -359,6 +366,15 @@ def follow_tick(m, v, cpu, p, matched):
 
 
 @inner
+def move_count(m, v, p, missing):
+    """Let a page set count more or fewer pages than the twin has on its lists."""
+    if missing != 0:
+        v[at.RS + at.RS_COUNT] += 1
+        m.w[p * P_WORDS + P_UNLISTED] += missing
+        m.w[p * P_WORDS + P_COUNT] += missing
+
+
+@inner
 def follow_drain(m, v, cpu, p, trigger):
     """A drain that the twin did not predict at this free: the count at the push was the kernel's ``high``.
 
@@ -387,9 +403,8 @@ def follow_drain(m, v, cpu, p, trigger):
         m.w[w + P_HIGH] = clamp(count, low, top)
         return
     missing = low - count  # a fixed high, or below the least: it is the count that is off
-    if missing > 0:
-        v[at.RS + at.RS_COUNT] += 1
-        m.w[w + P_UNLISTED] += missing
-        m.w[w + P_COUNT] += missing
-        if m.w[CFG_PCP_RULE] == 2:
-            m.w[w + P_HIGH] = low
+    if m.w[p // m.w[CFG_CPUS] * Z_WORDS + Z_RECLAIM_ACTIVE] or abs(missing) > at.COUNT_DOUBT:
+        return  # drains while kswapd runs, and of whole lists (free_high), are not at high
+    move_count(m, v, p, missing)
+    if m.w[CFG_PCP_RULE] == 2:
+        m.w[w + P_HIGH] = low

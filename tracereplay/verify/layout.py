@@ -196,6 +196,8 @@ O_TRIGGER, O_SET, O_PAGES, O_FRAMES, O_FROM, O_PUSH, O_TIME = range(7)
 """A predicted drain: its trigger (:data:`TICK` for the vmstat worker), page set, pages, frames and where they are in
 ``C_STORE``, number of the push, time."""
 TICK = -2
+COUNT_DOUBT = 512
+"""Pages by which the twin's count of a page set may be off when a drain corrects it."""
 
 LOG_WORDS = 8
 # ---- controls: what happens beside the events, rows of (time, what, a, b, c, d)

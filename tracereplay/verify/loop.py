@@ -45,7 +45,11 @@ def run_controls(m, v, controls, now):
     while i < controls.shape[0] and controls[i, 0] <= now:
         what, a = controls[i, 1], controls[i, 2]
         if what == at.CTL_TICK:
-            v[a * at.C_WORDS + at.C_TICK_DUE] = controls[i, 0]
+            w = a * at.C_WORDS
+            if v[w + at.C_TICK_DUE] > 0 and v[w + at.C_TICK_DUE] == v[w + at.C_REFRESH]:
+                push_all(m, v, a)  # a snapshot's run, on a CPU without page events since
+                run_tick(m, v, a)
+            v[w + at.C_TICK_DUE] = controls[i, 0]
         elif what == at.CTL_REFRESH:
             for cpu in range(m.w[CFG_CPUS]):
                 v[cpu * at.C_WORDS + at.C_TICK_DUE] = controls[i, 0]
