@@ -108,6 +108,11 @@ def kernel_stream(config: MachineConfig, rng: random.Random, bursts: int, *, bul
             kernel.cpu, kernel.pid = cpu, pid
             kernel.free_held(cpu, rng.randrange(kernel.zones[0].end), 0)
         kernel.clock += 300_000
+    for cpu in range(config.cpus):  # a worker shows at its CPU's next event
+        if due[cpu] <= kernel.clock:
+            kernel.tick_on(cpu)
+        kernel.cpu, kernel.pid = cpu, 100
+        kernel.free_held(cpu, kernel.zones[0].start, 0)
     last = kernel.clock // SECOND
     stream.controls += [(s * SECOND, at.CTL_TICK, c, 0, 0, 0) for s in range(1, last + 1) for c in range(config.cpus)]
     return stream
@@ -139,9 +144,9 @@ def free_some(kernel: TracedKernel, rng: random.Random, live: list[tuple[int, in
     newest = rng.random() < 0.5
     for _ in range(rng.choice((1, 5, 30))):
         batch: list[tuple[int, int]] = []
-        for _ in range(rng.choice((1, 1, 15, 31))):
-            if live:
-                batch.append(live.pop() if newest else live.pop(rng.randrange(len(live))))
+        for _ in range(min(rng.choice((1, 1, 15, 31)), len(live))):
+            block = live.pop() if newest else live.pop(rng.randrange(len(live)))
+            batch.append(block)
         held = [(p, o) for p, o in batch if kernel.on_pcp(o) and (o == 0 or kernel.rules.exact_types)]
         if len(batch) == 1 or not held:
             for pfn, order in batch:
@@ -167,12 +172,19 @@ def check(
     config: MachineConfig, events: Sequence[Event], controls: np.ndarray[Any, Any], room: int = 0
 ) -> np.ndarray[Any, np.dtype[np.int64]]:
     """The numbers of the compiled check after the events."""
+    return twin_after(config, events, controls, room)[1]
+
+
+def twin_after(
+    config: MachineConfig, events: Sequence[Event], controls: np.ndarray[Any, Any], room: int = 0
+) -> tuple[machine_at.Machine, np.ndarray[Any, np.dtype[np.int64]]]:
+    """The twin's machine and numbers after the events."""
     machine = twin_machine(config)
     v = at.new_state(len(config.zones), config.cpus, room)
     v[at.VC_WITHHELD] = machine.w[machine_at.CFG_STRATEGY_LIST]
     run_events(machine, v, controls, *columns(events))
     finish(machine, v)
-    return v
+    return machine, v
 
 
 def columns(events: Sequence[Event]) -> list[np.ndarray[Any, Any]]:
