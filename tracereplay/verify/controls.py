@@ -144,7 +144,7 @@ def ordered_zones(config: MachineConfig) -> list[Any]:
 
 
 def pcp_bounds(trace: Trace, ts_ns: int | None) -> dict[tuple[int, str, int], tuple[int, int]]:
-    """``high_min`` and ``high_max`` by (node, zone, CPU) in the snapshot at ``ts_ns``; kernels print them since 6.14."""
+    """``high_min`` and ``high_max`` by (node, zone, CPU) in the snapshot at ``ts_ns``; printed since 6.14."""
     at = pl.col("ts_ns") == ts_ns if ts_ns is not None else pl.col("phase") == "start"
     rows = (
         trace.snapshots.filter(at & (pl.col("source") == "zoneinfo") & pl.col("cpu").is_not_null())

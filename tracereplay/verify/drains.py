@@ -22,7 +22,9 @@ from tracereplay.machine.layout import (
     HELD,
     INFO_ORDER,
     INFO_STATE,
+    P_BATCH,
     P_COUNT,
+    P_FREE_FACTOR,
     P_HIGH,
     P_HIGH_MAX,
     P_HIGH_MIN,
@@ -366,6 +368,26 @@ def follow_tick(m, v, cpu, p, matched):
 
 
 @inner
+def follow_factor(m, v, p, pages):
+    """Take over what the length of a drain shows of ``free_factor``; one that left nothing shows that it was not 0."""
+    w = p * P_WORDS
+    factor = 0
+    while m.w[w + P_BATCH] << factor < pages:
+        factor += 1
+    if m.w[w + P_BATCH] << factor == pages:
+        factor += 1
+    elif m.w[w + P_COUNT] <= m.w[w + P_UNLISTED]:  # free_high: everything
+        move_count(m, v, p, -m.w[w + P_COUNT])
+        m.w[w + P_UNLISTED] = 0
+        factor = max(1, m.w[w + P_FREE_FACTOR])
+    else:
+        return
+    if factor != m.w[w + P_FREE_FACTOR]:
+        v[at.RS + at.RS_REFILL_SIZE] += 1
+        m.w[w + P_FREE_FACTOR] = factor
+
+
+@inner
 def move_count(m, v, p, missing):
     """Let a page set count more or fewer pages than the twin has on its lists."""
     if missing != 0:
@@ -402,6 +424,8 @@ def follow_drain(m, v, cpu, p, trigger):
         v[at.RS + at.RS_HIGH] += 1
         m.w[w + P_HIGH] = clamp(count, low, top)
         return
+    if m.w[CFG_PCP_RULE] == 1:
+        follow_factor(m, v, p, v[c + at.C_DRAIN_PAGES])
     missing = low - count  # a fixed high, or below the least: it is the count that is off
     if m.w[p // m.w[CFG_CPUS] * Z_WORDS + Z_RECLAIM_ACTIVE] or abs(missing) > at.COUNT_DOUBT:
         return  # drains while kswapd runs, and of whole lists (free_high), are not at high

@@ -29,6 +29,8 @@ from tracereplay.verify import layout as at
 from tracereplay.verify.displace import TRANSIT, free_block_with, take_anywhere
 from tracereplay.verify.drains import expire, note_prediction, predicted
 
+PENDING_MASK = at.PENDING_ROOM - 1
+
 
 @inner
 def push(m, v, cpu, pfn, block):
@@ -57,35 +59,34 @@ def push(m, v, cpu, pfn, block):
 
 
 @inner
-def push_all(m, v, cpu):
-    """Push all frees that wait."""
+def push_first(m, v, cpu, n):
+    """Push the ``n`` frees that have waited longest."""
     c = cpu * at.C_WORDS
-    for i in range(v[c + at.C_PENDING_N]):
-        push(m, v, cpu, v[c + at.C_PENDING + 2 * i], v[c + at.C_PENDING + 2 * i + 1])
-    v[c + at.C_PENDING_N] = 0
+    oldest = v[c + at.C_PENDING_AT]
+    for i in range(n):
+        slot = c + at.C_PENDING + 2 * ((oldest + i) & PENDING_MASK)
+        push(m, v, cpu, v[slot], v[slot + 1])
+    v[c + at.C_PENDING_AT] = (oldest + n) & PENDING_MASK
+    v[c + at.C_PENDING_N] -= n
     if v[c + at.C_OUT_N] > 0:
         expire(m, v, cpu, v[c + at.C_NOW])
+
+
+@inner
+def push_all(m, v, cpu):
+    """Push all frees that wait."""
+    push_first(m, v, cpu, v[cpu * at.C_WORDS + at.C_PENDING_N])
 
 
 @inner
 def push_up_to(m, v, cpu, pfn):
     """Push the frees that wait, up to that of a frame; none when it is not among them."""
     c = cpu * at.C_WORDS
-    n = v[c + at.C_PENDING_N]
-    last = -1
-    for i in range(n):
-        if v[c + at.C_PENDING + 2 * i] == pfn:
-            last = i
-            break
-    if last < 0:
-        return
-    for i in range(last + 1):
-        push(m, v, cpu, v[c + at.C_PENDING + 2 * i], v[c + at.C_PENDING + 2 * i + 1])
-    for i in range(2 * (last + 1), 2 * n):
-        v[c + at.C_PENDING + i - 2 * (last + 1)] = v[c + at.C_PENDING + i]
-    v[c + at.C_PENDING_N] = n - last - 1
-    if v[c + at.C_OUT_N] > 0:
-        expire(m, v, cpu, v[c + at.C_NOW])
+    oldest = v[c + at.C_PENDING_AT]
+    for i in range(v[c + at.C_PENDING_N]):
+        if v[c + at.C_PENDING + 2 * ((oldest + i) & PENDING_MASK)] == pfn:
+            push_first(m, v, cpu, i + 1)
+            return
 
 
 @hot
@@ -110,11 +111,11 @@ def on_free(m, v, cpu, pfn, order, pid):
         return
     set_info(m, pfn, TRANSIT)
     if v[c + at.C_PENDING_N] == at.PENDING_ROOM:
-        push_up_to(m, v, cpu, v[c + at.C_PENDING])
-    n = v[c + at.C_PENDING_N]
-    v[c + at.C_PENDING + 2 * n] = pfn
-    v[c + at.C_PENDING + 2 * n + 1] = block_type(m, pfn) << 4 | order
-    v[c + at.C_PENDING_N] = n + 1
+        push_first(m, v, cpu, 1)
+    slot = c + at.C_PENDING + 2 * ((v[c + at.C_PENDING_AT] + v[c + at.C_PENDING_N]) & PENDING_MASK)
+    v[slot] = pfn
+    v[slot + 1] = block_type(m, pfn) << 4 | order
+    v[c + at.C_PENDING_N] += 1
 
 
 @inner

@@ -95,7 +95,7 @@ REASONS = {
     "drain_not_seen": "a predicted drain that the kernel did not do: its pages are put back",
     "high_moved": "pcp->high as the kernel's drain shows it",
     "count_moved": "pages on a CPU's lists as the kernel's drain shows them",
-    "refill_size": "pcp->alloc_factor and high as the kernel's refill shows them",
+    "refill_size": "pcp->alloc_factor, free_factor and high as the length of the kernel's refill or drain shows them",
     "block_type": "type of a pageblock as an event names it",
     "tick_seen": "the vmstat worker ran when its drain shows it",
     "zone_grown": "pages that a zone gained without events",
@@ -146,8 +146,9 @@ BY_END = _BY + NR_PAGE_ORDERS * BY_WORDS
 ) = range(BY_END, BY_END + 8)
 
 # ---- a CPU
-PENDING_ROOM = 40
-"""Frees held back until it is known whether they are a batch; a batch is 31 folios at most (32 up to 6.8)."""
+PENDING_ROOM = 1 << 11
+"""Frees held back until it is known whether they are a batch: at most 31 folios since 6.12, before that as many pages
+as a list held (``free_unref_page_list``)."""
 RUN_ROOM = 1 << 13
 """Blocks of a refill; batch << 6 at most."""
 PUSH_ROOM = 64
@@ -166,6 +167,7 @@ _C = BY_END + 16
     C_TRIGGER,  # frame of the last free, -1 when another event came after it
     C_TRIGGER_PID,
     C_PENDING_N,
+    C_PENDING_AT,  # the free that has waited longest
     C_RUN_N,
     C_RUN_TWIN_EXTFRAG,
     C_RUN_KERNEL_EXTFRAG,
@@ -184,7 +186,7 @@ _C = BY_END + 16
     C_DRAIN_PID,
     C_DRAIN_STRANGE,  # of its frames, those that the twin did not withhold
     C_STORE_AT,  # where the next predicted frame goes
-) = range(_C, _C + 21)
+) = range(_C, _C + 22)
 C_PENDING = _C + 24
 C_RUN = C_PENDING + 2 * PENDING_ROOM
 C_PUSHED = C_RUN + RUN_ROOM

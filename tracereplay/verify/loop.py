@@ -24,6 +24,7 @@ from tracereplay.machine.layout import (
 from tracereplay.machine.pcp_sizes import clamp
 from tracereplay.trace.schema import PAGE_KINDS
 from tracereplay.verify import layout as at
+from tracereplay.verify.bulk import on_bulk
 from tracereplay.verify.drains import end_drain, expire, on_drain, run_tick, tick_drains
 from tracereplay.verify.frees import on_batched, on_free, push_all, push_up_to
 from tracereplay.verify.refills import on_alloc
@@ -52,6 +53,9 @@ def run_controls(m, v, controls, now):
             v[w + at.C_TICK_DUE] = controls[i, 0]
         elif what == at.CTL_REFRESH:
             for cpu in range(m.w[CFG_CPUS]):
+                if v[cpu * at.C_WORDS + at.C_TICK_DUE] > 0:  # as the CPU wakes for this one at the latest
+                    push_all(m, v, cpu)
+                    run_tick(m, v, cpu)
                 v[cpu * at.C_WORDS + at.C_TICK_DUE] = controls[i, 0]
                 v[cpu * at.C_WORDS + at.C_REFRESH] = controls[i, 0]
         elif what == at.CTL_RECLAIM:
@@ -86,8 +90,9 @@ def follow_count(m, v, p, counted, first, last):
     c = p % m.w[CFG_CPUS] * at.C_WORDS
     pages = m.w[p * P_WORDS + P_COUNT]
     for i in range(v[c + at.C_PENDING_N]):
-        if zone_of(m, v[c + at.C_PENDING + 2 * i]) == p // m.w[CFG_CPUS]:
-            pages += 1 << (v[c + at.C_PENDING + 2 * i + 1] & 0xF)
+        slot = c + at.C_PENDING + 2 * ((v[c + at.C_PENDING_AT] + i) & (at.PENDING_ROOM - 1))
+        if zone_of(m, v[slot]) == p // m.w[CFG_CPUS]:
+            pages += 1 << (v[slot + 1] & 0xF)
     least = v[at.VC_LEAST] + 2 * p
     v[least] = pages if first else min(v[least], pages)
     v[least + 1] = pages if first else max(v[least + 1], pages)
@@ -126,7 +131,7 @@ def run_events(m, v, controls, ts, cpus, kinds, pfns, orders, types, pids, fallb
     """Feed a batch of events to the twin.
 
     Columns of one length; ``orders`` and ``types`` of an extfrag are those of the request. ``fallback_*`` and
-    ``changed`` are read for extfrag only.
+    ``changed`` are read for extfrag only. A bulk event has its pages in ``pfns`` and its type in ``types``.
     """
     due = run_controls(m, v, controls, -(1 << 62))
     last_cpu = m.w[CFG_CPUS] - 1
@@ -188,6 +193,8 @@ def on_rare(m, v, cpu, kind, pfn, order, mt, pid, fallback_order, fallback_mt, c
         on_zone_locked(m, v, cpu, pfn, order, mt)
     elif kind == EXTFRAG:
         on_extfrag(m, v, cpu, pfn, order, mt, fallback_order, fallback_mt, changed)
+    elif kind == BULK:
+        on_bulk(m, v, cpu, mt, pfn)
 
 
 @kernel

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tracereplay.demand.columns import plain
+from tracereplay.kernel.constants import migratetype_of_gfp
 from tracereplay.machine import layout as machine_at
 from tracereplay.machine.build import build_machine
 from tracereplay.machine.config import MachineConfig
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
 
 COLUMNS = ["ts_ns", "cpu", "kind", "pfn", "order", "migratetype", "pid"]
 EXTFRAG_COLUMNS = ["alloc_order", "fallback_order", "fallback_migratetype", "change_ownership"]
+BULK_COLUMNS = ["gfp", "returned"]
 EXTFRAG = PAGE_KINDS.index("extfrag")
+BULK = PAGE_KINDS.index("bulk")
 
 
 class Twin:
@@ -86,7 +89,9 @@ class Twin:
     def run(self) -> None:
         """Feed all events."""
         nothing = np.zeros(0, np.uint8)
-        for batch in self.trace.batches("page_events", [*COLUMNS, *EXTFRAG_COLUMNS]):
+        bulk = any("bulk" in name for name in self.trace.metadata.events)
+        columns = [*COLUMNS, *EXTFRAG_COLUMNS, *(BULK_COLUMNS if bulk else [])]
+        for batch in self.trace.batches("page_events", columns):
             ts, cpu, kind, pfn, order, mt, pid = (batch.column(i) for i in range(7))
             codes = plain(kind.indices)
             orders = order
@@ -94,6 +99,9 @@ class Twin:
                 nothing = np.zeros(len(codes), np.uint8)
                 nothing.flags.writeable = False  # as Arrow's columns are: one type, one compiled loop
             more = [nothing[: len(codes)]] * 3
+            frames, types = plain(pfn).view(np.int64), plain(mt)
+            if bulk and (codes == BULK).any():
+                frames, types = with_bulk(codes, frames, types, batch.column(11), batch.column(12))
             if (codes == EXTFRAG).any():
                 orders = pc.coalesce(order, batch.column(7))
                 more = [small(batch.column(8 + i)) for i in range(3)]
@@ -104,13 +112,29 @@ class Twin:
                 plain(ts),
                 plain(cpu),
                 codes,
-                plain(pfn).view(np.int64),
+                frames,
                 plain(orders),
-                plain(mt),
+                types,
                 plain(pid),
                 *more,
             )
         finish(self.machine, self.v)
+
+
+def with_bulk(
+    codes: npt.NDArray[np.uint8],
+    frames: npt.NDArray[np.int64],
+    types: npt.NDArray[np.uint8],
+    gfp: pa.Array,
+    returned: pa.Array,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
+    """Frames and types with a bulk call's pages and migratetype in their place."""
+    rows = np.flatnonzero(codes == BULK)
+    frames, types = frames.copy(), types.copy()
+    frames[rows] = plain(returned)[rows]
+    types[rows] = [migratetype_of_gfp(int(flags)) for flags in plain(gfp)[rows]]
+    frames.flags.writeable = types.flags.writeable = False
+    return frames, types
 
 
 def small(column: pa.Array) -> npt.NDArray[np.uint8]:
