@@ -22,6 +22,8 @@ from tracereplay.machine.layout import (
     P_WORDS,
     PCP_LISTS,
     USED,
+    Z_BELOW_HIGH,
+    Z_WORDS,
 )
 from tracereplay.machine.page_free import free_to_buddy
 from tracereplay.machine.pcp import pcp_holds, pcp_index, pcp_push
@@ -52,7 +54,9 @@ def push(m, v, cpu, pfn, block):
     v[slot] = pfn
     v[slot + 1] = m.w[p * P_WORDS + P_COUNT] + (1 << order)
     v[c + at.C_PUSHES] += 1
+    below = m.w[z * Z_WORDS + Z_BELOW_HIGH]
     pcp_push(m, z, p, pfn, order, mt)
+    m.w[z * Z_WORDS + Z_BELOW_HIGH] = below  # it ends with the kernel's own drain
     set_info(m, pfn, get_info(m, pfn) | (cpu << INFO_CPU_SHIFT))
     if predicted(m, v):
         note_prediction(m, v, cpu, p, pfn)

@@ -16,6 +16,7 @@ from tracereplay.machine.layout import (
     P_HIGH_MIN,
     P_UNLISTED,
     P_WORDS,
+    Z_BELOW_HIGH,
     Z_MANAGED,
     Z_NODE,
     Z_RECLAIM_ACTIVE,
@@ -184,6 +185,11 @@ def on_rare(m, v, cpu, kind, pfn, order, mt, pid, fallback_order, fallback_mt, c
     if kind == DRAIN:
         if v[c + at.C_DRAIN_N] == 0 and v[c + at.C_TRIGGER] >= 0 and v[c + at.C_PENDING_N] > 0:
             push_up_to(m, v, cpu, v[c + at.C_TRIGGER])
+        z = zone_of(m, pfn)
+        if z >= 0 and m.w[z * Z_WORDS + Z_BELOW_HIGH]:  # this drain may end it: others' frees that wait came before
+            for other in range(m.w[CFG_CPUS]):
+                if other != cpu:
+                    push_all(m, v, other)
         on_drain(m, v, cpu, pfn, order, mt, pid)
         return
     if v[c + at.C_PENDING_N] > 0:
