@@ -259,6 +259,7 @@ class _Beginning:
 
     def __init__(self, trace: Trace) -> None:
         self.trace = trace
+        self.metadata = trace.metadata
 
     def batches(self, table: str, columns: list[str]) -> Iterator[pa.RecordBatch]:
         for batch in self.trace.batches(table, columns, rows=1):
