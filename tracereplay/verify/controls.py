@@ -69,7 +69,7 @@ def controls_of(trace: Trace, config: MachineConfig, base: int | None, phase: Ph
 
 
 def _ticks(span: tuple[int, int], cpus: int, phase: Phase) -> list[tuple[int, ...]]:
-    rows = []
+    rows: list[tuple[int, ...]] = []
     for cpu in range(cpus):
         offset = (phase.ns - cpu * phase.skew_ns) % SECOND_NS
         first = (span[0] - offset) // SECOND_NS + 1

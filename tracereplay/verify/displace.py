@@ -142,7 +142,7 @@ def take_anywhere(m, z, pfn, order, leftovers):
 @inner
 def own_lists_empty(m, z, order, mt):
     """Whether no free block of this type is large enough: the kernel would fall back to another type."""
-    for o in range(order, NR_PAGE_ORDERS):
+    for o in range(order, NR_PAGE_ORDERS):  # noqa: SIM110 -- compiled code has no generators
         if m.w[NF + (z * NR_PAGE_ORDERS + o) * NR_TYPES + mt] > 0:
             return False
     return True

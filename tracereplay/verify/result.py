@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from importlib import import_module
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -219,11 +217,8 @@ def _warnings(twin: Twin, counts: Mapping[str, int]) -> list[str]:
 
 
 def _free_running(twin: Twin) -> Frames | None:
-    """The check without the frames of refills, where there is one."""
-    if find_spec("tracereplay.verify.freerun") is None:
-        return None
-    v = import_module("tracereplay.verify.freerun").free_run(twin.trace, twin.config, twin.initial)
-    counts = totals(v)
+    """The check without the frames of refills."""
+    counts = totals(twin.free_v)
     return Frames(counts["pcp_allocations"], counts["eligible"], counts["exact"])
 
 

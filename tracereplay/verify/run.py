@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from tracereplay.trace.schema import PAGE_KINDS
 from tracereplay.verify import layout as at
 from tracereplay.verify.controls import controls_of, learn_phase, ordered_zones, pcp_bounds, snapshot_for_start
 from tracereplay.verify.displace import SINCE_BEFORE
+from tracereplay.verify.freerun import run_free
 from tracereplay.verify.loop import finish, run_events
 
 if TYPE_CHECKING:
@@ -50,16 +52,19 @@ class Twin:
         w = self.machine.w
         w[machine_at.CFG_WITHHOLD] = w[machine_at.CFG_STRATEGY_LIST]
         self.v[at.VC_WITHHELD] = w[machine_at.CFG_STRATEGY_LIST]
-        base = self._start_lists()
+        base = self._start_lists(self.machine)
+        self.free_machine = build_machine(self.config, self.initial)
+        self.free_v = at.new_state(len(self.config.zones), self.config.cpus, 0)
+        self._start_lists(self.free_machine)
         self.controls = controls_of(trace, self.config, base, self.phase)
 
-    def _start_lists(self) -> int | None:
+    def _start_lists(self, machine: machine_at.Machine) -> int | None:
         """Counts, highs and bounds of the per-CPU lists as the first snapshot has them; its time."""
-        w, cpus = self.machine.w, self.config.cpus
+        w, cpus = machine.w, self.config.cpus
         for entry in self.initial.pcp:
             word = 3 * (int(w[machine_at.CFG_NODES]) + int(entry["pfn"])) + machine_at.INFO
-            if self.machine.pg[word] & machine_at.INFO_STATE == machine_at.PCP:
-                self.machine.pg[word] |= SINCE_BEFORE | int(entry["cpu"]) << machine_at.INFO_CPU_SHIFT
+            if machine.pg[word] & machine_at.INFO_STATE == machine_at.PCP:
+                machine.pg[word] |= SINCE_BEFORE | int(entry["cpu"]) << machine_at.INFO_CPU_SHIFT
         base, facts = snapshot_for_start(self.trace)
         bounds = pcp_bounds(self.trace, base)
         numbers = {(z.node, z.name): i for i, z in enumerate(ordered_zones(self.config))}
@@ -87,7 +92,12 @@ class Twin:
         return base
 
     def run(self) -> None:
-        """Feed all events."""
+        """Feed all events, to the twin and on another thread to the machine left to itself."""
+        with ThreadPoolExecutor(1) as other:
+            self._run(other)
+        finish(self.machine, self.v)
+
+    def _run(self, other: Executor) -> None:
         nothing = np.zeros(0, np.uint8)
         bulk = any("bulk" in name for name in self.trace.metadata.events)
         columns = [*COLUMNS, *EXTFRAG_COLUMNS, *(BULK_COLUMNS if bulk else [])]
@@ -105,20 +115,10 @@ class Twin:
             if (codes == EXTFRAG).any():
                 orders = pc.coalesce(order, batch.column(7))
                 more = [small(batch.column(8 + i)) for i in range(3)]
-            run_events(
-                self.machine,
-                self.v,
-                self.controls,
-                plain(ts),
-                plain(cpu),
-                codes,
-                frames,
-                plain(orders),
-                types,
-                plain(pid),
-                *more,
-            )
-        finish(self.machine, self.v)
+            events = (plain(ts), plain(cpu), codes, frames, plain(orders), types)
+            free = other.submit(run_free, self.free_machine, self.free_v, self.controls, *events)
+            run_events(self.machine, self.v, self.controls, *events, plain(pid), *more)
+            free.result()
 
 
 def with_bulk(
