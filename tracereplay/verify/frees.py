@@ -29,7 +29,7 @@ from tracereplay.machine.page_free import free_to_buddy
 from tracereplay.machine.pcp import pcp_holds, pcp_index, pcp_push
 from tracereplay.verify import layout as at
 from tracereplay.verify.displace import TRANSIT, free_block_with, take_anywhere
-from tracereplay.verify.drains import expire, note_prediction, predicted
+from tracereplay.verify.predictions import expire, note_prediction, predicted
 
 PENDING_MASK = at.PENDING_ROOM - 1
 

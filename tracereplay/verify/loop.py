@@ -26,8 +26,9 @@ from tracereplay.machine.pcp_sizes import clamp
 from tracereplay.trace.schema import PAGE_KINDS
 from tracereplay.verify import layout as at
 from tracereplay.verify.bulk import on_bulk
-from tracereplay.verify.drains import end_drain, expire, on_drain, run_tick, tick_drains
+from tracereplay.verify.drains import end_drain, on_drain
 from tracereplay.verify.frees import on_batched, on_free, push_all, push_up_to
+from tracereplay.verify.predictions import expire, run_tick, tick_drains
 from tracereplay.verify.refills import on_alloc
 from tracereplay.verify.runs import end_run, on_extfrag, on_zone_locked
 

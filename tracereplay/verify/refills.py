@@ -57,9 +57,9 @@ from tracereplay.verify.displace import (
     list_of,
     take_anywhere,
 )
-from tracereplay.verify.drains import take_back_all
 from tracereplay.verify.frees import push_all
 from tracereplay.verify.journal import disagree
+from tracereplay.verify.predictions import take_back_all
 from tracereplay.verify.runs import FRAME_SHIFT, end_fallbacks, end_run, put_on_list
 
 

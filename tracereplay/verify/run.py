@@ -100,7 +100,8 @@ class Twin:
     def _run(self, other: Executor) -> None:
         nothing = np.zeros(0, np.uint8)
         bulk = any("bulk" in name for name in self.trace.metadata.events)
-        columns = [*COLUMNS, *EXTFRAG_COLUMNS, *(BULK_COLUMNS if bulk else [])]
+        fallbacks = self.trace.bounds("page_events", "alloc_order") is not None
+        columns = [*COLUMNS, *(EXTFRAG_COLUMNS if fallbacks else []), *(BULK_COLUMNS if bulk else [])]
         for batch in self.trace.batches("page_events", columns):
             ts, cpu, kind, pfn, order, mt, pid = (batch.column(i) for i in range(7))
             codes = plain(kind.indices)
@@ -111,8 +112,10 @@ class Twin:
             more = [nothing[: len(codes)]] * 3
             frames, types = plain(pfn).view(np.int64), plain(mt)
             if bulk and (codes == BULK).any():
-                frames, types = with_bulk(codes, frames, types, batch.column(11), batch.column(12))
-            if (codes == EXTFRAG).any():
+                frames, types = with_bulk(
+                    codes, frames, types, batch.column(len(columns) - 2), batch.column(len(columns) - 1)
+                )
+            if fallbacks and (codes == EXTFRAG).any():
                 orders = pc.coalesce(order, batch.column(7))
                 more = [small(batch.column(8 + i)) for i in range(3)]
             events = (plain(ts), plain(cpu), codes, frames, plain(orders), types)
