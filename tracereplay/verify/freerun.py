@@ -43,7 +43,7 @@ from tracereplay.machine.pcp import note_pcp_alloc, pcp_head, pcp_holds, pcp_ind
 from tracereplay.machine.vmstat import decay
 from tracereplay.trace.schema import PAGE_KINDS
 from tracereplay.verify import layout as at
-from tracereplay.verify.displace import IN_BUDDY, ON_LIST, cpu_of, free_block_with, take_anywhere
+from tracereplay.verify.displace import IN_BUDDY, ON_LIST, SINCE_BEFORE, cpu_of, free_block_with, take_anywhere
 
 ALLOC, FREE = PAGE_KINDS.index("alloc"), PAGE_KINDS.index("free")
 
@@ -103,7 +103,8 @@ def alloc(m, v, cpu, pfn, order, mt):
         if first(m.pg, head) == m.w[CFG_NODES] + pfn:
             remove(m.pg, m.w[CFG_NODES] + pfn)
             m.w[p * P_WORDS + P_COUNT] -= 1 << order
-            v[at.EXACT] += v[flag]
+            if get_info(m, pfn) & SINCE_BEFORE == 0:
+                v[at.EXACT] += v[flag]
         else:
             change_places(m, z, p, pfn, order, head)
     else:

@@ -256,6 +256,9 @@ class _Beginning:
         self.trace = trace
         self.metadata = trace.metadata
 
+    def bounds(self, table: str, column: str) -> tuple[int, int] | None:
+        return self.trace.bounds(table, column)
+
     def batches(self, table: str, columns: list[str]) -> Iterator[pa.RecordBatch]:
         for batch in self.trace.batches(table, columns, rows=1):
             yield batch.slice(0, 0)
