@@ -225,11 +225,15 @@ def follow_drain(m, v, cpu, p, trigger):
             take_back(m, v, cpu, i, False)
         else:
             i += 1
-    count = -1
-    for k in range(at.PUSH_ROOM):
-        if v[c + at.C_PUSHED + 2 * k] == trigger:
-            count = v[c + at.C_PUSHED + 2 * k + 1] + early
-    if count < 0:
+    count = 0
+    known = False
+    for k in range(1, min(at.PUSH_ROOM, v[c + at.C_PUSHES]) + 1):  # the latest: a frame may be pushed twice
+        slot = c + at.C_PUSHED + 2 * ((v[c + at.C_PUSHES] - k) & (at.PUSH_ROOM - 1))
+        if v[slot] == trigger:
+            count = v[slot + 1] + early
+            known = True
+            break
+    if not known:
         return
     low, top = m.w[w + P_HIGH_MIN], m.w[w + P_HIGH_MAX]
     if m.w[CFG_PCP_RULE] == 2 and count >= low:

@@ -132,11 +132,17 @@ def free_unmatched(m, v, z, pfn, order, info):
         take_anywhere(m, z, pfn, order, -1)
 
 
-@inner
+@hot
 def on_batched(m, v, cpu, pfn, pid):
     """``mm_page_free_batched``: the push of one page of a batch."""
     c = cpu * at.C_WORDS
     v[c + at.C_TRIGGER] = pfn
     v[c + at.C_TRIGGER_PID] = pid
     if v[c + at.C_PENDING_N] > 0:
-        push_up_to(m, v, cpu, pfn)
+        slot = c + at.C_PENDING + 2 * v[c + at.C_PENDING_AT]
+        if v[slot] == pfn and v[c + at.C_OUT_N] == 0:  # the next of its batch
+            v[c + at.C_PENDING_AT] = (v[c + at.C_PENDING_AT] + 1) & PENDING_MASK
+            v[c + at.C_PENDING_N] -= 1
+            push(m, v, cpu, pfn, v[slot + 1])
+        else:
+            push_up_to(m, v, cpu, pfn)

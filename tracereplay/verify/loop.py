@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from tracereplay.compiled import hot, inner, kernel
+from tracereplay.kernel.constants import NR_PAGE_ORDERS
 from tracereplay.machine.buddy import zone_of
 from tracereplay.machine.layout import (
     CFG_CPUS,
@@ -137,9 +138,10 @@ def run_events(m, v, controls, ts, cpus, kinds, pfns, orders, types, pids, fallb
     """
     due = run_controls(m, v, controls, -(1 << 62))
     last_cpu = m.w[CFG_CPUS] - 1
+    before = v[at.VC_INDEX]
     for i in range(ts.shape[0]):
         cpu, kind, pfn = int(cpus[i]), int(kinds[i]), int(pfns[i])
-        v[at.VC_INDEX] += 1
+        v[at.VC_INDEX] = before + i + 1
         if cpu > last_cpu:
             continue
         now = ts[i]
@@ -206,7 +208,11 @@ def on_rare(m, v, cpu, kind, pfn, order, mt, pid, fallback_order, fallback_mt, c
 
 @kernel
 def finish(m, v):
-    """Bring everything under way to its end."""
+    """Bring everything under way to its end, and add up what is counted by order."""
+    for total, by in ((at.PCP_ALLOCS, at.BY_ALLOCS), (at.ELIGIBLE, at.BY_ELIGIBLE), (at.EXACT, at.BY_EXACT)):
+        v[total] = 0
+        for order in range(NR_PAGE_ORDERS):
+            v[total] += v[order * at.BY_WORDS + by]
     for cpu in range(m.w[CFG_CPUS]):
         c = cpu * at.C_WORDS
         if v[c + at.C_DRAIN_N] > 0:

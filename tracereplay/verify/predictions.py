@@ -34,7 +34,7 @@ from tracereplay.machine.pcp import pcp_head
 from tracereplay.machine.pcp_sizes import clamp, decay_high
 from tracereplay.machine.vmstat import decay
 from tracereplay.verify import layout as at
-from tracereplay.verify.displace import list_of
+from tracereplay.verify.displace import cpu_of, list_of
 from tracereplay.verify.journal import disagree
 
 STORE_MASK = at.DRAIN_ROOM - 1
@@ -100,7 +100,7 @@ def put_back(m, v, cpu, i):
     for k in range(v[o + at.O_FRAMES] - 1, -1, -1):
         pfn = v[at.C_STORE + c + ((v[o + at.O_FROM] + k) & STORE_MASK)]
         info = get_info(m, pfn)
-        if info & INFO_STATE == CACHED:
+        if info & INFO_STATE == CACHED and cpu_of(info) == cpu:  # else another CPU's drain holds it by now
             set_info(m, pfn, info & ~INFO_STATE | PCP)
             add_tail(m.pg, pcp_head(m, p, list_of(m, info)), m.w[CFG_NODES] + pfn)
             pages += 1 << (info & INFO_ORDER)

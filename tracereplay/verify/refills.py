@@ -191,7 +191,12 @@ def on_alloc(m, v, cpu, pfn, order, mt):
     if z < 0:
         v[at.OUTSIDE] += 1
         return
-    if m.w[CFG_PCP_RULE] == 2 and m.w[z * Z_WORDS + Z_BELOW_HIGH] == 0:
+    zone = z * Z_WORDS
+    if (
+        m.w[zone + Z_FREE] - (1 << order) < m.w[zone + Z_HIGH]
+        and m.w[CFG_PCP_RULE] == 2
+        and not m.w[zone + Z_BELOW_HIGH]
+    ):
         test_high(m, v, z, cpu, order)
     c = cpu * at.C_WORDS
     if pcp_holds(m, order):
@@ -212,9 +217,7 @@ def on_alloc(m, v, cpu, pfn, order, mt):
             expect_refill(m, v, z, cpu, pfn, order, mt)
         eligible = v[v[at.VC_ELIGIBLE] + p * PCP_LISTS + index]
         by = order * at.BY_WORDS
-        v[at.PCP_ALLOCS] += 1
         v[by + at.BY_ALLOCS] += 1
-        v[at.ELIGIBLE] += eligible
         v[by + at.BY_ELIGIBLE] += eligible
         if straight:
             pass  # its zone_locked event took it
@@ -224,7 +227,6 @@ def on_alloc(m, v, cpu, pfn, order, mt):
             if get_info(m, pfn) & SINCE_BEFORE:
                 v[at.INITIAL_POPS] += 1
             else:
-                v[at.EXACT] += eligible
                 v[by + at.BY_EXACT] += eligible
         else:
             pop_elsewhere(m, v, z, cpu, pfn, order, mt, head)
@@ -257,6 +259,8 @@ def alloc_from_buddy(m, v, z, cpu, pfn, order):
 @inner
 def test_high(m, v, z, cpu, order):
     """The HIGH watermark test before a pop, with the free pages before its refill (``get_page_from_freelist``)."""
+    if m.w[z * Z_WORDS + Z_BELOW_HIGH]:
+        return
     c = cpu * at.C_WORDS
     pages = 0
     for i in range(v[c + at.C_RUN_N]):
