@@ -74,8 +74,9 @@ def test_a_drain_that_is_not_recorded_is_predicted_all_the_same(stream: Stream) 
 def test_a_drain_of_other_frames_does_not_match(stream: Stream) -> None:
     for _, b in drains(stream):
         whole = numbers(stream, stream.events[:b])
-        shorter = numbers(stream, stream.events[: b - 1])
-        assert change(whole, shorter) == {"drain_matched": -1, "drain_other_frames": 1}
+        shorter = change(whole, numbers(stream, stream.events[: b - 1]))
+        shorter.pop("drain_twin", None)  # the page that stays may let a last free that waits drain
+        assert shorter == {"drain_matched": -1, "drain_other_frames": 1}
         swapped = [*stream.events[: b - 2], stream.events[b - 1], stream.events[b - 2]]
         assert change(whole, numbers(stream, swapped)) == {"drain_matched": -1, "drain_other_frames": 1}
 
