@@ -71,8 +71,11 @@ class Stream:
         return np.array(sorted(self.controls), np.int64).reshape(-1, at.CONTROL_WORDS)
 
 
-def kernel_stream(config: MachineConfig, rng: random.Random, bursts: int, *, bulk: float = 0.0) -> Stream:
-    """``bursts`` of allocations, frees and batches of frees; ``bulk``: share of bursts that take pages unseen."""
+def kernel_stream(
+    config: MachineConfig, rng: random.Random, bursts: int, *, bulk: float = 0.0, probed: bool = False
+) -> Stream:
+    """``bursts`` of allocations, frees and batches of frees; ``bulk``: share of bursts that take pages in bulk, unseen
+    or ``probed``: then a bulk event has their number in place of a frame."""
     kernel = TracedKernel(slow_twin(build_machine(config), config))
     kernel.boost_factor = 0  # which the check does not know of
     stream = Stream(config, kernel.events, [], kernel)
@@ -94,7 +97,10 @@ def kernel_stream(config: MachineConfig, rng: random.Random, bursts: int, *, bul
             for c in range(config.cpus):
                 kernel.tick_on(c)
         elif rng.random() < bulk and room_for(kernel, 0, GFPS[0]):
-            live += [(pfn, 0) for pfn in kernel.bulk_on(cpu, rng.choice((2, 16, 100)), GFPS[0], pid)]
+            taken = kernel.bulk_on(cpu, rng.choice((2, 16, 100)), GFPS[0], pid)
+            live += [(pfn, 0) for pfn in taken]
+            if probed:
+                kernel.emit("bulk", len(taken), 0, migratetype(GFPS[0]))
         elif rng.random() < share_freed:
             free_some(kernel, rng, live, cpu, pid)
         else:

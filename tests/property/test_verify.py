@@ -89,6 +89,14 @@ def test_a_known_kernel_is_predicted_entirely(name: str, generation: str) -> Non
         assert found["tick_drain_matched"] > 0
 
 
+@pytest.mark.parametrize("generation", GENERATIONS)
+def test_recorded_bulk_calls_are_predicted_entirely(generation: str) -> None:
+    config = replace(KERNELS["two zones"], generation=generation)
+    stream = kernel_stream(config, random.Random(generation), 100, bulk=0.3, probed=True)
+    found = assert_all_right(stream)
+    assert found["bulk_pages"] == sum(e.pfn for e in stream.events if e.kind == "bulk") > 500
+
+
 @settings(max_examples=40)
 @given(
     st.sampled_from(list(KERNELS)),
