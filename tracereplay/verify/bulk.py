@@ -30,8 +30,11 @@ from tracereplay.verify.runs import FRAME_SHIFT, end_run, put_on_list
 def on_bulk(m, v, cpu, mt, pages):
     """``__alloc_pages_bulk`` returned ``pages``: pops of order 0, with a refill for each time the list ran empty.
 
-    The run before it holds the frames of those refills; how many each one brought is predicted.
+    The run before it holds the frames of those refills, and does not say where one ends: they match when the lengths
+    that the twin predicts use it up, or none of them does.
     """
+    matched, matched_here = v[at.REFILL_MATCHED], v[at.BY_REFILL_MATCHED]
+    longer = v[at.REFILL_LENGTH]
     c = cpu * at.C_WORDS
     v[at.BULK_PAGES] += pages
     n = v[c + at.C_RUN_N]
@@ -52,6 +55,8 @@ def on_bulk(m, v, cpu, mt, pages):
         set_info(m, node - m.w[CFG_NODES], HELD)
         m.w[p * P_WORDS + P_COUNT] -= 1
         pages -= 1
+    if used < n or v[at.REFILL_LENGTH] > longer:
+        v[at.REFILL_MATCHED], v[at.BY_REFILL_MATCHED] = matched, matched_here
     if used < n:
         for i in range(used, n):
             v[at.C_RUN + c + i - used] = v[at.C_RUN + c + i]

@@ -37,7 +37,8 @@ ALLOC, FAILED, FREE, BATCHED, ZONE_LOCKED, DRAIN, EXTFRAG, BULK = (
     PAGE_KINDS.index(kind)
     for kind in ("alloc", "alloc_failed", "free", "free_batched", "zone_locked", "drain", "extfrag", "bulk")
 )
-HALF_SECOND_NS = 500_000_000
+SKIPPED_NS = 750_000_000
+"""A worker that ran less than this before its next second skips that (``round_jiffies_relative`` rounds up)."""
 PAUSE_NS = 100_000_000
 """Drains of a CPU further apart are two, whatever came between: an idle CPU has only those of its vmstat worker."""
 
@@ -122,7 +123,7 @@ def owe_tick(m, v, cpu, now):
     """The vmstat worker is due. Where it finds nothing to drain it runs at once, unseen; else its drain shows when."""
     c = cpu * at.C_WORDS
     due = v[c + at.C_TICK_DUE]
-    if due != v[c + at.C_REFRESH] and due - v[c + at.C_LAST_TICK] <= HALF_SECOND_NS:
+    if due != v[c + at.C_REFRESH] and due - v[c + at.C_LAST_TICK] <= SKIPPED_NS:
         v[c + at.C_TICK_DUE] = 0
     elif now - due > at.TICK_PATIENCE_NS or not tick_drains(m, cpu):
         push_all(m, v, cpu)
