@@ -94,7 +94,7 @@ REASONS = {
     "drain_in_use": "pages of a drain that the twin had in use, or nowhere",
     "drain_not_seen": "a predicted drain that the kernel did not do: its pages are put back",
     "high_moved": "pcp->high as the kernel's drain shows it",
-    "count_moved": "pages on a CPU's lists as the kernel's drain shows them",
+    "count_moved": "pages on a CPU's lists as the kernel's drain or a snapshot shows them",
     "refill_size": "pcp->alloc_factor, free_factor and high as the length of the kernel's refill or drain shows them",
     "block_type": "type of a pageblock as an event names it",
     "tick_seen": "the vmstat worker ran when its drain shows it",
