@@ -16,7 +16,7 @@ from tests.reference.slow_machine import MAX_ORDER, MOVABLE, PAGEBLOCK_ORDER, Pc
 TICK = -2
 NEVER = -(1 << 62)
 PENDING, OUTSTANDING, PATIENCE, PUSHES, DOUBT = 1 << 11, 16, 64, 64, 512
-HALF_SECOND, PAUSE, TICK_PATIENCE = 500_000_000, 100_000_000, 120_000_000
+SKIPPED, PAUSE, TICK_PATIENCE = 750_000_000, 100_000_000, 120_000_000
 TICK_CONTROL, REFRESH_CONTROL = 0, 1
 
 
@@ -450,7 +450,7 @@ class SlowTwin(SlowMachine):
             self.end_drain(cpu)
         c.now = now
         if c.due > 0:
-            if c.due != c.refresh and c.due - c.last_tick <= HALF_SECOND:
+            if c.due != c.refresh and c.due - c.last_tick <= SKIPPED:
                 c.due = 0
             elif now - c.due > TICK_PATIENCE or not self.tick_drains(cpu):
                 self.push(cpu)
