@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.initial_samples import CPUS, EVENTS, START, Event, Host, recorded, write_trace, zoneinfo
@@ -154,6 +154,13 @@ def random_maps(draw: st.DrawFn) -> list[Event]:
 @pytest.mark.parametrize("generation", ["5.10", "6.1", "6.12"])
 @settings(max_examples=40)
 @given(random_events(), random_maps())
+@example(
+    [{"ts_ns": 0, "cpu": 0, "kind": "zone_locked", "pfn": START, "order": 10}],
+    [
+        {"pfn": START, "pages": 512, "kind": "buddy", "ts_ns": 0},
+        {"pfn": START + 512, "pages": 1536, "kind": "anon", "ts_ns": 1},
+    ],
+)
 def test_agrees_with_the_slow_reading(generation: str, events: list[Event], page_map: list[Event]) -> None:
     gen = GENERATIONS[generation]
     rules = Rules(gen.fallback_keeps_type, gen.pcp_orders, gen.pcp_thp_lists)

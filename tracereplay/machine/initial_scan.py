@@ -57,8 +57,9 @@ POPPED = np.dtype([("pfn", np.int64), ("order", np.int8), ("mt", np.int8), ("cpu
     S_REFILLS,  # refills were recorded: what was popped without one was on the list before
     S_CPUS,
     S_UNEXPLAINED,  # blocks that no CPU list holds, allocated without having left the buddy lists
-) = range(10)
-SCALARS = 10
+    S_NOW,  # time of the event at hand
+) = range(11)
+SCALARS = 11
 NOT_RECORDED = 255
 """A migratetype that is null."""
 RUNS = 8
@@ -128,6 +129,8 @@ def name_frames(t, pfn, order, state, early):
     """Note the state of a block's frames that no event named before; how many those are."""
     fresh = 0
     for p in range(pfn, pfn + (1 << order)):
+        if p > pfn and p & ((1 << PAGEBLOCK_ORDER) - 1) == 0:  # order 10: each pageblock was read by itself
+            early = EARLY if t.scalar[S_NOW] < t.read_ns[p >> PAGEBLOCK_ORDER] else 0
         if t.first[p] == NEVER:
             t.first[p] = state | early
             fresh += 1
@@ -207,6 +210,7 @@ def scan(t, ts, cpus, kinds, pfns, orders, types, gfps, alloc_orders, fallback_o
             i += 1
             continue
         state = t.first[pfn] & STATE
+        t.scalar[S_NOW] = ts[i]
         early = EARLY if ts[i] < t.read_ns[pfn >> PAGEBLOCK_ORDER] else 0
         if kind == K_FREE:
             name_frames(t, pfn, order, IN_USE, early)
