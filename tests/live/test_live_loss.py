@@ -75,12 +75,17 @@ def test_frees_inside_interrupted_programs_are_recorded_once(out: Path) -> None:
     """Page tables go back in RCU callbacks, which hit running programs: the second tap takes exactly those."""
     load = str(Path(__file__).parents[1] / "bench" / "page_fault_load.py")
     command = ("sh", "-c", f"{sys.executable} {load} 2.5 & {sys.executable} {load} 2.5 & wait")
-    summary = capture(out, CaptureOptions(groups=("page",), command=command))
-    taps = summary.self_cost["programs"]
-    assert {taps[e]["tap"] for e in ("kmem:mm_page_alloc", "kmem:mm_page_free")} == {"raw"}
-    missed = sum(tap["recursion_misses"] for tap in taps.values())
-    nested = sum(tap["nested"] for tap in taps.values())
+    missed = 0
+    for attempt in range(8):  # whether an interrupt hits a running program is chance: some captures see none
+        trace = out.with_name(f"{out.name}-{attempt}")
+        summary = capture(trace, CaptureOptions(groups=("page",), command=command))
+        taps = summary.self_cost["programs"]
+        assert {taps[e]["tap"] for e in ("kmem:mm_page_alloc", "kmem:mm_page_free")} == {"raw"}
+        missed = sum(tap["recursion_misses"] for tap in taps.values())
+        nested = sum(tap["nested"] for tap in taps.values())
+        assert abs(missed - nested) <= 1  # two pages of one claim slot in one interrupt: allowed for, hardly ever seen
+        unnoticed = Trace.open(trace).loss_summary()["by_class"].get("unnoticed", 0)  # those have another cause
+        assert summary.lost - unnoticed <= 1
+        if missed:
+            break
     assert missed > 0
-    assert abs(missed - nested) <= 1  # two pages of one claim slot within one interrupt: allowed for, hardly ever seen
-    unnoticed = Trace.open(out).loss_summary()["by_class"].get("unnoticed", 0)  # those have another cause
-    assert summary.lost - unnoticed <= 1

@@ -35,6 +35,7 @@ def mixed(tmp_path: Path) -> str:
             dd if=/dev/zero of={tmp_path}/buffered bs=64k count=400 status=none
             rm {tmp_path}/buffered
             for i in 1 2 3 4 5 6 7 8 9 10; do /bin/true; done
+            {sys.executable} {sources}/workloads.py touch 16000 > /dev/null
         done
         wait
     """
