@@ -10,14 +10,22 @@ from __future__ import annotations
 
 from tracereplay.compiled import inner
 from tracereplay.machine.kswapd import KSWAPD_PERIOD_NS
-from tracereplay.machine.layout import CFG_NOW, CFG_TIMER, KS_RUNNING, KS_SINCE, KS_WORDS, MAX_NODES, NEVER
+from tracereplay.machine.layout import (
+    CFG_NOW,
+    CFG_TIMER,
+    CFG_TIMER_DUE,
+    KS_RUNNING,
+    KS_SINCE,
+    KS_WORDS,
+    MAX_NODES,
+)
 from tracereplay.machine.reclaim import run_kswapd
 
 
 @inner
 def run_background(m):
     """Do what is due at ``w[CFG_NOW]`` and set ``w[CFG_TIMER]`` anew. Charged to ``m.c``: give it the background."""
-    due = NEVER
+    due = m.w[CFG_TIMER_DUE]
     for node in range(MAX_NODES):
         k = node * KS_WORDS
         if m.w[k + KS_RUNNING] and m.w[CFG_NOW] >= m.w[k + KS_SINCE] + KSWAPD_PERIOD_NS:

@@ -65,7 +65,8 @@ def build_machine(
     w[at.CFG_INIT_ON_ALLOC] = config.init_on_alloc
     w[at.CFG_FREE_HIGH_ADD] = generation.fallback_claim_then_steal  # both came by 6.18
     w[at.CFG_GIB_PAGES] = config.direct_map_gib_pages
-    w[at.CFG_TIMER] = at.NEVER
+    w[at.CFG_TIMER] = w[at.CFG_TIMER_DUE] = at.NEVER
+    w[at.CFG_RANDOM] = config.seed
     w[at.CFG_BOOST_FACTOR] = config.watermark_boost_factor
     w[at.CFG_KSWAPD_RATE] = config.kswapd_rate
     w[at.CFG_RECLAIM_PAGES] = config.reclaim_pages

@@ -11,6 +11,7 @@ fixed places for the largest machine (unused words cost no memory), so that an i
 ``w[CN + cpu]``                       node of a CPU
 ``w[node * KS_WORDS + KS_RUNNING]``   kswapd of a node
 ``w[TK + cpu]``                       when its vmstat worker runs next, ns; 0: not known yet
+``w[TM + id]``                        when a strategy's timer is due, ns; 0: not set
 ``w[CFG_CPUS]``                       constants of the run and gauges; ``w[POOL_MIN]``: a mempool and its quota
 ``pg[3 * node + INFO]``               list heads (``w[CFG_NODES]`` of them), then one node per frame: next, prev, info
 ``pb[block * B_WORDS + B_TYPE]``      a pageblock
@@ -72,7 +73,9 @@ NR_TYPES = 6
 """Migratetypes that have buddy lists (page-allocator.md 1.3)."""
 PCP_LISTS = 16
 """List heads reserved per (zone, CPU); at most 15 are used."""
-STRATEGY_LISTS = 64
+MAX_TIMERS = 2 * MAX_CPUS
+"""Timers a strategy may have."""
+STRATEGY_LISTS = 2 * MAX_CPUS
 """List heads that a strategy may use, from ``w[CFG_STRATEGY_LIST]`` on."""
 NR_ZONE_TYPES = 4
 ZONE_DMA, ZONE_DMA32, ZONE_NORMAL, ZONE_MOVABLE = range(4)
@@ -125,7 +128,20 @@ _CFG_END = CFG_HELD_CURSOR + NR_PAGE_ORDERS
     CFG_REACH,  # for each zone type: that which a request for it gets, Normal where the machine has no such zone
 ) = range(_CFG_END, _CFG_END + 12)
 _CFG_END = CFG_REACH + NR_ZONE_TYPES
+(
+    CFG_WOKEN,  # what may let waiting requests go on since the engine last looked: WOKEN_* bits
+    CFG_SHRINK,  # pages that reclaim asked a strategy's shrinker for since the engine last looked
+    CFG_RANDOM,  # state of the generator behind chance.py, from the machine's seed
+    CFG_TIMER_IDS,  # timers of the strategy that were ever set have numbers below this
+    CFG_TIMER_DUE,  # when the first of them is due, ns; NEVER for none
+    CFG_MUTEX_OWNER,  # request that holds the path's mutex (REQ_ID), 0 for none
+) = range(_CFG_END, _CFG_END + 6)
+_CFG_END = CFG_MUTEX_OWNER + 1
 NEVER = 1 << 62
+WOKEN_POOL = 1
+"""An element came into the mempool's reserve."""
+WOKEN_MUTEX = 2
+"""The path's mutex was let go."""
 
 # ---- w: zones
 Z_WORDS = 32
@@ -196,7 +212,9 @@ KS_RUNNING, KS_TOP, KS_SINCE, KS_GOAL, KS_DONE, KS_HOPELESS = range(_KS, _KS + 6
 """Whether it runs, the highest zone type it balances, up to when it has worked (ns), pages it is to reclaim even where
 the node is balanced, pages it has gone through, whether it found nothing to free."""
 
-_POOL = _KS + MAX_NODES * KS_WORDS
+TM = _KS + MAX_NODES * KS_WORDS
+"""``w[TM + id]``: when a strategy's timer is due, ns; 0: not set."""
+_POOL = TM + MAX_TIMERS
 POOL_MIN, POOL_CURRENT, POOL_QUOTA, POOL_ALLOCATED, POOL_ELEMENTS = range(_POOL, _POOL + 5)
 """Elements wanted in the reserve, elements there, pages the quota allows, pages out under it, first element."""
 MACHINE_WORDS = POOL_ELEMENTS + MAX_POOL

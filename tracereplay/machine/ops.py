@@ -13,6 +13,9 @@ place in a strategy where each page passes.
 ``cache_first(m, list) -> frame | -1``, ``cache_free_order(m, frame) -> order | -1``,
 ``cache_join(m, frame, order) -> frame``: a strategy's own lists (cache.py).
 ``unmap_block(m, frame, order)``: leave the direct map, with the entries it splits and one flush (directmap.py).
+``mutex_lock(m, owner) -> bool``, ``mutex_unlock(m)``: the path's mutex (mutex.py).
+``set_timer(m, number, when)``, ``timer_set(m, number) -> when | 0``, ``chance(m, below) -> number``: background work in
+simulated time, and chance from the machine's seed (timers.py).
 ``count(m, counter, n)``, ``reserve_add(m, pages)``: accounting.
 """
 
@@ -39,6 +42,11 @@ _HOMES = {
     "cache_free_order": "cache",
     "cache_join": "cache",
     "unmap_block": "directmap",
+    "mutex_lock": "mutex",
+    "mutex_unlock": "mutex",
+    "set_timer": "timers",
+    "timer_set": "timers",
+    "chance": "timers",
     "count": "cache",
 }
 

@@ -67,7 +67,7 @@ def bind(module: ModuleType) -> None:
 def load_loop(params: type[Params]) -> ModuleType:
     """The loop module for a strategy: generated, imported, registered. Raises StrategyError when it lacks functions."""
     module = sys.modules[params.__module__]
-    missing = [name for name in COMPILED if name != "finish" and not hasattr(module, name)]
+    missing = [name for name in COMPILED if not hasattr(module, name)]
     if missing:
         raise StrategyError(
             f"strategy {params.name!r} has no function {missing[0]!r}",

@@ -4,12 +4,20 @@ A strategy is one Python file. It holds a frozen dataclass derived from :class:`
 
 ``init(m, st)``
     Prepare the state words after ``Params.pack`` (which the engine has put at ``st[0:]``).
-``allocate(m, st, req, out) -> DONE | FAIL``
+``allocate(m, st, req, out) -> DONE | WAIT | FAIL``
     Serve the request in ``req`` (REQ_* below): append (first frame, order) pairs to ``out`` and put their number into
     ``req[REQ_BLOCKS]``. A request of contiguity REQUIRED wants one block of ``req[REQ_ORDER]``; any other may be cut at
-    will, in page order. On FAIL the strategy has given back all it took.
+    will, in page order. On FAIL the strategy has given back all it took. On WAIT it says in ``req[REQ_WAIT]`` what for
+    and in ``req[REQ_UNTIL]`` how long at most, and is called again with the same ``req`` and the same first
+    ``req[REQ_BLOCKS]`` pairs of ``out``; its progress lives in ``req[REQ_STEP]`` and the words from REQ_OWN on, which
+    are 0 at the first call. Other requests, frees and timers run in between. A REQUIRED request may not wait.
 ``release(m, st, block, cpu, now)``
     Give back the block ``block[BLOCK_FRAME]``, ``block[BLOCK_ORDER]`` whose last page was freed on ``cpu``.
+``timer(m, st, number, now)``
+    Optional: a timer that the strategy set (``ops.set_timer``) is due: its workers. Charged to the strategy's own work,
+    not to a request.
+``shrink(m, st, pages)``
+    Optional: the machine reclaims and asks for ``pages`` back (a shrinker's scan). Charged like a timer.
 ``finish(m, st)``
     Optional: the end of the trace.
 
@@ -34,6 +42,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 # ---- status of allocate
 DONE = 0
 FAIL = 1
+WAIT = 2
 
 # ---- words of req
 REQ_CPU = 0
@@ -49,7 +58,26 @@ REQ_NOW = 5
 """Arrival, nanoseconds of trace time."""
 REQ_BLOCKS = 6
 """Out: blocks appended to ``out``."""
+REQ_ID = 7
+"""Number of the request, from 1 on: the owner of a mutex."""
+REQ_WAIT = 8
+"""Out, on WAIT: WAIT_MUTEX, WAIT_POOL or WAIT_TIME."""
+REQ_UNTIL = 9
+"""Out, on WAIT: simulated time, ns, at which the request is called again in any case; NEVER for no limit."""
+REQ_STEP = 10
+"""The strategy's own, kept between calls; 0 at the first."""
+REQ_OWN = 11
+"""First of the words that are the strategy's own, to REQ_WORDS - 1."""
 REQ_WORDS = 16
+
+# ---- what a request waits for
+WAIT_MUTEX = 1
+"""The path's mutex is free (``ops.mutex_lock``): those that wait get it in the order in which they asked."""
+WAIT_POOL = 2
+"""An element came into the mempool's reserve: all that wait are called, in the order in which they began to wait."""
+WAIT_TIME = 3
+"""REQ_UNTIL only."""
+NEVER = 1 << 62
 
 # ---- words of block
 BLOCK_FRAME = 0
@@ -58,7 +86,8 @@ BLOCK_FLAGS = 2
 """Flags of the request that the block was given to."""
 BLOCK_WORDS = 4
 
-COMPILED = ("init", "allocate", "release", "finish")
+COMPILED = ("init", "allocate", "release")
+OPTIONAL = ("timer", "shrink", "finish")
 _MARK = "__tracereplay_compiled__"
 
 
