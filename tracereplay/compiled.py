@@ -1,13 +1,12 @@
-"""Numba as tracereplay uses it: one place for compile options and for the disk cache.
+"""Numba as tracereplay uses it: one place for compile options, the disk cache and separate compilation.
 
-Compiled modules import :func:`kernel` and :func:`hot` from here and never import numba themselves. Importing
-this module imports numba (0.3 s), so verbs that compile nothing must not.
+Compiled modules import :func:`kernel`, :func:`entry`, :func:`inner` and :func:`hot` from here and never import numba
+themselves. Importing this module imports numba (0.3 s), so verbs that compile nothing must not.
 
-Numba's own cache looks at the file of the compiled function alone: after a change in a *callee's* file it
-serves stale code. The cache therefore lives in a directory of our own, named by a hash over the sources of
-every module that holds compiled code and everything of tracereplay those import, the versions of Numba and
-Python, the CPU and the options. ``TRACEREPLAY_CACHE_DIR``, else ``XDG_CACHE_HOME/tracereplay``, else
-``~/.cache/tracereplay`` holds it. Where no private directory can be written, every process compiles anew.
+Numba puts a copy of every function that is called, and of all that it calls, into each caller and optimises the whole
+again: compile time then grows with the number of callers times the size of what lies below. Functions marked
+:func:`entry` are compiled once, by themselves, and reached by address; they are what the machine offers to strategies,
+to the replay loop and to the twin.
 
 Environment switches, read at import: ``TRACEREPLAY_NRT=1`` compiles with Numba's reference-counting run time
 (slow; the code must not depend on its absence), ``TRACEREPLAY_BOUNDSCHECK=1`` checks every array index.
@@ -15,167 +14,38 @@ Environment switches, read at import: ``TRACEREPLAY_NRT=1`` compiles with Numba'
 
 from __future__ import annotations
 
-import hashlib
+import copy
 import os
-import platform
-import re
-import shutil
-import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterable, Iterator
-from importlib.metadata import version
+import typing
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeVar, cast
+
+from tracereplay.compile_cache import directory_for
+
+os.environ.pop("NUMBA_CACHE_DIR", None)  # each module has a directory of its own (see _jit)
+
+import numba
+from llvmlite import binding  # type: ignore[import-untyped]
+from numba.core.registry import CPUDispatcher
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-PACKAGE = Path(__file__).resolve().parent
-STALE_AFTER_S = 30 * 86400
-"""A cache directory that no process used for this long is removed when a new one is made."""
-
 NRT = os.environ.get("TRACEREPLAY_NRT", "") == "1"
 BOUNDSCHECK = os.environ.get("TRACEREPLAY_BOUNDSCHECK", "") == "1"
-
-_IMPORT = re.compile(rb"^\s*(?:from|import)\s+(tracereplay(?:\.\w+)*|\.[.\w]*)", re.MULTILINE)
-
-
-def compiled_sources(package: Path = PACKAGE) -> list[Path]:
-    """Files under ``package`` whose text can change compiled code, sorted.
-
-    Those that import this module, and all they import from tracereplay, directly or not. An import from a
-    package (``from tracereplay.machine import x``) counts for every module in it.
-    """
-    imports = {path: set(_imported(path, package)) for path in package.rglob("*.py")}
-    here = package / "compiled.py"
-    found: set[Path] = set()
-    todo = [path for path, targets in imports.items() if here in targets]
-    while todo:
-        path = todo.pop()
-        if path not in found:
-            found.add(path)
-            todo += imports[path]
-    return sorted(found)
-
-
-def _imported(path: Path, package: Path) -> Iterator[Path]:
-    for match in _IMPORT.findall(path.read_bytes()):
-        if match.startswith(b"."):
-            yield from path.parent.glob("*.py")
-            continue
-        target = package.joinpath(*match.decode().split(".")[1:])
-        if target.is_dir():
-            # the root package holds public names only; its modules are imported by their full names
-            yield from target.glob("*.py") if target != package else (package / "__init__.py",)
-        elif (module := target.with_suffix(".py")).is_file():
-            yield module
-
-
-def cache_key(sources: Iterable[Path], package: Path = PACKAGE) -> str:
-    """Name of the cache directory for these sources on this Python, Numba, CPU and set of options."""
-    digest = hashlib.sha256()
-    options = sorted(
-        f"{k}={v}"
-        for k, v in os.environ.items()
-        if k.startswith("NUMBA_") and k not in ("NUMBA_CACHE_DIR", "NUMBA_NUM_THREADS")
-    )
-    for fact in (sys.version, version("numba"), version("llvmlite"), _cpu(), NRT, BOUNDSCHECK, *options):
-        digest.update(f"{fact}\0".encode())
-    for path in sources:
-        name = path.relative_to(package) if path.is_relative_to(package) else path
-        digest.update(f"{name}\0".encode())
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()[:20]
-
-
-def _cpu() -> str:
-    """Host CPU as LLVM sees it: code compiled for one may not run on another."""
-    from llvmlite import binding  # type: ignore[import-untyped]
-
-    features = binding.get_host_cpu_features()
-    return f"{platform.machine()} {binding.get_host_cpu_name()} {features.flatten()}"
-
-
-def cache_root() -> Path | None:
-    """Where cache directories live, or None when the environment names no place."""
-    if own := os.environ.get("TRACEREPLAY_CACHE_DIR"):
-        return Path(own) / "numba"
-    if xdg := os.environ.get("XDG_CACHE_HOME"):
-        return Path(xdg) / "tracereplay" / "numba"
-    try:
-        return Path.home() / ".cache" / "tracereplay" / "numba"
-    except RuntimeError:
-        return None
-
-
-def configure_cache(*extra_sources: Path) -> Path | None:
-    """Point Numba at the cache directory for the package's sources and ``extra_sources``; the directory.
-
-    Acts on functions decorated from now on. Called on import without arguments; call it again before
-    importing a user's compiled file. None: no private directory can be written, and nothing is cached.
-    """
-    root = cache_root()
-    directory = None
-    if root is not None:
-        directory = root / cache_key([*compiled_sources(), *(p.resolve() for p in extra_sources)])
-        if not _usable(directory):
-            directory = None
-    _state["directory"] = directory
-    if directory is not None:
-        os.environ["NUMBA_CACHE_DIR"] = str(directory)
-        if "numba" in sys.modules:
-            sys.modules["numba"].config.CACHE_DIR = str(directory)
-    return directory
-
-
-def _usable(directory: Path) -> bool:
-    """Make the directory, private to this user, and see that it can be written.
-
-    Cached code is loaded as pickles: a directory that somebody else owns or may write to is not used.
-    """
-    try:
-        fresh = not directory.exists()
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        state = directory.stat()
-        if state.st_uid != os.geteuid() or state.st_mode & 0o022:
-            return False
-        with tempfile.TemporaryFile(dir=directory):
-            pass
-        os.utime(directory)
-        if fresh:
-            _remove_stale(directory.parent)
-    except OSError:
-        return False
-    return True
-
-
-def _remove_stale(root: Path) -> None:
-    limit = time.time() - STALE_AFTER_S
-    for old in root.iterdir():
-        if old.is_dir() and old.stat().st_mtime < limit:
-            shutil.rmtree(old, ignore_errors=True)
-
-
-_state: dict[str, Path | None] = {"directory": None}
-configure_cache()
-
-import numba  # noqa: E402 - reads NUMBA_CACHE_DIR on import
-
-_jit: Any = numba.njit
+_settings: Any = numba.config
 intrinsic: Any = numba.extending.intrinsic
 """For the few operations that need LLVM itself, such as an unaligned load."""
 
-
-def cache_directory() -> Path | None:
-    """The cache directory in use; None when nothing is cached."""
-    return _state["directory"]
+_OPTIONS: dict[str, Any] = {"nogil": True, "boundscheck": BOUNDSCHECK, "error_model": "numpy", "_nrt": NRT}
+_FOR_COMPILED = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 
-def _options() -> dict[str, Any]:
-    return {"nogil": True, "boundscheck": BOUNDSCHECK, "error_model": "numpy", "_nrt": NRT}
-
-
-_INNER = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+def _jit(function: Callable[..., Any], cached: bool, **options: Any) -> Any:
+    directory = directory_for(Path(function.__code__.co_filename).resolve()) if cached else None
+    _settings.CACHE_DIR = str(directory or "")
+    return numba.njit(cache=directory is not None, **_OPTIONS, **options)(function)
 
 
 def kernel(function: F) -> F:
@@ -183,7 +53,15 @@ def kernel(function: F) -> F:
 
     Integer division by zero gives zero (NumPy's rules), the GIL is released, arrays are not counted.
     """
-    return cast(F, _jit(cache=cache_directory() is not None, forceinline=False, **_options())(function))
+    dispatcher = _jit(function, True, forceinline=False)
+    compile_it = dispatcher.compile
+
+    def compile_with_entries(signature: Any) -> Any:
+        _load_entries(dispatcher)
+        return compile_it(signature)
+
+    dispatcher.compile = compile_with_entries
+    return cast(F, dispatcher)
 
 
 def hot(function: F) -> F:
@@ -191,7 +69,7 @@ def hot(function: F) -> F:
 
     For the few steps every event takes: each use costs compile time.
     """
-    return cast(F, _widened(_jit(forceinline=True, **_INNER, **_options())(function)))
+    return cast(F, _widened(_jit(function, False, forceinline=True, **_FOR_COMPILED)))
 
 
 def inner(function: F) -> F:
@@ -200,7 +78,139 @@ def inner(function: F) -> F:
     Python cannot call it: without the wrappers for that it compiles in a fraction of the time.
     """
     _out_of_line.add((function.__module__, function.__qualname__))
-    return cast(F, _widened(_jit(forceinline=False, **_INNER, **_options())(function)))
+    return cast(F, _widened(_jit(function, False, forceinline=False, **_FOR_COMPILED)))
+
+
+def entry(*types: Any) -> Callable[[F], F]:
+    """Compile a function once, by itself, for compiled callers; it is cached on disk in its own right.
+
+    ``types`` are those of its parameters: ``int``, ``bool``, a NamedTuple of one-dimensional arrays, or the annotation
+    of such an array (``I64``). For what is called from several places and has much below it: a call hands all arguments
+    over in memory and is never inlined.
+    """
+
+    def decorate(function: F) -> F:
+        dispatcher = _jit(function, True, forceinline=False, **_FOR_COMPILED)
+        signature = tuple(map(_numba_type, types))
+        resolve = dispatcher.get_call_template
+
+        def get_call_template(args: tuple[Any, ...], kws: dict[str, Any]) -> Any:
+            _load_entries(dispatcher)
+            _load(dispatcher)
+            return resolve(args, kws)
+
+        dispatcher.get_call_template = get_call_template
+        _entries[id(dispatcher)] = (dispatcher, signature)
+        return cast(F, dispatcher)
+
+    return decorate
+
+
+def address_of(function: Callable[..., Any], returns: Any, *types: Any) -> int:
+    """Compile a function like an :func:`entry`, for callers that get to know it at run time; the address of its code.
+
+    ``function`` may be one that :func:`inner` or :func:`hot` made already. It is never unloaded.
+    """
+    plain = getattr(function, "py_func", function)
+    dispatcher = _pointed.get(plain)
+    if dispatcher is None:
+        dispatcher = _pointed[plain] = _jit(plain, True, forceinline=False, **_FOR_COMPILED)
+    signature = _numba_type(returns)(*map(_numba_type, types))
+    _load_entries(dispatcher)
+    dispatcher.compile(signature)
+    result = dispatcher.overloads[signature.args]
+    return int(result.library.get_pointer_to_function(result.fndesc.llvm_func_name))
+
+
+def indirect(returns: Any, *types: Any) -> Any:
+    """A compiled ``call(address, arguments)`` for addresses that :func:`address_of` gave for these very types.
+
+    ``arguments`` is a tuple. Nothing checks that the address is one of such a function.
+    """
+    result, given = _numba_type(returns), tuple(map(_numba_type, types))
+
+    def emit(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        address, packed = values
+        convention = context.call_conv
+        pointer = convention.get_function_type(result, given).as_pointer()
+        arguments = [
+            context.cast(builder, builder.extract_value(packed, i), source, target)
+            for i, (source, target) in enumerate(zip(signature.args[1].types, given, strict=True))
+        ]
+        target = builder.inttoptr(address, pointer)
+        status, value = convention.call_function(builder, target, result, given, arguments)
+        with builder.if_then(status.is_error, likely=False):
+            convention.return_status_propagate(builder, status)
+        return value
+
+    def call(typingctx: Any, address: Any, arguments: Any) -> Any:
+        return result(numba.int64, arguments), emit
+
+    return intrinsic(call)
+
+
+_pointed: dict[Callable[..., Any], Any] = {}
+_entries: dict[int, tuple[Any, tuple[Any, ...]]] = {}
+_loaded: set[int] = set()
+_out_of_line: set[tuple[str, str]] = set()
+
+
+def _numba_type(given: Any) -> Any:
+    if given is None:
+        return numba.none
+    if given in (int, bool):
+        return numba.int64 if given is int else numba.boolean
+    if fields := getattr(given, "_fields", None):
+        hints = typing.get_type_hints(given)
+        record: Any = numba.types.BaseTuple.from_types
+        return record([_numba_type(hints[f]) for f in fields], given)
+    scalar = typing.get_args(typing.get_args(given)[1])[0]  # ndarray[shape, dtype[scalar]]
+    return numba.types.Array(numba.from_dtype(scalar), 1, "C")
+
+
+def _load_entries(dispatcher: Any, seen: set[int] | None = None) -> None:
+    """Have the entries below a function at their addresses, callees first.
+
+    Code from the disk is linked by name as soon as it is loaded, and a name without an address ends the process.
+    """
+    seen = set() if seen is None else seen
+    for callee in _callees(dispatcher):
+        if id(callee) not in seen:
+            seen.add(id(callee))
+            _load_entries(callee, seen)
+            if id(callee) in _entries:
+                _load(callee)
+
+
+def _callees(dispatcher: Any) -> Iterator[Any]:
+    """Compiled functions that a function's code names."""
+    function = dispatcher.py_func
+    names = function.__code__.co_names
+    for name in names:
+        value = function.__globals__.get(name)
+        if isinstance(value, CPUDispatcher):
+            yield value
+        elif isinstance(value, ModuleType) and value.__name__.startswith("tracereplay"):
+            for attribute in names:
+                if isinstance(found := getattr(value, attribute, None), CPUDispatcher):
+                    yield found
+
+
+def _load(dispatcher: Any) -> None:
+    """Compile an entry or read it from the disk, and give its address the name that callers link to."""
+    if id(dispatcher) in _loaded:
+        return
+    _loaded.add(id(dispatcher))
+    signature = _entries[id(dispatcher)][1]
+    dispatcher.compile(signature)
+    dispatcher.disable_compile()
+    result = dispatcher.overloads[signature]
+    known = copy.copy(result.fndesc)
+    known.mangled_name = f"{known.modname}.{known.qualname}"
+    binding.add_symbol(known.mangled_name, result.library.get_pointer_to_function(result.fndesc.llvm_func_name))
+    context = dispatcher.targetctx
+    context.remove_user_function(result.entry_point)
+    context.insert_user_function(result.entry_point, known, [])
 
 
 def _widened(dispatcher: Any) -> Any:
@@ -216,9 +226,6 @@ def _widened(dispatcher: Any) -> Any:
 
     dispatcher.get_call_template = get_call_template
     return dispatcher
-
-
-_out_of_line: set[tuple[str, str]] = set()
 
 
 def _keep_out_of_line() -> None:

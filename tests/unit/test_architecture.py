@@ -17,6 +17,7 @@ MAX_LINES = 400
 
 LAYERS = (
     {"errors"},
+    {"compile_cache"},
     {"compiled"},  # the JIT switch: below everything that is compiled
     {"kernel"},
     {"trace"},

@@ -12,34 +12,67 @@ from pathlib import Path
 import pytest
 
 import tracereplay
-from tracereplay import compiled
+from tracereplay import compile_cache
 
 PACKAGE = Path(tracereplay.__file__).parent
 
 CALLEE = """
-from tracereplay.compiled import hot, kernel
+from typing import NamedTuple
+import numpy as np
+import numpy.typing as npt
+from tracereplay.compiled import entry, inner
 from tracereplay.machine.numbers import FACTOR
 
-@kernel
-def callee(a, i):
-    return a[i] * FACTOR
+class Box(NamedTuple):
+    a: npt.NDArray[np.int64]
+
+@inner
+def times(x):
+    return x * FACTOR
+
+@entry(Box, int, bool)
+def callee(box, i, wanted):
+    return times(box.a[i]) if wanted else 0
 """
 CALLER = """
-from tracereplay.compiled import kernel
-from tracereplay.machine.callee import callee
+import numpy as np
+from tracereplay.compiled import address_of, entry, indirect, inner, kernel
+from tracereplay.machine import callee as module
+from tracereplay.machine.callee import Box
+
+call = indirect(int, Box, int)
+
+@entry(Box, int)
+def between(box, i):
+    return module.callee(box, i, True)
+
+def pointed(box, i):
+    return between(box, i) + 1
 
 @kernel
-def caller(a, i):
-    return callee(a, i) + 1
+def caller(box, i, address):
+    return call(address, (box, i))
+
+@kernel
+def direct(box, i):
+    return between(box, i) + 1
+
+def both(values, i):
+    box = Box(values)
+    found = caller(box, i, address_of(pointed, int, Box, int))
+    assert found == direct(box, i), (found, direct(box, i))
+    return found
 """
 MAIN = """
 import sys
 import numpy as np
-from tracereplay.compiled import cache_directory
-from tracereplay.machine.caller import caller
+from pathlib import Path
+from tracereplay.compile_cache import directory_for
+from tracereplay.machine import caller as module
 
 index = int(sys.argv[1])
-print(caller(np.arange(5), index), sum(caller.stats.cache_hits.values()), cache_directory())
+found = module.both(np.arange(5), index)
+print(found, sum(module.direct.stats.cache_hits.values()), directory_for(Path(module.__file__)))
 """
 
 
@@ -49,9 +82,10 @@ def package(tmp_path: Path) -> Path:
     root = tmp_path / "src" / "tracereplay"
     machine = root / "machine"
     machine.mkdir(parents=True)
-    shutil.copy(PACKAGE / "compiled.py", root)
-    for module in (root, machine):
-        (module / "__init__.py").write_text('"""Test."""\n')
+    for module in ("compiled.py", "compile_cache.py"):
+        shutil.copy(PACKAGE / module, root)
+    for folder in (root, machine):
+        (folder / "__init__.py").write_text('"""Test."""\n')
     (machine / "numbers.py").write_text("FACTOR = 10\n")
     (machine / "callee.py").write_text(CALLEE)
     (machine / "caller.py").write_text(CALLER)
@@ -84,7 +118,7 @@ def test_second_process_loads_compiled_code_from_disk(package: Path) -> None:
     ("file", "old", "new", "value"),
     [
         ("numbers.py", "10", "20", "41"),
-        ("callee.py", "a[i] * FACTOR", "a[i] * FACTOR + 5", "26"),
+        ("callee.py", "x * FACTOR", "x * FACTOR + 5", "26"),
         ("caller.py", "+ 1", "+ 2", "22"),
     ],
 )
@@ -144,7 +178,7 @@ def test_directories_unused_for_long_are_removed(package: Path, tmp_path: Path) 
     old, young = directory.parent / "old", directory.parent / "young"
     old.mkdir()
     young.mkdir()
-    long_ago = time.time() - compiled.STALE_AFTER_S - 60
+    long_ago = time.time() - compile_cache.STALE_AFTER_S - 60
     os.utime(old, (long_ago, long_ago))
     run(package, TRACEREPLAY_NRT="1")
     assert not old.exists()
@@ -153,7 +187,7 @@ def test_directories_unused_for_long_are_removed(package: Path, tmp_path: Path) 
 
 
 def test_sources_cover_what_compiled_modules_import() -> None:
-    names = {str(p.relative_to(PACKAGE)) for p in compiled.compiled_sources()}
+    names = {str(p.relative_to(PACKAGE)) for p in compile_cache.sources_of(PACKAGE / "replay" / "loop.py")}
     assert "kernel/constants.py" in names
     assert "compiled.py" in names
     assert not any(n.startswith(("cli/", "report/")) for n in names)
@@ -162,6 +196,6 @@ def test_sources_cover_what_compiled_modules_import() -> None:
 def test_environment_variable_names_the_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("TRACEREPLAY_CACHE_DIR", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "x"))
-    assert compiled.cache_root() == tmp_path / "x" / "tracereplay" / "numba"
+    assert compile_cache.cache_root() == tmp_path / "x" / "tracereplay" / "numba"
     monkeypatch.setenv("TRACEREPLAY_CACHE_DIR", str(tmp_path / "t"))
-    assert compiled.cache_root() == tmp_path / "t" / "numba"
+    assert compile_cache.cache_root() == tmp_path / "t" / "numba"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -362,4 +361,3 @@ def test_an_empty_stream() -> None:
     assert len(outcome.vectors) == 0
     assert not outcome.totals.any()
     assert COUNTERS
-    assert Path(runner.loop.__file__ or "").exists()

@@ -8,7 +8,7 @@ Whoever has background work sets ``CFG_TIMER`` no later than that.
 
 from __future__ import annotations
 
-from tracereplay.compiled import inner
+from tracereplay.compiled import entry
 from tracereplay.machine.kswapd import KSWAPD_PERIOD_NS
 from tracereplay.machine.layout import (
     CFG_NOW,
@@ -18,11 +18,12 @@ from tracereplay.machine.layout import (
     KS_SINCE,
     KS_WORDS,
     MAX_NODES,
+    Machine,
 )
 from tracereplay.machine.reclaim import run_kswapd
 
 
-@inner
+@entry(Machine)
 def run_background(m):
     """Do what is due at ``w[CFG_NOW]`` and set ``w[CFG_TIMER]`` anew. Charged to ``m.c``: give it the background."""
     due = m.w[CFG_TIMER_DUE]

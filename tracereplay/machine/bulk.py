@@ -10,7 +10,7 @@ page_owner is off, and no pcp lock is ever busy. 5.10 has no such call: asking f
 
 from __future__ import annotations
 
-from tracereplay.compiled import inner
+from tracereplay.compiled import entry, inner
 from tracereplay.kernel.constants import MIGRATE_MOVABLE
 from tracereplay.kernel.gfp import GFP_ACCOUNT
 from tracereplay.machine.counters import BULK_CALLS, WATERMARK_CHECKS
@@ -19,11 +19,13 @@ from tracereplay.machine.layout import (
     BULK_NONE,
     CFG_BULK,
     ERROR_NO_BULK,
+    I64,
     Z_LOW,
     Z_NODE,
     Z_TYPE,
     Z_WORDS,
     ZL_WORDS,
+    Machine,
 )
 from tracereplay.machine.page_alloc import alloc_pages, prepare
 from tracereplay.machine.page_free import report_error
@@ -51,7 +53,7 @@ def bulk_zone(m, cpu, gfp, wanted, flags):
     return -1
 
 
-@inner
+@entry(Machine, int, int, int, I64)
 def alloc_pages_bulk(m, cpu, gfp, wanted, slots):
     """Fill the empty slots (frame -1) among the first ``wanted`` (frame, order) pairs. Returns the slots passed.
 

@@ -10,7 +10,7 @@ compares free CMA pages with free pages as they were before the refill; here bot
 
 from __future__ import annotations
 
-from tracereplay.compiled import hot, inner
+from tracereplay.compiled import entry, hot, inner
 from tracereplay.kernel.constants import (
     MAX_PAGE_ORDER,
     MIGRATE_CMA,
@@ -56,6 +56,7 @@ from tracereplay.machine.layout import (
     Z_TYPE,
     Z_WORDS,
     Z_WORK,
+    Machine,
 )
 from tracereplay.machine.lists import first
 from tracereplay.machine.watermarks import boost_watermark, nr_free, pages_of_type
@@ -331,7 +332,7 @@ def rmqueue_c(m, z, order, mt, flags, mode, cma):
     return -1, MODE_NORMAL
 
 
-@inner
+@entry(Machine, int, int, int, int, int)
 def rmqueue(m, z, order, mt, flags, mode):
     """One block from the buddy lists (``__rmqueue``): own type first, then fallback.
 

@@ -8,7 +8,7 @@ Mimics ``get_page_from_freelist`` and ``rmqueue`` of mm/page_alloc.c. Not modell
 
 from __future__ import annotations
 
-from tracereplay.compiled import hot, inner
+from tracereplay.compiled import entry, hot, inner
 from tracereplay.kernel.constants import MIGRATE_HIGHATOMIC
 from tracereplay.machine.alloc_flags import (
     ALLOC_HIGHATOMIC,
@@ -34,13 +34,14 @@ from tracereplay.machine.layout import (
     Z_SKIP,
     Z_WORDS,
     ZL_WORDS,
+    Machine,
 )
 from tracereplay.machine.pcp import note_pcp_alloc, pcp_holds, pcp_index_of_cpu, pcp_lock, pcp_pop
 from tracereplay.machine.watermarks import watermark_ok
 from tracereplay.machine.zonelist import highest_zone, zone_at, zonelist
 
 
-@inner
+@entry(Machine, int, int, int, int)
 def rmqueue_buddy(m, z, order, mt, flags):
     """A block straight from the buddy lists (``rmqueue_buddy``). First frame or -1.
 
@@ -95,7 +96,7 @@ def try_zone(m, z, cpu, order, mt, top, flags):
     return pfn
 
 
-@inner
+@entry(Machine, int, int, int, int, int, int)
 def get_page(m, cpu, order, gfp, mt, flags, first):
     """Walk the CPU's zonelist from place ``first`` on (``get_page_from_freelist``). First frame or -1.
 

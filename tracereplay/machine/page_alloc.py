@@ -8,7 +8,7 @@ slow_path.py.
 
 from __future__ import annotations
 
-from tracereplay.compiled import hot, inner
+from tracereplay.compiled import entry, hot
 from tracereplay.kernel.constants import MIGRATE_MOVABLE
 from tracereplay.kernel.gfp import GFP_ACCOUNT, GFP_COMP, GFP_ZERO
 from tracereplay.machine.alloc_flags import ALLOC_KSWAPD
@@ -33,6 +33,7 @@ from tracereplay.machine.layout import (
     Z_NOFRAGMENT,
     Z_SKIP,
     Z_WORDS,
+    Machine,
 )
 from tracereplay.machine.slow_path import slow_path
 from tracereplay.machine.zonelist import highest_zone, migratetype, zonelist
@@ -73,13 +74,13 @@ def alloc_pages_here(m, cpu, order, gfp):
     return pfn
 
 
-@inner
+@entry(Machine, int, int, int)
 def alloc_pages(m, cpu, order, gfp):
     """Allocate a block of ``order`` (``__alloc_pages``). First frame, or -1 when it failed."""
     return alloc_pages_here(m, cpu, order, gfp)
 
 
-@inner
+@entry(Machine, int, int, int, int, int, int)
 def alloc_pages_elsewhere(m, cpu, order, gfp, mt, flags, first):
     """What follows when the preferred zone gave nothing: the zonelist from place ``first`` on, then the slow path."""
     pfn = get_page(m, cpu, order, gfp, mt, flags, first)

@@ -7,7 +7,7 @@ Mimics ``__free_pages``, ``free_unref_page`` and ``free_one_page`` of mm/page_al
 
 from __future__ import annotations
 
-from tracereplay.compiled import hot, inner
+from tracereplay.compiled import entry, hot, inner
 from tracereplay.kernel.constants import (
     MIGRATE_MOVABLE,
     NR_PAGE_ORDERS,
@@ -50,6 +50,7 @@ from tracereplay.machine.layout import (
     USED,
     Z_START,
     Z_WORDS,
+    Machine,
 )
 from tracereplay.machine.pcp import pcp_holds, pcp_index_of_cpu, pcp_lock, pcp_push
 
@@ -62,7 +63,7 @@ def report_error(m, code, pfn):
         m.w[CFG_ERROR_FRAME] = pfn
 
 
-@inner
+@entry(Machine, int, int, int)
 def free_to_buddy(m, z, pfn, order):
     """Free a block straight to the buddy lists (``free_one_page``): since 6.10 pageblock by pageblock."""
     set_info(m, pfn, HELD)
@@ -110,7 +111,7 @@ def free_pages_here(m, cpu, pfn, order):
     free_prepared(m, z, cpu, pfn, order)
 
 
-@inner
+@entry(Machine, int, int, int)
 def free_pages(m, cpu, pfn, order):
     """Free a block that the machine handed out (``__free_pages``). A bad free is reported and changes nothing."""
     free_pages_here(m, cpu, pfn, order)
@@ -133,7 +134,7 @@ def is_held(m, pfn, order):
     return True
 
 
-@inner
+@entry(Machine, int, int, int)
 def free_held(m, cpu, pfn, order):
     """Free a block in use since before the replay: that of the trace where the machine holds it, else another.
 

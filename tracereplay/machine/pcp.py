@@ -10,7 +10,7 @@ is ever busy here: what a kernel does when a trylock fails (section 3.9) is not 
 
 from __future__ import annotations
 
-from tracereplay.compiled import hot, inner
+from tracereplay.compiled import entry, hot, inner
 from tracereplay.kernel.constants import (
     MIGRATE_CMA,
     MIGRATE_MOVABLE,
@@ -78,6 +78,7 @@ from tracereplay.machine.layout import (
     Z_RECLAIM_ACTIVE,
     Z_WORDS,
     ZONE_MOVABLE,
+    Machine,
 )
 from tracereplay.machine.lists import add_head, add_tail, first, last, remove
 from tracereplay.machine.pcp_sizes import drain_pages_fixed, drain_pages_tuned, refill_blocks
@@ -118,7 +119,7 @@ def pcp_lock(m, p):
     m.w[p * P_WORDS + P_LOCKS] += 1
 
 
-@inner
+@entry(Machine, int, int, int, int, int)
 def refill(m, z, p, order, mt, flags):
     """Fill an empty list from the buddy lists under one zone-lock hold (``rmqueue_bulk``). Returns blocks moved.
 
@@ -238,7 +239,7 @@ def drain_lists(m, z, p, pages, index):
     return moved
 
 
-@inner
+@entry(Machine, int, int, int, int)
 def drain(m, z, p, pages, index):
     """One drain of ``pages`` after a free, pcp lock held: a single hold of the zone lock, or (6.19) ``batch`` pages a
     hold and the pcp lock let go in between. Returns pages moved.
@@ -256,7 +257,7 @@ def drain(m, z, p, pages, index):
     return moved
 
 
-@inner
+@entry(Machine, int, int)
 def drain_zone(m, z, p):
     """Empty the lists of a page set (``drain_pages_zone``), from the first list on. Returns pages moved.
 
@@ -292,7 +293,7 @@ def drain_cpu(m, cpu):
     return moved
 
 
-@inner
+@entry(Machine)
 def drain_all(m):
     """Empty all per-CPU lists (``drain_all_pages``): CPU by CPU, those without pages left alone. Pages moved."""
     moved = 0

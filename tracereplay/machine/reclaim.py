@@ -11,7 +11,7 @@ boost, at a stated pace.
 
 from __future__ import annotations
 
-from tracereplay.compiled import inner
+from tracereplay.compiled import entry, inner
 from tracereplay.kernel.constants import MIGRATE_MOVABLE, PAGEBLOCK_ORDER
 from tracereplay.kernel.gfp import GFP_IO
 from tracereplay.machine.buddy import block_type, free_one_page, note_movable, zone_lock, zone_unlock
@@ -47,6 +47,7 @@ from tracereplay.machine.layout import (
     Z_START,
     Z_WORDS,
     ZL_WORDS,
+    Machine,
 )
 from tracereplay.machine.page_free import free_held, is_held
 from tracereplay.machine.watermarks import nr_free
@@ -85,7 +86,7 @@ def reclaim_zone(m, cpu, z, pages):
     return freed
 
 
-@inner
+@entry(Machine, int, int)
 def direct_reclaim(m, cpu, gfp):
     """One direct reclaim (``__perform_reclaim``): up to ``CFG_RECLAIM_PAGES`` along the zonelist. Pages freed."""
     m.c[RECLAIM_ATTEMPTS] += 1
@@ -205,7 +206,7 @@ def compact_zone(m, z, order):
     return True
 
 
-@inner
+@entry(Machine, int, int, int)
 def direct_compact(m, cpu, order, gfp):
     """One direct compaction (``try_to_compact_pages``). Whether it yielded a block of ``order``.
 

@@ -10,7 +10,7 @@ makes because it believes that more could be reclaimed than one attempt brought.
 
 from __future__ import annotations
 
-from tracereplay.compiled import inner
+from tracereplay.compiled import entry, inner
 from tracereplay.kernel.constants import MIGRATE_MOVABLE, PAGE_ALLOC_COSTLY_ORDER
 from tracereplay.kernel.gfp import (
     GFP_DIRECT_RECLAIM,
@@ -34,7 +34,7 @@ from tracereplay.machine.alloc_flags import (
 from tracereplay.machine.freelist import get_page
 from tracereplay.machine.highatomic import unreserve_highatomic
 from tracereplay.machine.kswapd import wake_all_kswapds
-from tracereplay.machine.layout import CFG_CLAIM_STEAL, CFG_PCP_RULE
+from tracereplay.machine.layout import CFG_CLAIM_STEAL, CFG_PCP_RULE, Machine
 from tracereplay.machine.pcp import drain_all
 from tracereplay.machine.reclaim import direct_compact, direct_reclaim
 
@@ -64,7 +64,7 @@ def slow_flags(m, order, gfp, mt):
     return flags
 
 
-@inner
+@entry(Machine, int, int, int, int)
 def slow_path(m, cpu, order, gfp, mt):
     """Serve a request that found no zone above LOW. First frame or -1."""
     flags = slow_flags(m, order, gfp, mt)

@@ -14,7 +14,7 @@ page lists are known here, so every use of them counts.
 
 from __future__ import annotations
 
-from tracereplay.compiled import hot, inner
+from tracereplay.compiled import entry, hot, inner
 from tracereplay.machine.counters import PCP_DRAINS
 from tracereplay.machine.layout import (
     CFG_DECAY,
@@ -30,6 +30,7 @@ from tracereplay.machine.layout import (
     TK,
     Z_NODE,
     Z_WORDS,
+    Machine,
 )
 from tracereplay.machine.pcp import drain_lists, pcp_index_of_cpu, pcp_lock
 from tracereplay.machine.pcp_sizes import decay_high
@@ -117,7 +118,7 @@ def next_tick_after(now, interval, cpu):
     return rounded if rounded > now else now + interval
 
 
-@inner
+@entry(Machine, int, int)
 def vmstat_tick(m, cpu, now):
     """The worker's run that is due, and the time of the next; the first call only sets that. Returns pages drained."""
     if m.w[CFG_VMSTAT_INTERVAL] == 0:

@@ -1,26 +1,14 @@
-"""Drives the replay loop: one compiled module per strategy, arrays that grow between operations, named errors.
-
-The loop and a strategy are compiled together from a generated module in Numba's cache directory, whose name holds a
-hash of both texts: loading it again in another process takes the code from disk (architecture.md section 4).
-"""
+"""Drives the replay loop: a strategy on a machine, arrays that grow between operations, named errors."""
 
 # mypy: disable-error-code="no-untyped-call"
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
-import inspect
-import sys
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
-from types import FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
 
-from tracereplay.compiled import cache_directory, hot, inner
 from tracereplay.errors import StrategyError
 from tracereplay.kernel.gfp import GFP_KERNEL
 from tracereplay.machine.build import build_machine, charged_to
@@ -42,66 +30,10 @@ from tracereplay.machine.layout import (
 from tracereplay.machine.mempool import fill_reserve
 from tracereplay.replay import layout as at
 from tracereplay.replay.blocks import end_live
+from tracereplay.replay.calls import put_addresses
+from tracereplay.replay.loop import run, start
 from tracereplay.replay.vectors import move_tables
-from tracereplay.strategies.contract import COMPILED, Params, mark_of
-
-TEMPLATE = Path(__file__).with_name("loop.py")
-MARKED_IMPORT = "import tracereplay.strategies.per_page as strategy  # STRATEGY"
-
-
-def bind(module: ModuleType) -> None:
-    """Compile the marked functions that a strategy module names, in place, so that its functions can call them.
-
-    Those that it imports from another module of strategies are bound there as well, since they call one another.
-    """
-    for name, value in list(vars(module).items()):
-        if isinstance(value, FunctionType) and (mark := mark_of(value)):
-            if value.__module__ != module.__name__:
-                home = sys.modules[value.__module__]
-                bind(home)
-                setattr(module, name, getattr(home, value.__name__))
-            else:
-                setattr(module, name, inner(value) if mark == "called" else hot(value))
-
-
-def load_loop(params: type[Params]) -> ModuleType:
-    """The loop module for a strategy: generated, imported, registered. Raises StrategyError when it lacks functions."""
-    module = sys.modules[params.__module__]
-    missing = [name for name in COMPILED if not hasattr(module, name)]
-    if missing:
-        raise StrategyError(
-            f"strategy {params.name!r} has no function {missing[0]!r}",
-            hint="a strategy file defines init, allocate and release; see docs/strategies.md",
-        )
-    source = b"\0".join(inspect.getsource(m).encode() for m in _sources(module))
-    template = TEMPLATE.read_text()
-    if MARKED_IMPORT not in template:
-        raise AssertionError("the loop template lost its marked import")
-    text = template.replace(MARKED_IMPORT, f"import {module.__name__} as strategy")
-    digest = hashlib.sha256(text.encode() + b"\0" + source).hexdigest()[:20]
-    name = f"tracereplay_loop_{digest}"
-    if name in sys.modules:
-        return sys.modules[name]
-    bind(module)
-    directory = cache_directory() or Path(tempfile.mkdtemp(prefix="tracereplay-"))
-    path = directory / f"{name}.py"
-    if not path.exists():
-        part = path.with_suffix(f".{id(text)}.tmp")
-        part.write_text(text)
-        part.replace(path)
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    loop = importlib.util.module_from_spec(spec)
-    sys.modules[name] = loop
-    spec.loader.exec_module(loop)
-    return loop
-
-
-def _sources(module: ModuleType) -> list[ModuleType]:
-    """A strategy's module and those whose marked functions it calls."""
-    others = {v.__module__ for v in vars(module).values() if hasattr(v, "py_func") or mark_of(v)}
-    return [module, *(sys.modules[name] for name in sorted(others - {module.__name__}))]
+from tracereplay.strategies.contract import Params
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +83,6 @@ class Engine:
     ) -> None:
         """``initial``: what is free at the start, and where; else the configuration's counts, at random places."""
         self.params = params
-        self.loop = load_loop(type(params))
         pool_pages = min(path.pool_pages, MAX_POOL) if path else 0
         machine = build_machine(config, initial, pool_pages=pool_pages, quota=path.quota if path else 1 << 62)
         self.generation = config.generation
@@ -161,19 +92,20 @@ class Engine:
         packed = params.pack()
         self.state[: len(packed)] = packed
         self.arrays = at.new_loop(frames, start_ns, end_ns, bins)
+        put_addresses(type(params), self.arrays.x)
         if path and not fill_reserve(self.machine, 0, GFP_KERNEL):
             raise StrategyError(
                 f"the machine has no memory for the reserve of {path.pool_pages} pages",
                 hint="simulate more memory: --machine memory=..., or less of it in use: --machine occupancy=...",
             )
         self.background[:] = 0  # filling the reserve is set-up, not the workload's cost
-        self.loop.start(self.machine, self.state)
+        start(self.machine, self.state, self.arrays)
 
     def feed(self, ops: np.ndarray[Any, Any]) -> None:
         """Replay one batch. Raises StrategyError when the strategy misuses the machine."""
         i = 0
         while True:
-            i = self.loop.run(self.machine, self.state, self.arrays, ops, i)
+            i = run(self.machine, self.state, self.arrays, ops, i)
             match int(self.arrays.x[at.X_REASON]):
                 case at.RUNNING:
                     return

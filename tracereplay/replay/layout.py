@@ -103,7 +103,10 @@ ROW_WORDS = -(-(ROW_COUNTERS + NR_SLOTS) // 8) * 8
     X_HELD_MISSING,  # of those, not served: nothing of that order was held
     X_CENSORED,  # targeted requests still live at the end
     X_UNSEEN_PAGES,
-) = range(39)
+    X_INIT,  # addresses of the strategy's functions
+    X_ALLOCATE,
+    X_RELEASE,
+) = range(42)
 # ---- x: areas
 X_REQ = 64
 X_BLOCK = X_REQ + REQ_WORDS

@@ -1,8 +1,7 @@
 """The replay loop: operations of the demand stream, one after another, on one machine with one strategy.
 
-This file is a template: ``engine.py`` writes a copy for each strategy with the marked import replaced, so that loop and
-strategy meet in one importable module, which Numba's disk cache can hold (architecture.md section 4). As it
-stands it is the loop for ``per-page``.
+The loop is compiled once. A strategy's functions are compiled by themselves and reached by the addresses at
+X_ALLOCATE and the following words, which the engine puts there.
 """
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
@@ -11,8 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-import tracereplay.strategies.per_page as strategy  # STRATEGY
-from tracereplay.compiled import hot, inner, kernel
+from tracereplay.compiled import hot, indirect, inner, kernel
 from tracereplay.demand.stream import ALLOC, FIRST, FREE, REQUIRED, TARGETED, UNSEEN
 from tracereplay.machine.background import run_background
 from tracereplay.machine.buddy import owner_of
@@ -43,6 +41,7 @@ from tracereplay.replay.blocks import (
     tag_of,
     waste_add,
 )
+from tracereplay.replay.calls import ALLOCATE, INIT, RELEASE
 from tracereplay.replay.layout import (
     BL_FRAME,
     BL_LEFT,
@@ -63,16 +62,19 @@ from tracereplay.replay.layout import (
     TAG_FLAGS,
     TAG_FLAGS_SHIFT,
     TAG_ROW,
+    X_ALLOCATE,
     X_BACKGROUND_FAILED,
     X_BIN,
     X_BINS,
     X_BLOCK,
     X_FAILED,
+    X_INIT,
     X_NEXT_BIN_NS,
     X_ORPHANS,
     X_OUT,
     X_PAGES,
     X_REASON,
+    X_RELEASE,
     X_REQ,
     X_REQUESTS,
     X_SCRATCH,
@@ -95,15 +97,15 @@ from tracereplay.strategies.contract import (
     REQ_PAGES,
 )
 
-strategy_init = inner(strategy.init)
-strategy_allocate = hot(strategy.allocate)
-strategy_release = hot(strategy.release)
+call_init = indirect(None, *INIT)
+call_allocate = indirect(int, *ALLOCATE)
+call_release = indirect(None, *RELEASE)
 
 
 @kernel
-def start(m, st):
+def start(m, st, e):
     """Prepare the strategy."""
-    strategy_init(m, st)
+    call_init(e.x[X_INIT], (m, st))
 
 
 @inner
@@ -114,7 +116,7 @@ def ask_strategy(m, st, e, pages, order, flags, first_block):
     req[REQ_ORDER] = order
     req[REQ_FLAGS] = flags
     req[REQ_BLOCKS] = 0
-    if strategy_allocate(m, st, req, e.x[X_OUT + 2 * first_block : X_BINS]) != DONE:
+    if call_allocate(e.x[X_ALLOCATE], (m, st, req, e.x[X_OUT + 2 * first_block : X_BINS])) != DONE:
         return -1
     return req[REQ_BLOCKS]
 
@@ -126,7 +128,7 @@ def release_block(m, st, e, frame, order, flags, cpu, now):
     block[BLOCK_FRAME] = frame
     block[BLOCK_ORDER] = order
     block[BLOCK_FLAGS] = flags
-    strategy_release(m, st, block, cpu, now)
+    call_release(e.x[X_RELEASE], (m, st, block, cpu, now))
 
 
 @inner
