@@ -27,10 +27,18 @@ def set_timer(m, number, when):
     if number < 0 or number >= MAX_TIMERS:
         report_error(m, ERROR_OUTSIDE, number)
         return
-    m.w[TM + number] = max(when, 1)
+    when = max(when, 1)
+    before = m.w[TM + number]
+    m.w[TM + number] = when
     m.w[CFG_TIMER_IDS] = max(m.w[CFG_TIMER_IDS], number + 1)
-    m.w[CFG_TIMER_DUE] = min(m.w[CFG_TIMER_DUE], when)
     m.w[CFG_TIMER] = min(m.w[CFG_TIMER], when)
+    if when <= m.w[CFG_TIMER_DUE]:
+        m.w[CFG_TIMER_DUE] = when
+    elif before == m.w[CFG_TIMER_DUE]:  # the first is put off: some other may be first now
+        m.w[CFG_TIMER_DUE] = NEVER
+        for other in range(m.w[CFG_TIMER_IDS]):
+            if m.w[TM + other] != 0:
+                m.w[CFG_TIMER_DUE] = min(m.w[CFG_TIMER_DUE], m.w[TM + other])
 
 
 @inner
