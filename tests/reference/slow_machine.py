@@ -159,6 +159,8 @@ class SlowMachine(Reclaim):
     init_on_alloc: bool = False
     boost_factor: int = 0
     kswapd_rate: int = 0
+    shrink_asked: int = 0
+    """Pages that reclaim asked a shrinker for since anybody looked."""
     """Pages a ms."""
     reclaim_pages: int = 0
     compaction_share: int = 0

@@ -173,6 +173,7 @@ class Reclaim:
             if not left:
                 return False
             step = min(left, 32) if self.kswapd_rate else left
+            self.shrink_asked += step
             left -= step
             job.done += step
             if self.kswapd_rate:
@@ -204,6 +205,7 @@ class Reclaim:
 
     def direct_reclaim(self: SlowMachine, cpu: int, gfp: int) -> int:
         self.count("reclaim_attempts")
+        self.shrink_asked += max(self.reclaim_pages, 32)
         freed = 0
         for z in self.zonelist(cpu, gfp):
             here = self.reclaim(cpu, z, self.reclaim_pages - freed)

@@ -32,6 +32,8 @@ from tracereplay.machine.layout import (
     CFG_KSWAPD_RATE,
     CFG_NOW,
     CFG_RECLAIM_PAGES,
+    CFG_SHRINK,
+    CFG_TIMER,
     CFG_ZONES,
     CN,
     KS_DONE,
@@ -86,10 +88,22 @@ def reclaim_zone(m, cpu, z, pages):
     return freed
 
 
+@inner
+def ask_shrinker(m, pages):
+    """Have a strategy's shrinker asked for ``pages``, once the present operation is over (``shrink_slab``).
+
+    A model: as many as this reclaim wants itself. The kernel asks a shrinker for ``(freeable >> priority) * 4 / seeks``
+    of its objects, in batches of 128, and lets what is short of a batch wait.
+    """
+    m.w[CFG_SHRINK] += pages
+    m.w[CFG_TIMER] = min(m.w[CFG_TIMER], m.w[CFG_NOW])
+
+
 @entry(Machine, int, int)
 def direct_reclaim(m, cpu, gfp):
     """One direct reclaim (``__perform_reclaim``): up to ``CFG_RECLAIM_PAGES`` along the zonelist. Pages freed."""
     m.c[RECLAIM_ATTEMPTS] += 1
+    ask_shrinker(m, max(m.w[CFG_RECLAIM_PAGES], RECLAIM_STEP))
     freed = 0
     row = zonelist(m, cpu, gfp)
     for k in range(ZL_WORDS):
@@ -148,6 +162,7 @@ def run_kswapd(m, node):
         step = min(budget, RECLAIM_STEP) if rate > 0 else budget
         budget -= step
         m.w[k + KS_DONE] += step
+        ask_shrinker(m, step)
         if rate > 0 and reclaim_node(m, cpu, node, step) == 0:
             m.w[k + KS_HOPELESS] = 1
             stop_kswapd(m, node)
