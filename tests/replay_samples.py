@@ -12,6 +12,8 @@ import numpy as np
 from tests.machine_samples import GFPS
 from tests.reference.machine_driver import counters_of, differences, picture_of_compiled, picture_of_slow, slow_twin
 from tests.reference.slow_replay import STRATEGIES, Pool, Request, SlowReplay
+from tests.reference.slow_waiting_strategy import SlowWaiting
+from tests.waiting_strategy import Waiting
 from tracereplay.demand.stream import (
     ALLOC,
     BATCH,
@@ -30,6 +32,7 @@ from tracereplay.machine.counters import COUNTERS
 from tracereplay.machine.layout import CFG_RESERVE_PEAK
 from tracereplay.replay import layout as at
 from tracereplay.replay.engine import Engine, Outcome, PathConfig
+from tracereplay.strategies.contract import Params
 from tracereplay.strategies.registry import load_strategy
 
 Ops = np.ndarray[Any, np.dtype[np.void]]
@@ -47,6 +50,7 @@ FACTS = {
     "unseen_pages": at.X_UNSEEN_PAGES,
 }
 """What both replays count, by name."""
+WAITS = (at.X_WAITED, at.X_WAIT_NS, at.X_WAIT_LONGEST, at.X_WAITING, at.X_STUCK)
 
 
 def op(
@@ -145,6 +149,11 @@ def free_some(rng: random.Random, live: set[int], keys: Keys, ts: int, cpu: int)
     return op(FREE, head, order, ts=ts, cpu=cpu)
 
 
+def params_of(strategy: str, params: dict[str, str] | None) -> Params:
+    """Parameters of a strategy, those of tests included."""
+    return (Waiting if strategy == "waiting" else load_strategy(strategy)).from_text(params or {})
+
+
 def run_engine(
     ops: Ops,
     config: MachineConfig,
@@ -159,7 +168,7 @@ def run_engine(
 ) -> Outcome:
     """The compiled replay of a stream, in batches that cut no request."""
     engine = Engine(
-        load_strategy(strategy).from_text(params or {}),
+        params_of(strategy, params),
         config,
         frames=frames,
         start_ns=0,
@@ -189,16 +198,17 @@ def run_slow(
     pool.fill(0, 0xCC0)
     machine.counters.clear()
     machine.by_order.clear()
-    values = load_strategy(strategy).from_text(params or {}).values()
+    slow_strategy = (STRATEGIES | {"waiting": SlowWaiting})[strategy]
     replay = SlowReplay(
         machine=machine,
-        strategy=STRATEGIES[strategy](machine, pool, values),
+        strategy=slow_strategy(machine, pool, params_of(strategy, params).values()),
         cpus=config.cpus,
         start_ns=0,
         bin_ns=max(1, -(-(int(ops["ts_ns"].max()) + 1) // bins)),
         bins=bins,
     )
     replay.feed(ops)
+    replay.wind_up()
     return replay
 
 
@@ -218,6 +228,10 @@ def summary_of_engine(outcome: Outcome) -> dict[str, Any]:
         "vectors": {tuple(sorted(k)): n for k, n in vectors_of(outcome).items()},
         "targeted": counters_of(outcome.totals),
         "background": counters_of(outcome.background),
+        "worker": counters_of(outcome.worker),
+        "waits": tuple(
+            int(x[place]) for place in (at.X_WAITED, at.X_WAIT_NS, at.X_WAIT_LONGEST, at.X_WAITING, at.X_STUCK)
+        ),
         "waste": (int(x[at.X_WASTE]), int(x[at.X_WASTE_PEAK])),
         "reserve_peak": int(outcome.machine.w[CFG_RESERVE_PEAK]),
         "series": [dict(zip(COUNTERS, row, strict=True)) for row in outcome.series.tolist()],
@@ -236,15 +250,19 @@ def summary_of_slow(replay: SlowReplay) -> dict[str, Any]:
         totals += r.counters
         for (name, order), n in r.by_order.items():
             totals[f"{name}[{order}]"] += n
-    background = replay.background.copy()
-    for (name, order), n in replay.background_by_order.items():
-        background[f"{name}[{order}]"] += n
+    background, worker = replay.background.copy(), replay.worker.copy()
+    for row, by_order in ((background, replay.background_by_order), (worker, replay.worker_by_order)):
+        for (name, order), n in by_order.items():
+            row[f"{name}[{order}]"] += n
+    waits = replay.waits
     vectors = Counter(tuple(sorted((k, v) for k, v in r.counters.items() if v)) for r in requests)
     return {
         "facts": {name: replay.facts[name] for name in FACTS} | {"censored": len(replay.live)},
         "vectors": dict(vectors),
         "targeted": {k: v for k, v in totals.items() if v},
         "background": {k: v for k, v in background.items() if v},
+        "worker": {k: v for k, v in worker.items() if v},
+        "waits": (len(waits), sum(waits), max(waits, default=0), len(replay.waiting), len(replay.stuck)),
         "waste": (replay.waste, replay.waste_peak),
         "reserve_peak": replay.strategy.pool.idle_peak,
         "series": [{name: row[name] for name in COUNTERS} for row in series],

@@ -3,19 +3,20 @@
 The oracle for ``tracereplay.replay`` and the built-in strategies, on the slow machine. It keeps the stated rules: a
 request is all or nothing; a strategy's block is released when its last page is freed, and pages freed before that are
 waste; a background block freed in pieces is cut into single pages, and such pages that go back together as one aligned
-block go back as one block; a wait for the mempool is a failure.
+block go back as one block. Time, waits and timers are in ``slow_waiting.py``.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from tests.reference.slow_machine import RECLAIM, ZERO, SlowMachine
+from tests.reference.slow_waiting import Clock, Parked, Wait
 from tracereplay.demand.stream import ALLOC, FIRST, FREE, ON_PATH, REQUIRED, TARGETED, UNSEEN
 
 IO, NORETRY, NOWARN, COMP, NOMEMALLOC = 0x40, 0x10000, 0x2000, 0x40000, 0x80000
@@ -33,6 +34,8 @@ class Request:
     counters: Counter[str] = field(default_factory=Counter)
     by_order: Counter[tuple[str, int]] = field(default_factory=Counter)
     live_blocks: int = 0
+    delay: int | None = None
+    """How long it waited, ns."""
 
 
 @dataclass
@@ -43,6 +46,9 @@ class Block:
     order: int
     request: Request | None
     keys: set[int] = field(default_factory=set)
+    """Those that the trace has not freed."""
+    live: int = 0
+    """Pages not freed here."""
 
 
 # ---------------------------------------------------------------- what strategies share
@@ -115,6 +121,34 @@ class Strategy:
     machine: SlowMachine
     pool: Pool
     params: dict[str, Any]
+    mutex: int | None = None
+    """Who holds it."""
+    woken: set[str] = field(default_factory=set)
+    """mutex, pool: what was let go since anybody looked."""
+    timers: dict[int, int] = field(default_factory=dict)
+    """When they are due, by number."""
+    number: int = 0
+    """Of the request that is being served, from 1."""
+    clock: Any = None
+
+    def __post_init__(self) -> None:
+        """Prepare."""
+
+    def serve(
+        self, cpu: int, pages: int, order: int, gfp: int, flags: int
+    ) -> Generator[Wait, None, list[Piece] | None]:
+        """Serve a request, yielding what it waits for."""
+        return self.allocate(cpu, pages, order, gfp, flags)
+        yield
+
+    def timer(self, number: int) -> None:
+        """A timer is due."""
+
+    def shrink(self, pages: int) -> None:
+        """Memory is reclaimed."""
+
+    def finish(self) -> None:
+        """The end."""
 
     def allocate(self, cpu: int, pages: int, order: int, gfp: int, flags: int) -> list[Piece] | None:
         """Blocks in page order; None: failed, and nothing is held."""
@@ -336,15 +370,12 @@ STRATEGIES: dict[str, type[Strategy]] = {
 
 # ---------------------------------------------------------------- the loop
 @dataclass
-class SlowReplay:
+class SlowReplay(Clock):
     """A stream of operations through a strategy on a machine."""
 
-    machine: SlowMachine
-    strategy: Strategy
-    cpus: int
-    start_ns: int
-    bin_ns: int
-    bins: int
+    cpus: int = 1
+    bin_ns: int = 1
+    bins: int = 1
     served: dict[int, Block] = field(default_factory=dict)
     """Blocks by key."""
     ended: list[Request] = field(default_factory=list)
@@ -356,6 +387,7 @@ class SlowReplay:
     background_by_order: Counter[tuple[str, int]] = field(default_factory=Counter)
     series: dict[int, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     """Background by time bin."""
+    noted: Counter[str] = field(default_factory=Counter)
 
     def feed(self, ops: np.ndarray[Any, Any]) -> None:
         rows = [dict(zip(ops.dtype.names, row, strict=True)) for row in ops.tolist()]
@@ -370,13 +402,20 @@ class SlowReplay:
                     if more["kind"] != ALLOC or more["flags"] & FIRST:
                         break
                     extents.append(more)
-            before = self.background.copy()
-            self.machine.counters, self.machine.by_order = self.background, self.background_by_order
-            self.machine.background(op["ts_ns"])
+            self.on_background()
+            self.catch_up(op["ts_ns"])
             self.machine.pass_time(op["cpu"], op["ts_ns"])
             self.one(op, extents)
-            self.series[self.bin_of(op["ts_ns"])] += self.background - before
             i += len(extents)
+
+    def on_background(self) -> None:
+        self.machine.counters, self.machine.by_order = self.background, self.background_by_order
+
+    def close_bins(self, when: int | None) -> None:
+        """The background's counters up to now are those of the present bin; ``None``: the end."""
+        if when is None or self.bin_of(when) != self.bin_of(self.now):
+            self.series[self.bin_of(self.now)] += self.background - self.noted
+            self.noted = self.background.copy()
 
     def bin_of(self, ts_ns: int) -> int:
         return min((ts_ns - self.start_ns) // self.bin_ns, self.bins - 1)
@@ -411,6 +450,7 @@ class SlowReplay:
 
     def enter(self, block: Block, keys: Any) -> None:
         block.keys = set(keys)
+        block.live = len(block.keys)
         for key in keys:
             self.served[key] = block
 
@@ -433,21 +473,36 @@ class SlowReplay:
                     break
                 assert blocks is not None
                 blocks += found
+        keys = [k for extent in extents for k in range(extent["pfn"], extent["pfn"] + (1 << extent["order"]))]
+        number = self.facts["targeted_requests"]
+        work = self.strategy.serve(op["cpu"], op["pages"], 0, op["gfp"], op["flags"])
+        parked = Parked(number, request, work, keys, op["cpu"], self.now)
+        if op["flags"] & REQUIRED:
+            self.serve(parked, blocks)
         else:
-            blocks = self.strategy.allocate(op["cpu"], op["pages"], 0, op["gfp"], op["flags"])
+            self.begin(parked)
+
+    def serve(self, parked: Parked, blocks: list[Piece] | None) -> None:
+        """A request has got its blocks, or none."""
+        request = parked.request
         if blocks is None:
             self.machine.count("failures")
             self.facts["failed"] += 1
             self.ended.append(request)
             return
-        keys = [k for extent in extents for k in range(extent["pfn"], extent["pfn"] + (1 << extent["order"]))]
         at = 0
         for frame, order in blocks:
-            mine = keys[at : at + (1 << order)]
+            places = range(at, min(at + (1 << order), len(parked.keys)))
             at += 1 << order
-            assert mine
-            self.enter(Block(frame, order, request), mine)
-            self.note_waste((1 << order) - len(mine))
+            assert places
+            block = Block(frame, order, request)
+            self.enter(block, [parked.keys[p] for p in places if p not in parked.freed])
+            block.live = len(places)
+            for place in places:
+                if place in parked.freed:
+                    when, cpu = parked.freed[place]
+                    self.put_off(block, when + (request.delay or 0), cpu)
+            self.note_waste((1 << order) - len(places))
         request.live_blocks = len(blocks)
         self.live.append(request)
 
@@ -490,18 +545,30 @@ class SlowReplay:
             return
         for key in keys:
             block = self.served.pop(key, None)
-            if block is None:
+            if key in self.parked_keys:
+                parked, place = self.parked_keys.pop(key)
+                parked.freed[place] = self.now, cpu
+            elif block is None:
                 self.facts["orphans"] += 1
-                continue
-            block.keys.discard(key)
-            if block.request is not None:
-                self.waste += 1
-            if not block.keys and block.request is None:
-                self.machine.free(cpu, block.frame, block.order)
-            elif not block.keys:
-                self.waste -= 1 << block.order
-                self.release(block, cpu)
+            elif block.request is not None and block.request.delay is not None:
+                block.keys.discard(key)
+                self.put_off(block, self.now + block.request.delay, cpu)
+            else:
+                block.keys.discard(key)
+                self.free_page(block, cpu)
         self.waste_peak = max(self.waste_peak, self.waste)
+
+    def free_page(self, block: Block, cpu: int) -> None:
+        """One page of a block is free; the last one frees the block."""
+        block.live -= 1
+        if block.request is not None:
+            self.waste += 1
+        if not block.live and block.request is None:
+            self.machine.free(cpu, block.frame, block.order)
+        elif not block.live:
+            self.waste -= 1 << block.order
+            self.progress = self.now
+            self.release(block, cpu)
 
     def lie_together(self, blocks: list[Block | None], order: int) -> bool:
         """Single background pages of one kind in a row of aligned frames."""

@@ -237,3 +237,11 @@ ERROR_TOO_MANY = 5
 """A strategy gave more blocks than the request has pages."""
 ERROR_NO_BULK = 6
 """``alloc_pages_bulk`` in a generation that has none."""
+ERROR_BAD_WAIT = 7
+"""A request waits for nothing that there is: not WAIT_*, a time that has passed, a mutex that is free or its own."""
+ERROR_MAY_NOT_WAIT = 8
+"""A request that needs contiguity waits."""
+ERROR_MUTEX_KEPT = 9
+"""A request ended with the mutex held."""
+ERROR_NO_PROGRESS = 10
+"""Waiting requests or timers are called over and over at one simulated time."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 import numpy as np
 
 from tracereplay.compiled import hot, inner, kernel
+from tracereplay.demand.stream import ON_PATH
 from tracereplay.kernel.constants import NR_PAGE_ORDERS
 from tracereplay.machine.buddy import get_info, owner_of, set_info, set_owner
 from tracereplay.machine.bulk import alloc_pages_bulk
@@ -67,6 +68,7 @@ from tracereplay.replay.layout import (
     X_NEXT_BIN_NS,
     X_NR_BINS,
     X_OUT,
+    X_PATH_HELD,
     X_ROW_FREE,
     X_ROW_ROOM,
     X_ROW_TOP,
@@ -75,7 +77,7 @@ from tracereplay.replay.layout import (
     X_WASTE,
     X_WASTE_PEAK,
 )
-from tracereplay.replay.vectors import clear, count_request, fold, fold_orders, intern_vector, tables_full
+from tracereplay.replay.vectors import clear, count_request, fold, fold_orders, intern_vector, slots_full, tables_full
 
 NEVER = 1 << 62
 
@@ -363,7 +365,7 @@ def lacking(e):
         return MORE_BLOCKS
     if e.x[X_ROW_FREE] < 0 and e.x[X_ROW_TOP] >= e.x[X_ROW_ROOM]:
         return MORE_ROWS
-    return MORE_TABLES if tables_full(e.x) else RUNNING
+    return MORE_TABLES if tables_full(e.x) or slots_full(e.t, e.x) else RUNNING
 
 
 @kernel
@@ -387,6 +389,8 @@ def end_live(e, m, i):
             frame = (np.int64(e.fm[i - rows - blocks]) & FM_FRAME) - 1
             if still_held(m, frame):
                 owner, tag = owner_of(m, frame)
+        if tag >> TAG_FLAGS_SHIFT & ON_PATH:
+            e.x[X_PATH_HELD] += 1
         if tag != 0 and not tag & TAG_ROW:
             e.x[X_CENSORED] += 1
             count_request(e.t, e.x, owner, tag >> TAG_BIN_SHIFT)

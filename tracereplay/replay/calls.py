@@ -8,12 +8,15 @@ from types import FunctionType, ModuleType
 from tracereplay.compiled import address_of, hot, inner
 from tracereplay.errors import StrategyError
 from tracereplay.machine.layout import I64, Machine
-from tracereplay.replay.layout import X_ALLOCATE, X_INIT, X_RELEASE
+from tracereplay.replay.layout import X_ALLOCATE, X_FINISH, X_INIT, X_RELEASE, X_SHRINK, X_TIMER
 from tracereplay.strategies.contract import COMPILED, Params, mark_of
 
 INIT = (Machine, I64)
 ALLOCATE = (Machine, I64, I64, I64)
 RELEASE = (Machine, I64, I64, int, int)
+TIMER = (Machine, I64, int, int)
+SHRINK = (Machine, I64, int)
+FINISH = (Machine, I64)
 """Types of what each function is given (contract.py)."""
 
 
@@ -30,6 +33,9 @@ def put_addresses(params: type[Params], x: I64) -> None:
     x[X_INIT] = address_of(module.init, None, *INIT)
     x[X_ALLOCATE] = address_of(module.allocate, int, *ALLOCATE)
     x[X_RELEASE] = address_of(module.release, None, *RELEASE)
+    for name, place, types in (("timer", X_TIMER, TIMER), ("shrink", X_SHRINK, SHRINK), ("finish", X_FINISH, FINISH)):
+        if hasattr(module, name):
+            x[place] = address_of(getattr(module, name), None, *types)
 
 
 def bind(module: ModuleType) -> None:

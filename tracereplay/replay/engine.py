@@ -18,8 +18,13 @@ from tracereplay.machine.initial import InitialState
 from tracereplay.machine.layout import (
     CFG_ERROR,
     CFG_ERROR_FRAME,
+    CFG_NOW,
     ERROR_BAD_FREE,
+    ERROR_BAD_WAIT,
+    ERROR_MAY_NOT_WAIT,
+    ERROR_MUTEX_KEPT,
     ERROR_NO_BULK,
+    ERROR_NO_PROGRESS,
     ERROR_NOT_HELD,
     ERROR_OUTSIDE,
     ERROR_TOO_MANY,
@@ -31,8 +36,10 @@ from tracereplay.machine.mempool import fill_reserve
 from tracereplay.replay import layout as at
 from tracereplay.replay.blocks import end_live
 from tracereplay.replay.calls import put_addresses
-from tracereplay.replay.loop import run, start
+from tracereplay.replay.loop import run, wind_up
+from tracereplay.replay.serve import finish, start
 from tracereplay.replay.vectors import move_tables
+from tracereplay.replay.waiting import end_waiting
 from tracereplay.strategies.contract import Params
 
 
@@ -51,6 +58,8 @@ class Outcome:
 
     totals: I64
     """Targeted requests, [NR_SLOTS]."""
+    worker: I64
+    """The strategy's own work beside them: its timers, its shrinker, its end, [NR_SLOTS]."""
     background: I64
     """Everything else, [NR_SLOTS]."""
     vectors: I64
@@ -93,6 +102,7 @@ class Engine:
         self.state[: len(packed)] = packed
         self.arrays = at.new_loop(frames, start_ns, end_ns, bins)
         put_addresses(type(params), self.arrays.x)
+        machine.w[CFG_NOW] = start_ns
         if path and not fill_reserve(self.machine, 0, GFP_KERNEL):
             raise StrategyError(
                 f"the machine has no memory for the reserve of {path.pool_pages} pages",
@@ -116,6 +126,14 @@ class Engine:
 
     def finish(self) -> Outcome:
         """Account what is still live and gather the counters."""
+        end_ns = int(self.machine.w[CFG_NOW])
+        while not wind_up(self.machine, self.state, self.arrays, end_ns):
+            if self.arrays.x[at.X_REASON] == at.MACHINE_ERROR:
+                raise self._misuse()
+            self._grow(int(self.arrays.x[at.X_REASON]))
+        while not end_waiting(self.machine, self.arrays):
+            self._grow(at.MORE_TABLES)
+        finish(self.machine, self.state, self.arrays)
         i = 0
         while (i := int(end_live(self.arrays, self.machine, i))) >= 0:
             self._grow(at.MORE_TABLES)
@@ -137,6 +155,7 @@ class Engine:
         totals[:NR_COUNTERS] = counts @ vectors
         return Outcome(
             totals=totals,
+            worker=x[at.X_WORKER : at.X_WORKER + NR_SLOTS].copy(),
             background=self.background.copy(),
             vectors=vectors[kept],
             counts=counts[kept],
@@ -160,6 +179,8 @@ class Engine:
                 x[at.X_VECTOR_ROOM] << (x[at.X_VECTORS] + 4 > x[at.X_VECTOR_ROOM]),
                 x[at.X_KEY_ROOM] << (2 * x[at.X_KEYS] > x[at.X_KEY_ROOM]),
                 x[at.X_PAIR_ROOM] << (2 * x[at.X_PAIRS] > x[at.X_PAIR_ROOM]),
+                x[at.X_AGENDA_ROOM] << (x[at.X_AGENDA] + at.SPARE_ENTRIES > x[at.X_AGENDA_ROOM]),
+                x[at.X_SLOT_ROOM] << (2 * x[at.X_PARKED] > x[at.X_SLOT_ROOM]),
             )
             tables = at.new_tables(x, *map(int, rooms))
             move_tables(e.t, old, tables, x)
@@ -178,6 +199,10 @@ class Engine:
             ERROR_OUTSIDE: f"used frame {frame:#x}, which no zone has",
             ERROR_NOT_HELD: f"gave frame {frame:#x}, which it does not hold with that order",
             ERROR_TOO_MANY: "gave more blocks than the request has pages",
+            ERROR_BAD_WAIT: "waits for what cannot come: no WAIT_*, a time that has passed, a mutex it could have",
+            ERROR_MAY_NOT_WAIT: "waits with a request that needs contiguity",
+            ERROR_MUTEX_KEPT: "ended a request that still holds the mutex",
+            ERROR_NO_PROGRESS: "calls for requests or timers over and over at one simulated time",
         }.get(code, "reported success with fewer pages than asked")
         return StrategyError(f"strategy {self.params.name!r} {what}", hint="this is a bug in the strategy's code")
 

@@ -30,9 +30,10 @@ class Loop(NamedTuple):
     rows: I64
     """Live requests that keep a row, ROW_WORDS each: their counters, then ROW_*; free ones are chained."""
     t: I64
-    """Tables of vectors and their counts, one after another (X_VT and the following offsets)."""
+    """Tables of vectors and their counts, the agenda and the parked requests, one after another (X_VT and the following
+    offsets)."""
     x: I64
-    """Scalars X_*, then the areas X_REQ, X_BLOCK, X_SCRATCH, X_TARGETED, X_OUT, X_BINS."""
+    """Scalars X_*, then the areas X_REQ, X_BLOCK, X_SCRATCH, X_TARGETED, X_WORKER, X_OUT, X_BINS."""
 
 
 # ---- fm
@@ -49,17 +50,30 @@ TAG_FLAGS_SHIFT = 2
 TAG_FLAGS = 0x3FF
 """Request flags, from bit 2."""
 TAG_BIN_SHIFT = 12
-"""Time bin of the arrival, from bit 12."""
+"""Time bin of the arrival, from bit 12; with TAG_ROW the row has it, and here are these two:"""
+TAG_DELAYED = 1 << TAG_BIN_SHIFT
+"""Block of a request that waited: its pages are freed later than recorded, by the row's ROW_DELAY."""
+TAG_PARKED = 2 << TAG_BIN_SHIFT
+"""Not a block but a page of a request that waits: PG_*."""
 
 # ---- bl: a targeted block that does not serve just one extent of its order
 BL_FRAME, BL_ORDER, BL_LEFT, BL_OWNER, BL_TAG, BL_WORDS = 0, 1, 2, 3, 4, 8
 """First frame, order, pages still live, owner and tag (0: unused)."""
 
+# ---- bl: a page of a request that waits, in the place of a block
+PG_KEY, PG_CPU, PG_ORDER, PG_FRAME, PG_TAG, PG_NEXT, PG_LOW, PG_HIGH = range(8)
+"""Key, -1 once the trace freed it; on which CPU that was; order and first frame of the block that the request holds
+under the page's number (page 0 keeps block 0, and so on); tag; entry of the request's next page, -1 at the last; when
+the trace freed it, ns, in two words of 31 bits."""
+assert PG_TAG == BL_TAG
+
 # ---- rows
 ROW_BLOCKS, ROW_BIN, ROW_NEXT = range(3)
 """Blocks not yet released, time bin of the arrival, chain of free rows."""
 ROW_COUNTERS = 3
-ROW_WORDS = -(-(ROW_COUNTERS + NR_SLOTS) // 8) * 8
+ROW_DELAY = ROW_COUNTERS + NR_SLOTS
+"""How much later than recorded the request's pages are freed, since it waited, ns."""
+ROW_WORDS = -(-(ROW_DELAY + 1) // 8) * 8
 """Whole cache lines; a plain free touches the first one only: header and first five counters."""
 
 # ---- x: scalars
@@ -84,6 +98,11 @@ ROW_WORDS = -(-(ROW_COUNTERS + NR_SLOTS) // 8) * 8
     X_CV,  # requests per key
     X_PK,  # hash table of X_PAIR_ROOM: (allocation vector << 32 | release vector) + 1
     X_PV,  # number of their sum's vector
+    X_AG,  # the agenda: a heap of AG_WORDS each (agenda.py)
+    X_AGENDA,  # its entries
+    X_AGENDA_ROOM,
+    X_SL,  # parked requests, SL_WORDS each, behind those that head their lists (waiting.py)
+    X_SLOT_ROOM,
     X_START_NS,
     X_BIN_NS,
     X_NR_BINS,
@@ -103,25 +122,64 @@ ROW_WORDS = -(-(ROW_COUNTERS + NR_SLOTS) // 8) * 8
     X_HELD_MISSING,  # of those, not served: nothing of that order was held
     X_CENSORED,  # targeted requests still live at the end
     X_UNSEEN_PAGES,
-    X_INIT,  # addresses of the strategy's functions
+    X_INIT,  # addresses of the strategy's functions, 0 for one that it lacks
     X_ALLOCATE,
     X_RELEASE,
-) = range(42)
+    X_TIMER,
+    X_SHRINK,
+    X_FINISH,
+    X_SEQUENCE,  # of the entries of the agenda
+    X_PARKED,  # requests that wait now
+    X_PENDING,  # frees on the agenda
+    X_WAITED,  # requests that waited and then got on
+    X_WAIT_NS,  # how long, together
+    X_WAIT_LONGEST,
+    X_CALLS,  # calls of waiting requests and timers since time last went on
+    X_PROGRESS,  # when a request last ended a wait or a block was given back, ns
+    X_WAITING,  # at the end: requests that still wait
+    X_STUCK,  # of those, for mutex or pool
+    X_STUCK_SINCE,  # when the last of those that hold something began to wait, ns
+    X_PATH_HELD,  # at the end: blocks of the path that somebody else holds
+) = range(62)
 # ---- x: areas
-X_REQ = 64
+X_REQ = 96
 X_BLOCK = X_REQ + REQ_WORDS
 X_SCRATCH = X_BLOCK + BLOCK_WORDS
 X_TARGETED = X_SCRATCH + NR_SLOTS
-X_OUT = X_TARGETED + NR_SLOTS
+X_WORKER = X_TARGETED + NR_SLOTS
+X_OUT = X_WORKER + NR_SLOTS
 X_BINS = X_OUT + 2 * MAX_REQUEST_PAGES
 """Background counters at the end of each time bin (cumulative), [bin, NR_SLOTS], to the end of the array."""
 BIN_BITS = 20
+
+# ---- t: the agenda
+AG_TIME, AG_RANK, AG_ITEM, AG_WORDS = range(4)
+"""When, ns; class, CPU and sequence in one number; block (a release) or slot (a deadline)."""
+AG_RELEASE, AG_DEADLINE = 0, 2
+"""Classes; 1 are the strategy's timers, which the machine keeps."""
+AG_CLASS_SHIFT, AG_CPU_SHIFT = 60, 48
+
+# ---- t: parked requests
+SL_REQ = 0
+"""The words of its request, REQ_WORDS."""
+SL_ROW, SL_PAGES, SL_NEXT, SL_PREV, SL_SEQUENCE, SL_ALARM, SL_LIST = range(REQ_WORDS, REQ_WORDS + 7)
+"""Its row; entry of its first page in bl; neighbours on its list; sequence of its wait; when the agenda has an entry
+for it, ns, 0 for never; its list."""
+SL_WORDS = 24
+LIST_FREE, LIST_MUTEX, LIST_POOL, LIST_TIME, LIST_READY, NR_LISTS = range(6)
+"""Slots 0 to NR_LISTS - 1 head lists: free slots, requests by what they wait for (WAIT_*), those to be called again."""
 
 # ---- x[X_REASON]
 RUNNING, MORE_BLOCKS, MORE_ROWS, MORE_TABLES, MACHINE_ERROR = range(5)
 
 SPARE_BLOCKS = MAX_REQUEST_PAGES + 64
 """Room for blocks that every request may count on."""
+SPARE_ENTRIES = MAX_REQUEST_PAGES + 64
+"""Room on the agenda that every operation may count on."""
+END_PATIENCE_NS = 10_000_000_000
+"""How long after the last progress requests that still wait at the end of the trace are seen through."""
+MAX_CALLS = 1 << 20
+"""Calls of waiting requests and timers at one simulated time before a strategy is said to make no progress."""
 
 
 def new_loop(frames: int, start_ns: int, end_ns: int, bins: int) -> Loop:
@@ -139,13 +197,13 @@ def new_loop(frames: int, start_ns: int, end_ns: int, bins: int) -> Loop:
         fm=np.zeros(max(frames, 1), np.int32),
         bl=np.zeros(2 * SPARE_BLOCKS * BL_WORDS, np.int32),
         rows=new_rows(256),
-        t=new_tables(x, 1024, 4096, 4096),
+        t=new_tables(x, 1024, 4096, 4096, 2 * SPARE_ENTRIES, 64),
         x=x,
     )
 
 
-def new_tables(x: I64, vectors: int, keys: int, pairs: int) -> I64:
-    """Empty tables with room for so many entries (powers of two); their offsets are put into ``x``."""
+def new_tables(x: I64, vectors: int, keys: int, pairs: int, agenda: int, slots: int) -> I64:
+    """Empty tables with room for so many entries (the first three powers of two); their offsets are put into ``x``."""
     offset = 0
     for place, words in (
         (X_VT, vectors * NR_COUNTERS),
@@ -154,11 +212,26 @@ def new_tables(x: I64, vectors: int, keys: int, pairs: int) -> I64:
         (X_CV, keys),
         (X_PK, pairs),
         (X_PV, pairs),
+        (X_AG, AG_WORDS * agenda),
+        (X_SL, SL_WORDS * slots),
     ):
         x[place] = offset
         offset += words
     x[X_VECTOR_ROOM], x[X_KEY_ROOM], x[X_PAIR_ROOM] = vectors, keys, pairs
-    return np.zeros(offset, np.int64)
+    x[X_AGENDA_ROOM], x[X_SLOT_ROOM] = agenda, slots
+    t = np.zeros(offset, np.int64)
+    for head in range(NR_LISTS):
+        chain_slots(t, x, head, range(0))
+    chain_slots(t, x, LIST_FREE, range(NR_LISTS, slots))
+    return t
+
+
+def chain_slots(t: I64, x: I64, head: int, slots: range) -> None:
+    """Make ``slots`` the whole of a list."""
+    ring = [head, *slots]
+    for a, b in zip(ring, [*ring[1:], head], strict=True):
+        t[x[X_SL] + a * SL_WORDS + SL_NEXT] = b
+        t[x[X_SL] + b * SL_WORDS + SL_PREV] = a
 
 
 def new_rows(n: int) -> I64:

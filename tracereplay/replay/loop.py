@@ -1,8 +1,4 @@
-"""The replay loop: operations of the demand stream, one after another, on one machine with one strategy.
-
-The loop is compiled once. A strategy's functions are compiled by themselves and reached by the addresses at
-X_ALLOCATE and the following words, which the engine puts there.
-"""
+"""The replay loop: operations of the demand stream and what is due in between, one after another."""
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
@@ -10,203 +6,74 @@ from __future__ import annotations
 
 import numpy as np
 
-from tracereplay.compiled import hot, indirect, inner, kernel
-from tracereplay.demand.stream import ALLOC, FIRST, FREE, REQUIRED, TARGETED, UNSEEN
+from tracereplay.compiled import hot, inner, kernel
+from tracereplay.demand.stream import ALLOC, FIRST, FREE, TARGETED, UNSEEN
 from tracereplay.machine.background import run_background
 from tracereplay.machine.buddy import owner_of
-from tracereplay.machine.counters import FAILURES, NR_SLOTS
-from tracereplay.machine.layout import CFG_CPUS, CFG_ERROR, CFG_NOW, CFG_TIMER
+from tracereplay.machine.counters import FAILURES
+from tracereplay.machine.layout import (
+    CFG_CPUS,
+    CFG_ERROR,
+    CFG_NOW,
+    CFG_SHRINK,
+    CFG_TIMER,
+    CFG_TIMER_DUE,
+    CFG_WOKEN,
+    NEVER,
+)
 from tracereplay.machine.page_alloc import alloc_pages_here
 from tracereplay.machine.page_free import free_pages, free_pages_here
+from tracereplay.machine.timers import next_timer
 from tracereplay.machine.vmstat import tick_due, vmstat_tick
+from tracereplay.replay.agenda import drop_first, first_kind, first_of, first_time
 from tracereplay.replay.blocks import (
     block_room,
-    block_word,
-    charge_targeted,
-    charged_to,
     containing_extent,
-    drop_block,
-    drop_row,
-    end_request,
     free_initial,
     free_run,
     lacking,
-    map_blocks,
-    new_row,
     next_bin,
     order_at,
     serve_unseen,
     spread_extent,
     still_held,
-    tag_of,
     waste_add,
 )
-from tracereplay.replay.calls import ALLOCATE, INIT, RELEASE
 from tracereplay.replay.layout import (
-    BL_FRAME,
-    BL_LEFT,
-    BL_ORDER,
-    BL_OWNER,
-    BL_TAG,
-    BL_WORDS,
+    AG_CPU_SHIFT,
+    AG_ITEM,
+    AG_RANK,
+    AG_RELEASE,
+    END_PATIENCE_NS,
     FM_FRAME,
     FM_TARGETED,
+    LIST_READY,
     MACHINE_ERROR,
     MORE_BLOCKS,
     MORE_TABLES,
-    ROW_BLOCKS,
-    ROW_COUNTERS,
-    ROW_WORDS,
     RUNNING,
-    TAG_BIN_SHIFT,
-    TAG_FLAGS,
-    TAG_FLAGS_SHIFT,
-    TAG_ROW,
-    X_ALLOCATE,
+    X_AG,
     X_BACKGROUND_FAILED,
-    X_BIN,
-    X_BINS,
-    X_BLOCK,
-    X_FAILED,
-    X_INIT,
+    X_CALLS,
     X_NEXT_BIN_NS,
     X_ORPHANS,
-    X_OUT,
     X_PAGES,
+    X_PARKED,
+    X_PENDING,
+    X_PROGRESS,
     X_REASON,
-    X_RELEASE,
-    X_REQ,
     X_REQUESTS,
-    X_SCRATCH,
-    X_TARGETED_PAGES,
-    X_TARGETED_REQUESTS,
-    X_WASTE,
 )
-from tracereplay.replay.vectors import clear, count_request, intern_vector, sum_vector, tables_full
-from tracereplay.strategies.contract import (
-    BLOCK_FLAGS,
-    BLOCK_FRAME,
-    BLOCK_ORDER,
-    DONE,
-    REQ_BLOCKS,
-    REQ_CPU,
-    REQ_FLAGS,
-    REQ_GFP,
-    REQ_NOW,
-    REQ_ORDER,
-    REQ_PAGES,
+from tracereplay.replay.serve import (
+    free_page_of,
+    recall_request,
+    release_targeted,
+    run_shrinker,
+    run_timer,
+    serve_targeted,
 )
-
-call_init = indirect(None, *INIT)
-call_allocate = indirect(int, *ALLOCATE)
-call_release = indirect(None, *RELEASE)
-
-
-@kernel
-def start(m, st, e):
-    """Prepare the strategy."""
-    call_init(e.x[X_INIT], (m, st))
-
-
-@inner
-def ask_strategy(m, st, e, pages, order, flags, first_block):
-    """One call of the strategy; its blocks land at X_OUT from pair ``first_block`` on. Their number, or -1."""
-    req = e.x[X_REQ:X_BLOCK]
-    req[REQ_PAGES] = pages
-    req[REQ_ORDER] = order
-    req[REQ_FLAGS] = flags
-    req[REQ_BLOCKS] = 0
-    if call_allocate(e.x[X_ALLOCATE], (m, st, req, e.x[X_OUT + 2 * first_block : X_BINS])) != DONE:
-        return -1
-    return req[REQ_BLOCKS]
-
-
-@hot
-def release_block(m, st, e, frame, order, flags, cpu, now):
-    """One call of the strategy's release."""
-    block = e.x[X_BLOCK:X_SCRATCH]
-    block[BLOCK_FRAME] = frame
-    block[BLOCK_ORDER] = order
-    block[BLOCK_FLAGS] = flags
-    call_release(e.x[X_RELEASE], (m, st, block, cpu, now))
-
-
-@inner
-def ask_by_extent(m, st, e, ops, i, extents, flags, cpu, now):
-    """A request that needs contiguity: one block per extent, all or nothing. Blocks, or -1."""
-    for x in range(extents):
-        order = np.int64(ops[i + x].order)
-        if ask_strategy(m, st, e, 1 << order, order, flags, x) != 1:
-            for b in range(x):
-                release_block(m, st, e, e.x[X_OUT + 2 * b], e.x[X_OUT + 2 * b + 1], flags, cpu, now)
-            return -1
-    return extents
-
-
-@inner
-def serve_targeted(m, st, e, ops, i, extents):
-    """A targeted request: by the strategy, charged to a row of its own."""
-    cpu = np.int64(ops[i].cpu) % m.w[CFG_CPUS]
-    flags = np.int64(ops[i].flags)
-    pages = np.int64(ops[i].pages)
-    now = ops[i].ts_ns
-    r = new_row(e)
-    mr = charged_to(m, e.rows[r * ROW_WORDS + ROW_COUNTERS : (r + 1) * ROW_WORDS])
-    e.x[X_REQ + REQ_CPU] = cpu
-    e.x[X_REQ + REQ_GFP] = ops[i].gfp
-    e.x[X_REQ + REQ_NOW] = now
-    e.x[X_TARGETED_REQUESTS] += 1
-    e.x[X_TARGETED_PAGES] += pages
-    if flags & REQUIRED:
-        blocks = ask_by_extent(mr, st, e, ops, i, extents, flags, cpu, now)
-    else:
-        blocks = ask_strategy(mr, st, e, pages, 0, flags, 0)
-    if blocks < 0:
-        mr.c[FAILURES] += 1
-        e.x[X_FAILED] += 1
-        end_request(e, r)
-        return
-    if blocks == 1:
-        charge_targeted(e, e.rows[r * ROW_WORDS + ROW_COUNTERS : (r + 1) * ROW_WORDS])
-        v = intern_vector(e.t, e.x, e.rows[r * ROW_WORDS + ROW_COUNTERS : (r + 1) * ROW_WORDS])
-        drop_row(e, r)
-        map_blocks(m, e, ops, i, extents, 1, v, tag_of(0, flags, e.x[X_BIN]))
-    else:
-        e.rows[r * ROW_WORDS + ROW_BLOCKS] = blocks
-        map_blocks(m, e, ops, i, extents, blocks, r, tag_of(TAG_ROW, flags, 0))
-
-
-@inner
-def release_targeted(m, st, e, frame, order, owner, tag, cpu, now):
-    """The last page of a targeted block was freed: the strategy gets it back."""
-    flags = tag >> TAG_FLAGS_SHIFT & TAG_FLAGS
-    if tag & TAG_ROW:
-        row = e.rows[owner * ROW_WORDS + ROW_COUNTERS : (owner + 1) * ROW_WORDS]
-        release_block(charged_to(m, row), st, e, frame, order, flags, cpu, now)
-        e.rows[owner * ROW_WORDS + ROW_BLOCKS] -= 1
-        if e.rows[owner * ROW_WORDS + ROW_BLOCKS] == 0:
-            end_request(e, owner)
-    else:
-        row = e.x[X_SCRATCH : X_SCRATCH + NR_SLOTS]
-        clear(row)
-        release_block(charged_to(m, row), st, e, frame, order, flags, cpu, now)
-        charge_targeted(e, row)
-        v = sum_vector(e.t, e.x, owner, intern_vector(e.t, e.x, row), row)
-        count_request(e.t, e.x, v, tag >> TAG_BIN_SHIFT)
-
-
-@inner
-def free_page_of(m, st, e, h, cpu, now):
-    """One page of block ``h`` was freed; the last one releases it."""
-    e.bl[h * BL_WORDS + BL_LEFT] -= 1
-    e.x[X_WASTE] += 1
-    if e.bl[h * BL_WORDS + BL_LEFT] > 0:
-        return
-    frame, order = block_word(e, h, BL_FRAME), block_word(e, h, BL_ORDER)
-    owner, tag = block_word(e, h, BL_OWNER), block_word(e, h, BL_TAG)
-    e.x[X_WASTE] -= 1 << order
-    drop_block(e, h)
-    release_targeted(m, st, e, frame, order, owner, tag, cpu, now)
+from tracereplay.replay.vectors import tables_full
+from tracereplay.replay.waiting import count_call, free_later, heed_woken, pass_over, ring_alarm, waited_for, wake
 
 
 @inner
@@ -230,7 +97,10 @@ def free_keys(m, st, e, key, order, cpu, now):
             e.x[X_ORPHANS] += 1
             k += 1
         elif v < 0:
-            free_page_of(m, st, e, -v - 1, cpu, now)
+            if waited_for(e, -v - 1):
+                free_later(m, e, -v - 1, cpu, now)
+            else:
+                free_page_of(m, st, e, -v - 1, cpu, now)
             k += 1
         else:
             frame, size = (v & FM_FRAME) - 1, order_at(m, v)
@@ -255,8 +125,108 @@ def free_slow(m, st, e, op, cpu):
         e.x[X_REASON] = MORE_BLOCKS
     else:
         free_keys(m, st, e, key, order, cpu, op.ts_ns)
+        heed_woken(m, e)
         return True
     return False
+
+
+@hot
+def release_due(m, e):
+    """Whether the next thing is a free that was put off, and its time has come."""
+    return first_time(e.t, e.x) <= m.w[CFG_NOW] and first_kind(e.t, e.x) == AG_RELEASE
+
+
+@inner
+def free_due(m, st, e):
+    """Free the page that the agenda has first."""
+    at = e.x[X_AG]
+    h, cpu = e.t[at + AG_ITEM], e.t[at + AG_RANK] >> AG_CPU_SHIFT
+    drop_first(e.t, e.x)
+    e.x[X_PENDING] -= 1
+    free_page_of(m, st, e, h, cpu, m.w[CFG_NOW])
+    if not release_due(m, e):
+        waste_add(e, 0)
+
+
+@inner
+def pass_time(m, e, when):
+    """Simulated time goes on, and kswapd with it."""
+    if when >= e.x[X_NEXT_BIN_NS]:
+        next_bin(m, e, when)
+    m.w[CFG_NOW] = when
+    e.x[X_CALLS] = 0
+    run_background(m)
+
+
+@inner
+def step(m, st, e, until):
+    """Do the next thing that is due by ``until``, or pass time up to it. False: nothing is, or X_REASON says why not.
+
+    At one time: frees, then what these and others let go on (the shrinker, waiting requests), then timers by number,
+    then deadlines.
+    """
+    e.x[X_REASON] = MACHINE_ERROR if m.w[CFG_ERROR] != 0 else lacking(e)
+    if e.x[X_REASON] != RUNNING:
+        return False
+    if release_due(m, e):
+        free_due(m, st, e)
+        return True
+    if m.w[CFG_SHRINK] != 0:
+        pages = m.w[CFG_SHRINK]
+        m.w[CFG_SHRINK] = 0
+        run_shrinker(m, st, e, pages)
+        return True
+    if m.w[CFG_WOKEN] != 0:
+        wake(m, e)
+    s = first_of(e.t, e.x, LIST_READY)
+    if s != 0:
+        recall_request(m, st, e, s)
+        return True
+    pass_over(m, e)
+    when = min(first_time(e.t, e.x), m.w[CFG_TIMER_DUE])
+    if when > until:
+        return False
+    if when > m.w[CFG_NOW]:
+        pass_time(m, e, when)
+    elif m.w[CFG_TIMER_DUE] <= m.w[CFG_NOW]:
+        count_call(m, e)
+        run_timer(m, st, e, next_timer(m, m.w[CFG_NOW]))
+    else:
+        ring_alarm(e)
+    return True
+
+
+@inner
+def catch_up(m, st, e, now):
+    """Do what is due by ``now``, in its order, and set ``w[CFG_TIMER]`` anew. False: X_REASON says what prevents it."""
+    while True:
+        while step(m, st, e, now):
+            pass
+        if e.x[X_REASON] != RUNNING:
+            m.w[CFG_TIMER] = 0
+            return False
+        if m.w[CFG_NOW] >= now:
+            break
+        pass_time(m, e, now)
+    run_background(m)
+    m.w[CFG_TIMER] = min(m.w[CFG_TIMER], first_time(e.t, e.x))
+    return True
+
+
+@kernel
+def wind_up(m, st, e, end):
+    """After the last operation, at ``end``: frees that are due later, and requests that wait as long as this helps.
+
+    True when done; else X_REASON says what prevents it.
+    """
+    while True:
+        until = NEVER - 1
+        if e.x[X_PARKED] == 0:
+            m.w[CFG_TIMER_DUE] = NEVER
+        if e.x[X_PENDING] == 0:
+            until = max(end, e.x[X_PROGRESS]) + END_PATIENCE_NS if e.x[X_PARKED] > 0 else end
+        if not step(m, st, e, until):
+            return e.x[X_REASON] == RUNNING
 
 
 @kernel
@@ -267,11 +237,11 @@ def run(m, st, e, ops, i):
     e.x[X_REASON] = RUNNING
     while i < n:
         op = ops[i]
+        if op.ts_ns >= m.w[CFG_TIMER] and not catch_up(m, st, e, op.ts_ns):
+            return i
         if op.ts_ns >= e.x[X_NEXT_BIN_NS]:
             next_bin(m, e, op.ts_ns)
         m.w[CFG_NOW] = op.ts_ns
-        if op.ts_ns >= m.w[CFG_TIMER]:
-            run_background(m)
         cpu = np.int64(op.cpu)
         if cpu >= cpus:
             cpu %= cpus
@@ -300,6 +270,7 @@ def run(m, st, e, ops, i):
             e.x[X_PAGES] += op.pages
             if op.flags & TARGETED:
                 serve_targeted(m, st, e, ops, i, extents)
+                heed_woken(m, e)
             else:
                 serve_unseen(m, e, ops, i, extents)
             i += extents

@@ -6,8 +6,16 @@ from __future__ import annotations
 
 from tracereplay.compiled import hot, inner, kernel
 from tracereplay.machine.counters import NR_COUNTERS, NR_SLOTS
+from tracereplay.replay.agenda import append_slot, first_of
 from tracereplay.replay.layout import (
+    AG_WORDS,
     BIN_BITS,
+    LIST_FREE,
+    SL_WORDS,
+    SPARE_ENTRIES,
+    X_AG,
+    X_AGENDA,
+    X_AGENDA_ROOM,
     X_CK,
     X_CV,
     X_KEY_ROOM,
@@ -16,6 +24,8 @@ from tracereplay.replay.layout import (
     X_PAIRS,
     X_PK,
     X_PV,
+    X_SL,
+    X_SLOT_ROOM,
     X_VECTOR_ROOM,
     X_VECTORS,
     X_VH,
@@ -111,7 +121,18 @@ def count_request(t, x, v, time_bin):
 @hot
 def tables_full(x):
     """Whether a table is so full that the next operation may not fit."""
-    return x[X_VECTORS] + 4 > x[X_VECTOR_ROOM] or 2 * x[X_KEYS] > x[X_KEY_ROOM] or 2 * x[X_PAIRS] > x[X_PAIR_ROOM]
+    return (
+        x[X_VECTORS] + 4 > x[X_VECTOR_ROOM]
+        or 2 * x[X_KEYS] > x[X_KEY_ROOM]
+        or 2 * x[X_PAIRS] > x[X_PAIR_ROOM]
+        or x[X_AGENDA] + SPARE_ENTRIES > x[X_AGENDA_ROOM]
+    )
+
+
+@hot
+def slots_full(t, x):
+    """Whether no further request can be parked."""
+    return first_of(t, x, LIST_FREE) == 0
 
 
 @hot
@@ -158,3 +179,9 @@ def move_tables(old, old_x, t, x):
             slot = find_key(t, x[X_PK], x[X_PAIR_ROOM], key)
             t[x[X_PK] + slot] = key
             t[x[X_PV] + slot] = old[old_x[X_PV] + i]
+    for i in range(old_x[X_AGENDA] * AG_WORDS):
+        t[x[X_AG] + i] = old[old_x[X_AG] + i]
+    for i in range(old_x[X_SLOT_ROOM] * SL_WORDS):
+        t[x[X_SL] + i] = old[old_x[X_SL] + i]
+    for s in range(old_x[X_SLOT_ROOM], x[X_SLOT_ROOM]):
+        append_slot(t, x, LIST_FREE, s)
