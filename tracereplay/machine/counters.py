@@ -60,7 +60,9 @@ from tracereplay.kernel.constants import NR_PAGE_ORDERS
     WATERMARK_BOOSTS,
     HIGHATOMIC_RESERVED,
     HIGHATOMIC_RELEASED,
-) = range(50)
+    CACHE_MISSES,  # a page was wanted that a strategy's own cache did not have: with CACHE_HITS, its hit rate
+    CACHE_PUTS,  # a page that came back into such a cache, which no free shows
+) = range(52)
 
 COUNTERS: tuple[str, ...] = (
     "free_calls",
@@ -113,6 +115,8 @@ COUNTERS: tuple[str, ...] = (
     "watermark_boosts",
     "highatomic_reserved",
     "highatomic_released",
+    "cache_misses",
+    "cache_puts",
 )
 PEAKS: tuple[str, ...] = ("reserve_pages_peak", "waste_pages_peak")
 """Maxima, not sums: kept for the whole run only."""

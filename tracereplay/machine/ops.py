@@ -12,6 +12,10 @@ place in a strategy where each page passes.
 ``cache_put(m, list, frame, order, tail)``, ``cache_take(m, frame, order, cpu)``,
 ``cache_first(m, list) -> frame | -1``, ``cache_free_order(m, frame) -> order | -1``,
 ``cache_join(m, frame, order) -> frame``: a strategy's own lists (cache.py).
+``stack_push(m, list, frame, tail)``, ``stack_pop(m, list, cpu) -> frame | -1``: lists of single idle pages
+(page_stack.py), with ``taken_on(m, frame) -> cpu``, ``is_local(m, cpu, frame)``, ``cpus(m)``, ``time_now(m)``.
+``pop_listed(m, cpu, any_type) -> frame | -1``, ``alloc_listed(m, cpu, gfp) -> frame | -1``: a page that is on the CPU's
+lists already (lockless.py).
 ``unmap_block(m, frame, order)``: leave the direct map, with the entries it splits and one flush (directmap.py).
 ``mutex_lock(m, owner) -> bool``, ``mutex_unlock(m)``: the path's mutex (mutex.py).
 ``set_timer(m, number, when)``, ``timer_set(m, number) -> when | 0``, ``chance(m, below) -> number``: background work in
@@ -41,6 +45,14 @@ _HOMES = {
     "cache_first": "cache",
     "cache_free_order": "cache",
     "cache_join": "cache",
+    "stack_push": "page_stack",
+    "stack_pop": "page_stack",
+    "taken_on": "page_stack",
+    "is_local": "page_stack",
+    "cpus": "page_stack",
+    "time_now": "page_stack",
+    "pop_listed": "lockless",
+    "alloc_listed": "lockless",
     "unmap_block": "directmap",
     "mutex_lock": "mutex",
     "mutex_unlock": "mutex",
