@@ -43,6 +43,10 @@ def run(
         list[str] | None,
         typer.Option("--single-ok", metavar="CALLER", help="Callers (glob) whose blocks may be single pages."),
     ] = None,
+    load: Annotated[
+        list[str] | None,
+        typer.Option("--load", metavar="NAME:...", help="Add kvfree or network demand at a stated rate."),
+    ] = None,
     lifetimes: Annotated[
         Path | None, typer.Option("--lifetimes", metavar="FILE", help="Also write page lifetimes (Parquet).")
     ] = None,
@@ -62,19 +66,23 @@ def run(
     """
     if lifetimes is not None and lifetimes.exists() and not force:
         raise OutputExistsError(lifetimes)
+    from tracereplay.demand.loaded import with_loads
     from tracereplay.demand.reconstruct import open_demand
     from tracereplay.demand.report import as_json
     from tracereplay.trace.completeness import completeness
     from tracereplay.trace.reader import Trace
 
     opened = Trace.open(trace)
-    stream = open_demand(
-        opened,
-        path=path,
-        target=target or "batches",
-        single_ok=single_ok or (),
-        device=device,
-        max_write=max_write,
+    stream = with_loads(
+        open_demand(
+            opened,
+            path=path,
+            target=target or ("none" if load else "batches"),
+            single_ok=single_ok or (),
+            device=device,
+            max_write=max_write,
+        ),
+        load or (),
     )
     with progress("reading demand", opened.rows("page_events")) as advance:
         for batch in stream:
@@ -137,6 +145,7 @@ def render(report: DemandReport) -> str:
         parts[-1] += f"\n... and {len(report.by_caller) - _TOP} more callers (--format csv has all)"
     if report.path is not None:
         parts.append("path\n" + describe({k: v for k, v in report.path.items() if v is not None}))
+    parts += [f"{row['caller']} (stated, not recorded)\n{describe(row['parameters'])}" for row in report.loads]
     parts.append("accounting\n" + describe(_accounting(report)))
     if report.thresholds:
         top = report.thresholds["by_caller"][:3]

@@ -39,6 +39,10 @@ def run(
     single_ok: Annotated[
         list[str] | None, typer.Option("--single-ok", help="Callers content with single pages.")
     ] = None,
+    load: Annotated[
+        list[str] | None,
+        typer.Option("--load", metavar="NAME:...", help="kvfree or network demand at a stated rate, as target."),
+    ] = None,
     machine: Annotated[list[str] | None, typer.Option("--machine", help="KEY=VALUE, or a TOML file of them.")] = None,
     profile: Annotated[str | None, typer.Option("--profile", help="Cost profile: a name or a TOML file.")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of initial placement and intervals.")] = 0,
@@ -51,6 +55,8 @@ def run(
     Example:
 
     tracereplay replay web.trace -s per-page -s bulk -s cap3=compound:max_order=3
+
+    tracereplay replay web.trace -s kvfree-cache --load kvfree:pointers_per_s=1000000
     """
     if output is not None and output.exists() and not force:
         raise OutputExistsError(output)
@@ -76,10 +82,11 @@ def run(
             choices,
             lambda cpus: configured(source, cpus, options, seed),
             path=path,
-            target=target or "batches",
+            target=target or ("none" if load else "batches"),
             device=device,
             max_write=max_write,
             single_ok=single_ok or (),
+            loads=load or (),
             progress=advance,
         )
     result = result_of(source, done, prices, seed=seed, command=["tracereplay", *map(shlex.quote, sys.argv[1:])])

@@ -131,6 +131,7 @@ def as_json(report: DemandReport) -> dict[str, Any]:
         "by_caller": report.by_caller,
         "bios": report.bios,
         "path": report.path,
+        "loads": report.loads,
         "thresholds": report.thresholds,
         "accounting": asdict(report.accounting),
     }

@@ -30,7 +30,7 @@ OP = np.dtype(
         ("pfn", np.int32),  # key; frames up to 2^31 (8 TiB of 4 KiB pages)
         ("gfp", np.uint32),
         ("pages", np.int32),  # total of the request on its FIRST extent, else 0
-        ("caller", np.int32),  # index into DemandReport.callers
+        ("caller", np.int32),  # index into DemandReport.callers; of a load -1 less its index into DemandReport.loads
         ("cpu", np.int16),
         ("flags", np.uint16),
         ("kind", np.uint8),
@@ -61,6 +61,8 @@ TARGETED = 32
 """Set by the target selector: the strategy serves it. Requests without it go through the machine as recorded."""
 ON_PATH = 64
 """Reserves, quota, mutex and gfp passes of the chosen path apply."""
+SYNTHETIC = 128
+"""Of a load (``--load``): no event stands behind it."""
 
 MAX_REQUEST_PAGES = 16384
 
@@ -165,6 +167,8 @@ class DemandReport:
     """Gap thresholds between bursts and how they were found."""
     path: dict[str, Any] | None = None
     target: str = ""
+    loads: list[dict[str, Any]] = field(default_factory=list)
+    """Loads put into the stream: ``caller requests pages parameters``. They are in the totals and in ``by_caller``."""
 
 
 class DemandStream(Protocol):

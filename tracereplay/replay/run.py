@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from dataclasses import replace as changed
 from typing import TYPE_CHECKING, Any
 
+from tracereplay.demand.loaded import with_loads
 from tracereplay.demand.path_crypt import MAX_WRITE
 from tracereplay.demand.reconstruct import open_demand
 from tracereplay.machine.build import notes_of
@@ -72,15 +73,20 @@ def replay(
     device: str | None = None,
     max_write: int | None = None,
     single_ok: Sequence[str] = (),
+    loads: Sequence[str] = (),
     progress: Callable[[int], None] = lambda _n: None,
 ) -> Replayed:
     """Feed a trace's demand to each strategy on a machine of its own.
 
     ``machine`` makes the configuration from the number of CPUs that the demand names. ``progress`` is called with the
-    number of operations done. Raises TraceError, StrategyError, ParameterError.
+    number of operations done. ``loads``: demand at a stated rate besides (demand/loaded.py). Raises TraceError,
+    StrategyError, ParameterError.
     """
-    stream = open_demand(
-        trace, path=path, target=target, device=device, single_ok=single_ok, max_write=max_write or MAX_WRITE
+    stream = with_loads(
+        open_demand(
+            trace, path=path, target=target, device=device, single_ok=single_ok, max_write=max_write or MAX_WRITE
+        ),
+        loads,
     )
     config = machine(stream.info.cpus)
     initial = known_start(trace, config)
