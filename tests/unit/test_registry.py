@@ -62,7 +62,7 @@ def test_words_of_parameters() -> None:
     ("specs", "settings", "error", "says"),
     [
         (["bluk"], [], UnknownStrategyError, "did you mean 'bulk'"),
-        (["zzz"], [], UnknownStrategyError, "known strategies: bulk"),
+        (["zzz"], [], UnknownStrategyError, "known strategies: "),
         (["bulk", "bulk"], [], UsageError, "two strategies are labelled 'bulk'"),
         (["a=bulk", "a=compound"], [], UsageError, "labelled 'a'"),
         (["bulk:batch_cap"], [], ParameterError, "has no value"),

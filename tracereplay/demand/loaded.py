@@ -98,7 +98,8 @@ class _Source:
 
 def _frees(ts: I64, key: I64, cpu: I64) -> Ops:
     made = np.zeros(len(ts), OP)
-    made["ts_ns"], made["pfn"], made["cpu"], made["kind"] = ts, key, cpu, FREE
+    order = np.lexsort((key, ts))  # those of one time by key: however time is cut, the order is the same
+    made["ts_ns"], made["pfn"], made["cpu"], made["kind"] = ts[order], key[order], cpu[order], FREE
     return made
 
 
