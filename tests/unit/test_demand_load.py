@@ -33,7 +33,7 @@ class Recorded:
     def __init__(self, batches: Sequence[Batch], *, frames: int = 64, cpus: int = 2, end_ns: int = 10 * MS) -> None:
         self.batches = batches
         self.info = DemandInfo(frames=frames, recorded_frames=frames, cpus=cpus, start_ns=0, end_ns=end_ns)
-        self.report = DemandReport(requests=5, pages=9)
+        self.report = DemandReport(requests=5, pages=9, target="none")
 
     def __iter__(self) -> Iterator[Batch]:
         yield from self.batches
@@ -187,6 +187,7 @@ def test_a_load_is_in_the_report() -> None:
     assert (ops["flags"] == TARGETED | SYNTHETIC | BATCH | FIRST).sum() == polls
     report = demand.report
     assert (report.requests, report.pages) == (5 + polls, 9 + 8 * polls)
+    assert report.target == "load network"
     assert (report.targeted_requests, report.targeted_pages) == (polls, 8 * polls)
     assert report.by_caller == [
         {"caller": "load network", "requests": polls, "pages": 8 * polls, "sizes": {"8": polls}}

@@ -162,6 +162,8 @@ class LoadedDemand:
     def _count(self) -> None:
         """Add the loads to the report."""
         r = self.report
+        stated = [source.caller for source in self._sources]
+        r.target = " | ".join(stated if r.target == "none" else [r.target, *stated])
         for source in self._sources:
             r.requests += source.requests
             r.pages += source.pages

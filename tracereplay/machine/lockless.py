@@ -10,7 +10,7 @@ is found empty: an ordinary allocation in everything before, its type and the wa
 
 from __future__ import annotations
 
-from tracereplay.compiled import inner
+from tracereplay.compiled import entry, inner
 from tracereplay.kernel.constants import MIGRATE_MOVABLE, MIGRATE_PCPTYPES, MIGRATE_UNMOVABLE
 from tracereplay.kernel.gfp import GFP_DIRECT_RECLAIM, GFP_KERNEL, GFP_KSWAPD_RECLAIM
 from tracereplay.machine.alloc_flags import ALLOC_KSWAPD
@@ -22,7 +22,7 @@ from tracereplay.machine.counters import (
 )
 from tracereplay.machine.freelist import zone_passes
 from tracereplay.machine.kswapd import wake_all_kswapds
-from tracereplay.machine.layout import CFG_NODES, P_COUNT, P_WORDS, ZL_WORDS
+from tracereplay.machine.layout import CFG_NODES, P_COUNT, P_WORDS, ZL_WORDS, Machine
 from tracereplay.machine.lists import first, remove
 from tracereplay.machine.page_alloc import prepare
 from tracereplay.machine.pcp import note_pcp_alloc, pcp_head, pcp_index, pcp_index_of_cpu, pcp_lock
@@ -42,7 +42,7 @@ def unlink_listed(m, p, mt):
     return node - m.w[CFG_NODES]
 
 
-@inner
+@entry(Machine, int, bool)
 def pop_listed(m, cpu, any_type):
     """A page off the CPU's lists: unmovable ones, or (``any_type``) of any type. First frame or -1.
 
@@ -84,7 +84,7 @@ def walk_listed(m, cpu, gfp, mt, flags):
     return -1
 
 
-@inner
+@entry(Machine, int, int)
 def alloc_listed(m, cpu, gfp):
     """An allocation of one page that gives up where it would take the zone lock. First frame or -1.
 
