@@ -136,24 +136,35 @@ class ParamInfo:
 
     def parse(self, text: str) -> Any:
         """Value of a text. Raises ParameterError with what is allowed."""
-        problem = ParameterError(
-            f"parameter {self.name!r} cannot be {text!r}", hint=f"it takes {self.range_text} ({self.unit})"
-        )
-        if self.choices:
-            if text not in self.choices:
-                raise problem
-            return text
+        value: Any = text
         if self.kind is bool:
             if text.lower() not in ("true", "false", "1", "0", "on", "off", "yes", "no"):
-                raise problem
-            return text.lower() in ("true", "1", "on", "yes")
-        try:
-            value = int(text)
-        except ValueError:
-            raise problem from None
-        if (self.low is not None and value < self.low) or (self.high is not None and value > self.high):
-            raise problem
+                raise self._refusal(text)
+            value = text.lower() in ("true", "1", "on", "yes")
+        elif not self.choices:
+            try:
+                value = int(text)
+            except ValueError:
+                raise self._refusal(text) from None
+        self.check(value)
         return value
+
+    def check(self, value: Any) -> None:
+        """Raises ParameterError when the parameter does not take ``value``."""
+        if self.choices:
+            good = value in self.choices
+        elif self.kind is int:
+            good = isinstance(value, int) and not isinstance(value, bool)
+            good = good and (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
+        else:
+            good = isinstance(value, self.kind)
+        if not good:
+            raise self._refusal(value)
+
+    def _refusal(self, value: Any) -> ParameterError:
+        return ParameterError(
+            f"parameter {self.name!r} cannot be {value!r}", hint=f"it takes {self.range_text} ({self.unit})"
+        )
 
 
 def param(
@@ -185,6 +196,11 @@ class Params:
     mimics: ClassVar[str]
     """The kernel code or thread it follows."""
     leaves_out: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        """Refuse values outside what their parameter allows (ParameterError)."""
+        for info in self.infos().values():
+            info.check(getattr(self, info.name))
 
     @classmethod
     def infos(cls) -> dict[str, ParamInfo]:
