@@ -113,10 +113,10 @@ def reference_of(params: type[Params]) -> str:
 
 
 def from_reference(reference: str) -> type[Params]:
-    """The strategy of :func:`reference_of`. Raises PluginError."""
-    home, _, name = reference.rpartition(":")
+    """The strategy of :func:`reference_of`, also ``/path/file.py`` for the only one in it. Raises PluginError."""
+    home, _, name = (reference + ":" if reference.endswith(".py") else reference).rpartition(":")
     if home.endswith(".py"):
-        return from_file(Path(home), name)
+        return from_file(Path(home), name or None)
     try:
         params = getattr(importlib.import_module(home), name)
     except (Exception, SystemExit) as error:

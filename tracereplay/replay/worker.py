@@ -1,0 +1,126 @@
+"""The other end of :class:`~tracereplay.replay.remote.RemoteEngine`: an engine whose strategy is not ours.
+
+``python -m tracereplay.replay.worker PIPE MEMORY`` with two inherited descriptors. Indexes are checked in the
+strategy's own functions, and its counters are not handed over before the books balance (audit.py).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import re
+import signal
+import sys
+from dataclasses import replace as changed
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+
+from tracereplay.demand.stream import OP
+from tracereplay.errors import StrategyError, TracereplayError
+from tracereplay.machine.layout import Machine
+from tracereplay.replay import audit
+from tracereplay.replay.engine import Engine
+from tracereplay.replay.remote import SLOT_BYTES, SLOTS, request_in_words
+from tracereplay.strategies.contract import Params
+from tracereplay.strategies.foreign import declaration_problems, describe, from_reference, function_problems, place_in
+
+PR_SET_PDEATHSIG = 1
+
+
+def main() -> None:
+    """Entry point of the process."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the other process ends this one
+    pipe = Connection(int(sys.argv[1]))
+    memory = mmap.mmap(int(sys.argv[2]), 0)
+    serve(pipe, memory)
+
+
+def serve(pipe: Connection, memory: mmap.mmap) -> None:
+    """Answer until the other end has what it wants or hangs up."""
+    x = np.frombuffer(memory, np.int64, offset=SLOTS * SLOT_BYTES)
+    params: Params | None = None
+    try:
+        reference, values, config, options = pipe.recv()
+        strategy = from_reference(reference)
+        if problems := declaration_problems(strategy) + function_problems(strategy):
+            raise StrategyError(f"{reference}: {problems[0]}", hint="see docs/write-a-strategy.md")
+        params = strategy(**values)
+        engine = Engine(params, config, **options)
+        x[:] = engine.arrays.x
+        engine.arrays = engine.arrays._replace(x=x)
+        engine.feed(np.zeros(0, OP))  # compiles what is not on the disk
+        pipe.send(("machine", without_pages(engine.machine, words=len(engine.machine.w))))
+        while (message := pipe.recv()) is not None:
+            engine.feed(batch_of(message, memory))
+            pipe.send(("fed", None))
+        outcome = engine.finish()
+        if what := audit.problem(engine.machine, engine.arrays):
+            raise StrategyError(f"strategy {params.name!r} {what}", hint="this is a bug in the strategy's code")
+        pipe.send(("outcome", changed(outcome, machine=without_pages(outcome.machine))))
+    except EOFError:
+        return
+    except TracereplayError as error:
+        pipe.send(("error", (type(error).__name__, error.message, error.hint)))
+    except Exception as error:
+        message, hint = explained(error, params, x)
+        pipe.send(("error", ("StrategyError", message, hint)))
+
+
+def batch_of(message: Any, memory: mmap.mmap) -> np.ndarray[Any, Any]:
+    """The batch that a message is or tells the place of."""
+    if isinstance(message, np.ndarray):
+        return message
+    slot, n = message
+    return np.frombuffer(memory, OP, n, offset=slot * SLOT_BYTES)
+
+
+def without_pages(machine: Machine, words: int | None = None) -> Machine:
+    """A machine's words and counters: its page records are large, and nobody looks at them afterwards."""
+    return machine._replace(pg=machine.pg[:0].copy(), pb=machine.pb[:0].copy())
+
+
+def explained(error: Exception, params: Params | None, x: np.ndarray[Any, Any]) -> tuple[str, str]:
+    """What an exception out of a strategy means, and the next step."""
+    name = f"strategy {params.name!r}" if params else "the strategy"
+    file = sys.modules[type(params).__module__].__file__ or "" if params else ""
+    if type(error).__module__.startswith("numba"):
+        where, reason = compile_problem(str(error), file)
+        return f"{name} does not compile: {where}: {reason}", "docs/write-a-strategy.md says what compiles and what not"
+    where = place_in(error, {file}) or file
+    if isinstance(error, IndexError):
+        return (
+            f"{name} used an index outside of its array in {where} {request_in_words(x)}",
+            "the check names the line, if it finds it: tracereplay strategies --check",
+        )
+    return f"{name} raised {describe(error)} in {where} {request_in_words(x)}", "this is a bug in the strategy's code"
+
+
+def compile_problem(text: str, file: str) -> tuple[str, str]:
+    """``file:line`` and the reason, from what Numba says: the innermost place in the strategy's file."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", text)
+    lines = re.findall(rf'File "{re.escape(file)}", line (\d+)', text) or re.findall(
+        rf"\({re.escape(file)}:(\d+)\)", text
+    )
+    useless = (
+        "Failed in nopython mode",
+        "During: ",
+        "File ",
+        "There are ",
+        "- Resolution",
+        "No implementation",
+        "<source",
+    )
+    reasons = [line.strip() for line in text.splitlines() if line.strip() and not line.strip().startswith(useless)]
+    for line in reasons:
+        if re.match(
+            r"(Untyped global|Undecided|Cannot unify|Unknown attribute|Invalid use|.*not defined|.*unsupported)", line
+        ):
+            return f"{file}:{lines[-1] if lines else '?'}", line
+    return f"{file}:{lines[-1] if lines else '?'}", reasons[0] if reasons else "Numba refuses it"
+
+
+if __name__ == "__main__":
+    main()
