@@ -16,6 +16,8 @@ place in a strategy where each page passes.
 (page_stack.py), with ``taken_on(m, frame) -> cpu``, ``is_local(m, cpu, frame)``, ``cpus(m)``, ``time_now(m)``.
 ``pop_listed(m, cpu, any_type) -> frame | -1``, ``alloc_listed(m, cpu, gfp) -> frame | -1``: a page that is on the CPU's
 lists already (lockless.py).
+``cut_block(m, frame, order)``, ``give_page(m, frame, cpu)``, ``keep_page(m, frame)``,
+``join_block(m, frame, order, cpu)``: a block that a strategy hands out in single pages, by marks of its own (cut.py).
 ``unmap_block(m, frame, order)``: leave the direct map, with the entries it splits and one flush (directmap.py).
 ``mutex_lock(m, owner) -> bool``, ``mutex_unlock(m)``: the path's mutex (mutex.py).
 ``set_timer(m, number, when)``, ``timer_set(m, number) -> when | 0``, ``chance(m, below) -> number``: background work in
@@ -53,6 +55,10 @@ _HOMES = {
     "time_now": "page_stack",
     "pop_listed": "lockless",
     "alloc_listed": "lockless",
+    "cut_block": "cut",
+    "give_page": "cut",
+    "join_block": "cut",
+    "keep_page": "cut",
     "unmap_block": "directmap",
     "mutex_lock": "mutex",
     "mutex_unlock": "mutex",

@@ -28,22 +28,35 @@ def install() -> None:
     """From now on nothing of tracereplay is compiled in this process. Raises RuntimeError when something is already."""
     if REPLACED in sys.modules:
         raise RuntimeError("the compiler is loaded already")
-    stand_in = ModuleType(REPLACED, "Nothing is compiled in this process.")
-    for name in ("kernel", "hot", "inner", "intrinsic", "checked"):
+    stand_in: Any = ModuleType(REPLACED, "Nothing is compiled in this process.")
+    for name in ("kernel", "hot", "inner", "intrinsic"):
         setattr(stand_in, name, as_it_is)
-    stand_in.entry = lambda *types: as_it_is  # type: ignore[attr-defined]
-    stand_in.NRT = False  # type: ignore[attr-defined]
-    stand_in.BOUNDSCHECK = True  # type: ignore[attr-defined]
-    stand_in.cache_directory = lambda: None  # type: ignore[attr-defined]
+    stand_in.entry = lambda *_types: as_it_is
+    stand_in.address_of = address_of
+    stand_in.indirect = lambda *_types: call
     sys.modules[REPLACED] = stand_in
-    tracereplay.compiled = stand_in  # type: ignore[attr-defined]
+    tracereplay.compiled = stand_in
+
+
+_functions: list[Callable[..., Any]] = []
+
+
+def address_of(function: Callable[..., Any], *_types: Any, **_options: Any) -> int:
+    """A number that stands for a function, never 0."""
+    _functions.append(function)
+    return len(_functions)
+
+
+def call(address: int, arguments: tuple[Any, ...]) -> Any:
+    """Call the function of a number."""
+    return _functions[address - 1](*arguments)
 
 
 class Records:
     """A batch of the demand stream whose elements have their fields as attributes, as compiled code sees them."""
 
     def __init__(self, batch: np.ndarray[Any, Any]) -> None:
-        record = namedtuple("Op", batch.dtype.names)
+        record = namedtuple("Op", batch.dtype.names)  # type: ignore[misc]
         self.shape = batch.shape
         self._rows = [record(*row) for row in batch.tolist()]
 
