@@ -17,7 +17,7 @@ from __future__ import annotations
 import copy
 import os
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar, cast
@@ -42,10 +42,10 @@ _OPTIONS: dict[str, Any] = {"nogil": True, "boundscheck": BOUNDSCHECK, "error_mo
 _FOR_COMPILED = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 
-def _jit(function: Callable[..., Any], cached: bool, **options: Any) -> Any:
-    directory = directory_for(Path(function.__code__.co_filename).resolve()) if cached else None
+def _jit(function: Callable[..., Any], cached: bool, *sources: Path, **options: Any) -> Any:
+    directory = directory_for(Path(function.__code__.co_filename).resolve(), *sources) if cached else None
     _settings.CACHE_DIR = str(directory or "")
-    return numba.njit(cache=directory is not None, **_OPTIONS, **options)(function)
+    return numba.njit(cache=directory is not None, **(_OPTIONS | options))(function)
 
 
 def kernel(function: F) -> F:
@@ -64,21 +64,23 @@ def kernel(function: F) -> F:
     return cast(F, dispatcher)
 
 
-def hot(function: F) -> F:
+def hot(function: F, *, checked: bool = BOUNDSCHECK) -> F:
     """Compile a small function so that it is always inlined into its callers (which cache it with them).
 
-    For the few steps every event takes: each use costs compile time.
+    For the few steps every event takes: each use costs compile time. ``checked``: an index outside of its array raises
+    IndexError.
     """
-    return cast(F, _widened(_jit(function, False, forceinline=True, **_FOR_COMPILED)))
+    return cast(F, _widened(_jit(function, False, forceinline=True, boundscheck=checked, **_FOR_COMPILED)))
 
 
-def inner(function: F) -> F:
+def inner(function: F, *, checked: bool = BOUNDSCHECK) -> F:
     """Compile a function out of line for compiled callers only, which cache it with them.
 
-    Python cannot call it: without the wrappers for that it compiles in a fraction of the time.
+    Python cannot call it: without the wrappers for that it compiles in a fraction of the time. ``checked`` as of
+    :func:`hot`.
     """
     _out_of_line.add((function.__module__, function.__qualname__))
-    return cast(F, _widened(_jit(function, False, forceinline=False, **_FOR_COMPILED)))
+    return cast(F, _widened(_jit(function, False, forceinline=False, boundscheck=checked, **_FOR_COMPILED)))
 
 
 def entry(*types: Any) -> Callable[[F], F]:
@@ -106,15 +108,24 @@ def entry(*types: Any) -> Callable[[F], F]:
     return decorate
 
 
-def address_of(function: Callable[..., Any], returns: Any, *types: Any) -> int:
+def address_of(
+    function: Callable[..., Any],
+    returns: Any,
+    *types: Any,
+    checked: bool = BOUNDSCHECK,
+    sources: Sequence[Path] = (),
+) -> int:
     """Compile a function like an :func:`entry`, for callers that get to know it at run time; the address of its code.
 
-    ``function`` may be one that :func:`inner` or :func:`hot` made already. It is never unloaded.
+    ``function`` may be one that :func:`inner` or :func:`hot` made already. It is never unloaded. ``checked`` as of
+    :func:`hot`; ``sources``: files that its code depends on, besides its own and those of tracereplay that it imports.
     """
     plain = getattr(function, "py_func", function)
     dispatcher = _pointed.get(plain)
     if dispatcher is None:
-        dispatcher = _pointed[plain] = _jit(plain, True, forceinline=False, **_FOR_COMPILED)
+        dispatcher = _pointed[plain] = _jit(
+            plain, True, *sources, forceinline=False, boundscheck=checked, **_FOR_COMPILED
+        )
     signature = _numba_type(returns)(*map(_numba_type, types))
     _load_entries(dispatcher)
     dispatcher.compile(signature)

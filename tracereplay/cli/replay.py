@@ -25,7 +25,12 @@ def run(
     trace: Annotated[Path, typer.Argument(help="Trace to replay.", metavar="TRACE")],
     strategy: Annotated[
         list[str] | None,
-        typer.Option("-s", "--strategy", help="NAME, NAME:key=value,... or LABEL=NAME:...; repeat to compare."),
+        typer.Option(
+            "-s",
+            "--strategy",
+            help="NAME, NAME:key=value,... or LABEL=NAME:...; repeat to compare. "
+            "A strategy of your own: path/to/file.py:Name.",
+        ),
     ] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="LABEL.parameter=value.")] = None,
     target: Annotated[list[str] | None, typer.Option("--target", help="Requests the strategies serve.")] = None,
@@ -64,8 +69,11 @@ def run(
         raise UsageError(f"cannot write {output}", hint="name a file in a directory that exists")
     if max_write is not None and path is None:
         raise UsageError("--max-write belongs to a path", hint="add --path dm-crypt")
-    from tracereplay.strategies.registry import choose
+    from tracereplay.strategies.registry import choose, parse_spec
+    from tracereplay.testing.check import admit
 
+    for text in strategy or ():
+        admit(parse_spec(text).name, note)
     choices = choose(strategy or list(STANDARD), set_ or [])
     options = machine_settings(machine or [])
 

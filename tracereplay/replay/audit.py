@@ -29,7 +29,9 @@ def live_blocks(machine: Machine, arrays: Loop) -> tuple[I64, I64]:
     frames = (whole & loop.FM_FRAME) - 1
     info = machine.pg[at.NODE_WORDS * (int(machine.w[at.CFG_NODES]) + frames) + at.INFO]
     parts = arrays.bl[: int(arrays.x[loop.X_BLOCK_TOP]) * loop.BL_WORDS].reshape(-1, loop.BL_WORDS)
-    parts = parts[parts[:, loop.BL_TAG] != 0]
+    tags = parts[:, loop.BL_TAG]
+    parked = (tags & loop.TAG_ROW != 0) & (tags & loop.TAG_PARKED != 0)
+    parts = parts[(tags != 0) & ~parked]
     return (
         np.concatenate([frames, parts[:, loop.BL_FRAME].astype(np.int64)]),
         np.concatenate([info & at.INFO_ORDER, parts[:, loop.BL_ORDER]]).astype(np.int64),
@@ -49,7 +51,8 @@ def problem(machine: Machine, arrays: Loop) -> str | None:
         seen, counts = np.unique(frames, return_counts=True)
         return f"gave frame {int(seen[counts > 1][0]):#x} to two requests"
     pages = surplus(machine, arrays)
-    if pages > 0:
+    waiting = arrays.x[loop.X_PARKED] + arrays.x[loop.X_WAITING]  # what these hold is not seen here
+    if pages > 0 and not waiting:
         return f"keeps {pages} pages that are neither in use nor declared as reserve (ops.reserve_add)"
     if pages < 0:
         return f"declares or gave {-pages} pages more than it has from the machine"

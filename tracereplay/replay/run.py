@@ -21,6 +21,7 @@ from tracereplay.machine.config import MachineConfig
 from tracereplay.machine.initial import InitialState
 from tracereplay.machine.initial_trace import initial_state
 from tracereplay.replay.engine import Engine, Outcome, PathConfig
+from tracereplay.replay.remote import RemoteEngine
 from tracereplay.trace.ahead import ahead
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def replay(
     resources = path_config(path, config)
     info = stream.info
     engines = [
-        Engine(
+        (RemoteEngine if choice.foreign else Engine)(
             choice.params,
             config,
             frames=info.frames,

@@ -6,6 +6,7 @@ strategy's own functions, and its counters are not handed over before the books 
 
 from __future__ import annotations
 
+import ast
 import ctypes
 import mmap
 import re
@@ -13,6 +14,7 @@ import signal
 import sys
 from dataclasses import replace as changed
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -52,7 +54,7 @@ def serve(pipe: Connection, memory: mmap.mmap) -> None:
         x[:] = engine.arrays.x
         engine.arrays = engine.arrays._replace(x=x)
         engine.feed(np.zeros(0, OP))  # compiles what is not on the disk
-        pipe.send(("machine", without_pages(engine.machine, words=len(engine.machine.w))))
+        pipe.send(("machine", without_pages(engine.machine)))
         while (message := pipe.recv()) is not None:
             engine.feed(batch_of(message, memory))
             pipe.send(("fed", None))
@@ -77,7 +79,7 @@ def batch_of(message: Any, memory: mmap.mmap) -> np.ndarray[Any, Any]:
     return np.frombuffer(memory, OP, n, offset=slot * SLOT_BYTES)
 
 
-def without_pages(machine: Machine, words: int | None = None) -> Machine:
+def without_pages(machine: Machine) -> Machine:
     """A machine's words and counters: its page records are large, and nobody looks at them afterwards."""
     return machine._replace(pg=machine.pg[:0].copy(), pb=machine.pb[:0].copy())
 
@@ -99,27 +101,28 @@ def explained(error: Exception, params: Params | None, x: np.ndarray[Any, Any]) 
 
 
 def compile_problem(text: str, file: str) -> tuple[str, str]:
-    """``file:line`` and the reason, from what Numba says: the innermost place in the strategy's file."""
+    """``file:line`` and the reason, from what Numba says: it names the innermost place first."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", text)
-    lines = re.findall(rf'File "{re.escape(file)}", line (\d+)', text) or re.findall(
-        rf"\({re.escape(file)}:(\d+)\)", text
-    )
-    useless = (
-        "Failed in nopython mode",
-        "During: ",
-        "File ",
-        "There are ",
-        "- Resolution",
-        "No implementation",
-        "<source",
-    )
-    reasons = [line.strip() for line in text.splitlines() if line.strip() and not line.strip().startswith(useless)]
-    for line in reasons:
-        if re.match(
-            r"(Untyped global|Undecided|Cannot unify|Unknown attribute|Invalid use|.*not defined|.*unsupported)", line
-        ):
-            return f"{file}:{lines[-1] if lines else '?'}", line
-    return f"{file}:{lines[-1] if lines else '?'}", reasons[0] if reasons else "Numba refuses it"
+    name = re.escape(Path(file).name)
+    lines = re.findall(rf'File "[^"]*{name}", line (\d+)', text) or re.findall(rf"{name}[: (]+(\d+)\)", text)
+    reason = next((line.strip() for line in text.splitlines() if not line.startswith("Failed in nopython")), "")
+    line = lines[0] if lines else "?"
+    if found := re.search(r"Untyped global name '(\w+)'.*<class 'function'>", text):
+        reason = f"{found[1]} is called and not marked: write @compiled above it"
+    elif found := re.search(r"name '(\w+)' is not defined", text):
+        reason = f"the name {found[1]} is not defined"
+        line = str(line_of_name(file, found[1]) or line)
+    elif found := re.search(r">>> (.*)", text):
+        reason = f"there is no {found[1].strip()} for these types"
+    elif reason.startswith("Internal error"):
+        reason = text.strip().splitlines()[-1]
+    return f"{file}:{line}", reason or "Numba refuses it"
+
+
+def line_of_name(file: str, name: str) -> int | None:
+    """The first line of a file that uses a name."""
+    nodes = ast.walk(ast.parse(Path(file).read_bytes()))
+    return min((node.lineno for node in nodes if isinstance(node, ast.Name) and node.id == name), default=None)
 
 
 if __name__ == "__main__":

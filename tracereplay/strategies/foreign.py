@@ -8,13 +8,14 @@ there, and a changed text is another module. Importing a strategy executes it; w
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import hashlib
 import importlib
 import sys
 import traceback
 from importlib.machinery import SourceFileLoader
-from importlib.util import module_from_spec, spec_from_loader
+from importlib.util import module_from_spec, resolve_name, spec_from_loader
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -98,6 +99,36 @@ def from_file(path: Path, name: str | None) -> type[Params]:
 def is_foreign(params: type[Params]) -> bool:
     """Whether a strategy is none of ours: it runs checked, and in a process of its own."""
     return not params.__module__.startswith("tracereplay.")
+
+
+def own_files(module: ModuleType) -> list[Path]:
+    """The file of a strategy's module and those of all it imports that is neither ours, nor Python's, nor NumPy."""
+    found: dict[str, ModuleType] = {}
+    todo = [module]
+    while todo:
+        one = todo.pop()
+        if one.__name__ in found or not getattr(one, "__file__", None):
+            continue
+        found[one.__name__] = one
+        for name in _imports(one):
+            known = name.split(".")[0] in sys.stdlib_module_names | {"tracereplay", "numpy", "numba", "llvmlite"}
+            if not known and (other := sys.modules.get(name)) is not None:
+                todo.append(other)
+    return sorted(Path(m.__file__ or "") for m in found.values())
+
+
+def _imports(module: ModuleType) -> list[str]:
+    """Names of the modules that a module's text imports, and of what it takes from packages."""
+    names = []
+    for node in ast.walk(ast.parse(Path(module.__file__ or "").read_bytes())):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = (
+                resolve_name("." * node.level + (node.module or ""), module.__package__) if node.level else node.module
+            )
+            names += [base or "", *(f"{base}.{alias.name}" for alias in node.names)]
+    return names
 
 
 def reference_of(params: type[Params]) -> str:

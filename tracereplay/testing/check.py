@@ -132,7 +132,7 @@ def _compiled(reference: str, counted: dict[str, list[int]]) -> list[Finding]:
             outcome = engine.finish()
         except StrategyError as error:
             return [_refused(error, trial.name)]
-        if [*outcome.totals.tolist(), *outcome.background.tolist()] != counted[trial.name]:
+        if workload.counted(outcome) != counted[trial.name]:
             return [
                 Finding(
                     "same", f"compiled it counts differently [{trial.name}]", sys.modules[params.__module__].__file__

@@ -18,7 +18,7 @@ RULES: dict[str, str] = {
     "leaks": "after all was freed, nothing but the declared reserve is kept, and that does not grow",
     "waits": "a request waits for something that can happen",
     "ends": "every call comes to an end",
-    "raises": "nothing is raised",
+    "raises": "nothing is raised or printed",
     "repeats": "two runs of the same demand count the same",
     "compiles": "Numba compiles it",
     "same": "compiled, it counts what it counts as plain Python",

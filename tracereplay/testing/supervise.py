@@ -96,6 +96,9 @@ class Supervisor:
         """The line of the strategy that ran last."""
         self.suspect: tuple[str, tuple[str, int] | None] | None = None
         """The first call after which a strategy held more or less than it should, in words, and where it returned."""
+        self.waited: tuple[str, int] | None = None
+        """Where a request was told to wait last."""
+        self._carried: dict[int, int] = {}
         self.traced = False
         """Whether lines are followed, which takes three times as long: to find the line of what was found."""
         self.requests = 0
@@ -114,6 +117,7 @@ class Supervisor:
         ):
             if function := getattr(module, name, None):
                 setattr(module, name, watched(name, function))
+        module.print = self._print  # type: ignore[attr-defined]
         for name in ops._HOMES:
             setattr(ops, name, self._operation(name, getattr(ops, name)))
 
@@ -122,10 +126,14 @@ class Supervisor:
         self._holder = np.zeros(frames, np.int32)
         self._background = background
         self._listed = set()
-        self.where = None
+        self.where = self.waited = None
+        self._carried = {}
         self.requests = 0
         self.suspect = None
         self._timer = (-1, 0)
+
+    def _print(self, *_what: object, **_how: object) -> None:
+        raise BrokenRuleError("raises", "print: a strategy runs a million times a second and has no output")
 
     # ---------------------------------------------------------------- lines
     def _trace(self, frame: FrameType, event: str, _argument: object) -> Any:
@@ -179,7 +187,7 @@ class Supervisor:
 
     def _allocate(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(m: Any, st: Any, req: Any, out: Any) -> int:
-            self.requests += 1
+            self.requests = int(req[c.REQ_ID]) or self.requests + 1
             asked = req[: c.REQ_BLOCKS].copy()
             before = _held(m)
             status = self._run(function, m, st.view(State), req.view(Request), out.view(Out))
@@ -189,15 +197,18 @@ class Supervisor:
                 )
             if (req[: c.REQ_BLOCKS] != asked).any():
                 raise BrokenRuleError("status", "allocate changed the words of the request that say what is asked for")
+            number = int(req[c.REQ_ID])
+            held = _held(m) - before + self._carried.pop(number, 0)
             if status == c.WAIT:
+                self.waited = self.where
+                self._carried[number] = held
                 self._waiting(m, req)
             elif status == c.DONE:
                 self._given(m, req, out)
-                self._compare(
-                    "allocate, DONE", _held(m) - before, int((1 << out[1 : 2 * int(req[c.REQ_BLOCKS]) : 2]).sum())
-                )
+                given = int((1 << out[1 : 2 * int(req[c.REQ_BLOCKS]) : 2]).sum())
+                self._compare("allocate, DONE", held, given)
             else:
-                self._compare("allocate, FAIL", _held(m) - before, 0)
+                self._compare("allocate, FAIL", held, 0)
             return int(status)
 
         return call

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from tracereplay.errors import ParameterError, StrategyError, TracereplayError
 from tracereplay.strategies import contract
 from tracereplay.strategies.contract import Params
-from tracereplay.strategies.foreign import declaration_problems, from_reference, function_problems
+from tracereplay.strategies.foreign import declaration_problems, from_reference, function_problems, own_files
 from tracereplay.testing.findings import Finding
 from tracereplay.testing.interpreted import Records, install
 
@@ -45,13 +45,12 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     reference, out = sys.argv[1:]
     install()
-    before = set(sys.modules)
-    findings, passed, counted = check(reference)
+    findings, passed, counted, files = check(reference)
     found = {
         "findings": [vars_of(f) for f in findings],
         "passed": passed,
         "counted": counted,
-        "files": {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in own_files(before)},
+        "files": {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files},
     }
     part = Path(f"{out}.tmp")
     part.write_text(json.dumps(found))
@@ -59,50 +58,32 @@ def main() -> None:
     os._exit(0)  # whatever a strategy's file has started
 
 
-def own_files(before: set[str]) -> list[Path]:
-    """Files of modules loaded since ``before`` that are neither ours nor Python's: what a strategy is made of."""
-    python = Path(json.__file__).parents[1]
-    packages = [Path(p) for p in sys.path if p.endswith("-packages")]
-    ours = Path(contract.__file__).parents[1]
-    installed = {"numpy", "llvmlite", "numba"}
-    found = []
-    for name in set(sys.modules) - before:
-        file = getattr(sys.modules[name], "__file__", None)
-        if not file or name.split(".")[0] in installed or name.startswith("tracereplay_loop_"):
-            continue
-        path = Path(file)
-        foreign = not path.is_relative_to(ours) and path.suffix == ".py"
-        if foreign and (not path.is_relative_to(python) or any(path.is_relative_to(p) for p in packages)):
-            found.append(path)
-    return sorted(found)
-
-
 def vars_of(finding: Finding) -> dict[str, Any]:
     """A finding as plain values."""
     return {name: getattr(finding, name) for name in Finding.__dataclass_fields__}
 
 
-def check(reference: str) -> tuple[list[Finding], list[str], dict[str, list[int]]]:
-    """Findings, the rules that hold, and what the trials with the defaults counted, by trial."""
+def check(reference: str) -> tuple[list[Finding], list[str], dict[str, list[int]], list[Path]]:
+    """Findings, the rules that hold, what the trials with the defaults counted, by trial, and the strategy's files."""
     try:
         signal.signal(signal.SIGPROF, _alarm)
         signal.setitimer(signal.ITIMER_PROF, SECONDS)
         params = from_reference(reference)
     except (TracereplayError, TooLongError) as error:
-        return [_declared(str(error) or "importing it does not come to an end")], [], {}
+        return [_declared(str(error) or "importing it does not come to an end")], [], {}, []
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
     module = sys.modules[params.__module__]
     problems = declaration_problems(params) + function_problems(params)
     if problems:
-        return [Finding("declared", problem, module.__file__) for problem in problems], [], {}
+        return [Finding("declared", problem, module.__file__) for problem in problems], [], {}, []
     try:
         from tracereplay.testing.supervise import Supervisor
 
         supervisor = Supervisor(module, files_of(params))
     except AttributeError as error:
-        return [Finding("declared", str(error), module.__file__)], ["declared"], {}
-    return _try_all(params, supervisor)
+        return [Finding("declared", str(error), module.__file__)], ["declared"], {}, []
+    return *_try_all(params, supervisor), own_files(module)
 
 
 def _declared(message: str) -> Finding:
@@ -195,6 +176,7 @@ def _counters(params: Params, supervisor: Supervisor, trial: Trial, cycles: int 
 
     from tracereplay.machine import layout as at
     from tracereplay.replay import audit
+    from tracereplay.replay import layout as loop
     from tracereplay.replay.engine import Engine
     from tracereplay.testing import workload
     from tracereplay.testing.supervise import BrokenRuleError
@@ -212,11 +194,13 @@ def _counters(params: Params, supervisor: Supervisor, trial: Trial, cycles: int 
         engine.feed(Records(demand.batch()))  # type: ignore[arg-type]
         if what := audit.problem(engine.machine, engine.arrays):
             raise BrokenRuleError("leaks", what + " after everything was freed")
+        if waiting := int(engine.arrays.x[loop.X_PARKED]):
+            raise BrokenRuleError("waits", f"{waiting} requests still wait when everything else was freed long ago")
         kept.append(int(engine.machine.w[at.CFG_RESERVE]))
     if len(kept) >= 3 and all(a < b for a, b in pairwise(kept)):
         raise BrokenRuleError("leaks", f"the reserve grows with each repetition of the same demand: {kept} pages")
     outcome = engine.finish()
-    return [*outcome.totals.tolist(), *outcome.background.tolist()]
+    return workload.counted(outcome)
 
 
 def _finding(error: BaseException, supervisor: Supervisor, trial: Trial, parameters: str) -> Finding:
@@ -232,6 +216,8 @@ def _finding(error: BaseException, supervisor: Supervisor, trial: Trial, paramet
                 words, seen = supervisor.suspect
                 message += f"; first seen here: {words}"
                 where = seen or where
+            if rule == "waits":
+                where = supervisor.waited or where
         case OutOfFuelError():
             rule, message = "ends", f"a call of the strategy does not come to an end: {FUEL:,} lines were run"
         case TooLongError():
@@ -245,7 +231,8 @@ def _finding(error: BaseException, supervisor: Supervisor, trial: Trial, paramet
         case ParameterError():
             rule, message = "declared", error.message
         case StrategyError():
-            rule, message = "blocks", error.message
+            rule = "waits" if " waits " in error.message or "mutex" in error.message else "blocks"
+            rule, message = "ends" if "over and over" in error.message else rule, error.message
     return Finding(rule, f"{message} [{trial.name}]", where[0], where[1], parameters)
 
 

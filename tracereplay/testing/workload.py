@@ -9,7 +9,7 @@ from typing import Any
 
 from tracereplay.kernel.gfp import GFP_HIGHMEM, GFP_KERNEL, GFP_NOWAIT, GFP_ZERO
 from tracereplay.machine.config import MachineConfig, ZoneConfig
-from tracereplay.replay.engine import PathConfig
+from tracereplay.replay.engine import Outcome, PathConfig
 from tracereplay.testing.demand import Demand, Made
 
 CPUS = 4
@@ -104,3 +104,8 @@ def engine_options(trial: Trial) -> dict[str, Any]:
         "bins": 4,
         "path": PathConfig("dm-crypt", 16, 300) if trial.path else None,
     }
+
+
+def counted(outcome: Outcome) -> list[int]:
+    """All that a replay counts, in one row."""
+    return [*outcome.totals.tolist(), *outcome.worker.tolist(), *outcome.background.tolist()]
