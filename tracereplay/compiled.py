@@ -28,6 +28,7 @@ os.environ.pop("NUMBA_CACHE_DIR", None)  # each module has a directory of its ow
 
 import numba
 from llvmlite import binding  # type: ignore[import-untyped]
+from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import CPUDispatcher
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -57,8 +58,9 @@ def kernel(function: F) -> F:
     compile_it = dispatcher.compile
 
     def compile_with_entries(signature: Any) -> Any:
-        _load_entries(dispatcher)
-        return compile_it(signature)
+        with global_compiler_lock:  # another thread that needs the same entries waits until they have their addresses
+            _load_entries(dispatcher)
+            return compile_it(signature)
 
     dispatcher.compile = compile_with_entries
     return cast(F, dispatcher)
@@ -97,9 +99,10 @@ def entry(*types: Any) -> Callable[[F], F]:
         resolve = dispatcher.get_call_template
 
         def get_call_template(args: tuple[Any, ...], kws: dict[str, Any]) -> Any:
-            _load_entries(dispatcher)
-            _load(dispatcher)
-            return resolve(args, kws)
+            with global_compiler_lock:
+                _load_entries(dispatcher)
+                _load(dispatcher)
+                return resolve(args, kws)
 
         dispatcher.get_call_template = get_call_template
         _entries[id(dispatcher)] = (dispatcher, signature)
@@ -121,16 +124,17 @@ def address_of(
     :func:`hot`; ``sources``: files that its code depends on, besides its own and those of tracereplay that it imports.
     """
     plain = getattr(function, "py_func", function)
-    dispatcher = _pointed.get(plain)
-    if dispatcher is None:
-        dispatcher = _pointed[plain] = _jit(
-            plain, True, *sources, forceinline=False, boundscheck=checked, **_FOR_COMPILED
-        )
-    signature = _numba_type(returns)(*map(_numba_type, types))
-    _load_entries(dispatcher)
-    dispatcher.compile(signature)
-    result = dispatcher.overloads[signature.args]
-    return int(result.library.get_pointer_to_function(result.fndesc.llvm_func_name))
+    with global_compiler_lock:
+        dispatcher = _pointed.get(plain)
+        if dispatcher is None:
+            dispatcher = _pointed[plain] = _jit(
+                plain, True, *sources, forceinline=False, boundscheck=checked, **_FOR_COMPILED
+            )
+        signature = _numba_type(returns)(*map(_numba_type, types))
+        _load_entries(dispatcher)
+        dispatcher.compile(signature)
+        result = dispatcher.overloads[signature.args]
+        return int(result.library.get_pointer_to_function(result.fndesc.llvm_func_name))
 
 
 def indirect(returns: Any, *types: Any) -> Any:
