@@ -11,6 +11,7 @@ import numpy as np
 
 from tests.machine_samples import GFPS
 from tests.reference.machine_driver import counters_of, differences, picture_of_compiled, picture_of_slow, slow_twin
+from tests.reference.slow_caches import CACHES
 from tests.reference.slow_replay import STRATEGIES, Pool, Request, SlowReplay
 from tests.reference.slow_waiting_strategy import SlowWaiting
 from tests.waiting_strategy import Waiting
@@ -198,7 +199,7 @@ def run_slow(
     pool.fill(0, 0xCC0)
     machine.counters.clear()
     machine.by_order.clear()
-    slow_strategy = (STRATEGIES | {"waiting": SlowWaiting})[strategy]
+    slow_strategy = (STRATEGIES | CACHES | {"waiting": SlowWaiting})[strategy]
     replay = SlowReplay(
         machine=machine,
         strategy=slow_strategy(machine, pool, params_of(strategy, params).values()),

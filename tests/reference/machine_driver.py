@@ -364,6 +364,7 @@ def slow_twin(machine: at.Machine, config: MachineConfig) -> SlowMachine:
         compaction_share=round(config.compaction_success * 1_000_000),
         vmstat_interval_ns=round(config.vmstat_interval * 1e9),
         init_on_alloc=config.init_on_alloc,
+        random=int(machine.w[at.CFG_RANDOM]) % 2**64,
         held=held,
     )
 

@@ -157,6 +157,8 @@ class SlowMachine(Reclaim):
     """Pages in use that were asked for as movable, by pageblock."""
     scale_max: int = 5
     init_on_alloc: bool = False
+    random: int = 0
+    """State of splitmix64."""
     boost_factor: int = 0
     kswapd_rate: int = 0
     shrink_asked: int = 0
@@ -195,6 +197,14 @@ class SlowMachine(Reclaim):
         self.counters[name] += n
         if order is not None:
             self.by_order[name, order] += n
+
+    def chance(self, below: int) -> int:
+        """A number from 0 to ``below`` - 1 (splitmix64)."""
+        self.random = (self.random + 0x9E3779B97F4A7C15) % 2**64
+        z = self.random
+        z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+        z = (z ^ z >> 27) * 0x94D049BB133111EB % 2**64
+        return (z ^ z >> 31) % 2**63 % below
 
     # ------------------------------------------------------------------ buddy lists (section 2)
     def lock(self, zone: Zone) -> None:
