@@ -7,23 +7,34 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tracereplay.machine import ops
+from tracereplay.machine.layout import CFG_NOW
 from tracereplay.strategies.contract import (
     BLOCK_FRAME,
     BLOCK_ORDER,
     DONE,
     FAIL,
+    NEVER,
     REQ_BLOCKS,
     REQ_CPU,
     REQ_GFP,
+    REQ_ID,
     REQ_PAGES,
+    REQ_UNTIL,
+    REQ_WAIT,
+    WAIT,
+    WAIT_MUTEX,
+    WAIT_POOL,
+    WAIT_TIME,
     Params,
     param,
 )
 
 FAULTS = ("none", "foreign", "outside", "twice", "wrong-order", "too-few", "nothing", "same-frame")
 FAULTS += ("too-many", "invented", "beyond", "rounds-up")
+FAULTS += ("waits-unknown", "waits-past", "waits-free-mutex", "keeps-mutex", "waits-with-foreign", "times-over")
 NONE, FOREIGN, OUTSIDE, TWICE, WRONG_ORDER, TOO_FEW, NOTHING, SAME_FRAME = range(8)
 TOO_MANY, INVENTED, BEYOND, ROUNDS_UP = range(8, 12)
+WAITS_UNKNOWN, WAITS_PAST, WAITS_FREE_MUTEX, KEEPS_MUTEX, WAITS_WITH_FOREIGN, TIMES_OVER = range(12, 18)
 
 
 @dataclass(frozen=True)
@@ -44,6 +55,19 @@ def init(m, st):
 def allocate(m, st, req, out):
     """Single pages; ROUNDS_UP (no fault): one block that holds them."""
     pages = req[REQ_PAGES]
+    if st[0] in (WAITS_UNKNOWN, WAITS_PAST, WAITS_FREE_MUTEX, WAITS_WITH_FOREIGN):
+        req[REQ_WAIT] = 9 if st[0] == WAITS_UNKNOWN else WAIT_TIME if st[0] == WAITS_PAST else WAIT_MUTEX
+        req[REQ_UNTIL] = m.w[CFG_NOW] if st[0] == WAITS_PAST else NEVER
+        if st[0] == WAITS_WITH_FOREIGN:
+            req[REQ_WAIT] = WAIT_POOL
+            req[REQ_BLOCKS] = 1
+            out[0] = 0
+            out[1] = 0
+        return WAIT
+    if st[0] == KEEPS_MUTEX:
+        ops.mutex_lock(m, req[REQ_ID])
+    if st[0] == TIMES_OVER:
+        ops.set_timer(m, 0, 0)
     if st[0] == ROUNDS_UP:
         order = 0
         while 1 << order < pages:
@@ -86,3 +110,8 @@ def release(m, st, block, cpu, now):
     ops.free_pages(m, cpu, frame, 1 if st[0] == WRONG_ORDER else block[BLOCK_ORDER])
     if st[0] == TWICE:
         ops.free_pages(m, cpu, frame, 0)
+
+
+def timer(m, st, number, now):
+    """Once more, at once."""
+    ops.set_timer(m, number, now)

@@ -78,7 +78,7 @@ class Clock:
         self.machine.background(when)
 
     def next_due(self) -> int:
-        while self.agenda and self.agenda[0][1] == DEADLINE and not self.still_waits(*self.agenda[0][3:]):
+        while self.agenda and self.agenda[0][1] == DEADLINE and not self.still_waits(self.agenda[0]):
             heapq.heappop(self.agenda)
         return min([entry[0] for entry in self.agenda[:1]] + [*self.strategy.timers.values()], default=NEVER)
 
@@ -125,9 +125,10 @@ class Clock:
         self.ready.append(parked)
         return True
 
-    def still_waits(self, sequence: int, parked: Parked) -> bool:
+    def still_waits(self, entry: tuple[int, int, int, int, Any]) -> bool:
         """Whether a deadline is that of the wait that is on."""
-        return parked in self.waiting and parked.sequence == sequence
+        when, _, _, sequence, parked = entry
+        return parked in self.waiting and (when, sequence) == (parked.until, parked.sequence)
 
     def as_worker(self, what: Any) -> None:
         self.machine.counters, self.machine.by_order = self.worker, self.worker_by_order
@@ -158,6 +159,7 @@ class Clock:
         self.charge(parked.request)
         self.strategy.number = parked.number
         try:
+            before = parked.kind, parked.held
             parked.kind, parked.until, parked.held = next(parked.work)
         except StopIteration as over:
             if again:
@@ -168,9 +170,11 @@ class Clock:
             if not again:
                 for place, key in enumerate(parked.keys):
                     self.parked_keys[key] = parked, place
-            self.sequence += 1
-            parked.sequence = self.sequence
+            if (parked.kind, parked.held) != before:  # who was called and got nothing keeps its place
+                self.sequence += 1
+                parked.sequence = self.sequence
             self.waiting.append(parked)
+            self.waiting.sort(key=lambda p: p.sequence)
             if parked.until < NEVER:
                 heapq.heappush(self.agenda, (parked.until, DEADLINE, parked.cpu, parked.sequence, parked))
         if again and self.strategy.mutex is None and any(p.kind == "mutex" for p in self.waiting):

@@ -73,7 +73,8 @@ from tracereplay.replay.serve import (
     serve_targeted,
 )
 from tracereplay.replay.vectors import tables_full
-from tracereplay.replay.waiting import count_call, free_later, heed_woken, pass_over, ring_alarm, waited_for, wake
+from tracereplay.replay.waiting import free_later, waited_for
+from tracereplay.replay.wakeups import count_call, heed_woken, pass_over, ring_alarm, wake
 
 
 @inner

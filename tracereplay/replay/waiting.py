@@ -16,36 +16,25 @@ from tracereplay.machine.counters import FAILURES
 from tracereplay.machine.layout import (
     CFG_MUTEX_OWNER,
     CFG_NOW,
-    CFG_TIMER,
     CFG_WOKEN,
     ERROR_BAD_WAIT,
-    ERROR_NO_PROGRESS,
     ERROR_NOT_HELD,
     ERROR_TOO_FEW,
     ERROR_TOO_MANY,
     NEVER,
     WOKEN_MUTEX,
-    WOKEN_POOL,
 )
 from tracereplay.machine.page_free import report_error
 from tracereplay.replay.agenda import (
     append_slot,
-    drop_first,
-    first_kind,
     first_of,
-    insert_slot,
     remove_slot,
     schedule,
     slot_at,
 )
 from tracereplay.replay.blocks import block_word, drop_block, end_request, holds, new_block, tag_of, waste_add
 from tracereplay.replay.layout import (
-    AG_CPU_SHIFT,
-    AG_DEADLINE,
-    AG_ITEM,
-    AG_RANK,
     AG_RELEASE,
-    AG_TIME,
     BL_FRAME,
     BL_LEFT,
     BL_ORDER,
@@ -54,10 +43,8 @@ from tracereplay.replay.layout import (
     BL_WORDS,
     LIST_FREE,
     LIST_MUTEX,
-    LIST_POOL,
     LIST_READY,
     LIST_TIME,
-    MAX_CALLS,
     PG_CPU,
     PG_FRAME,
     PG_HIGH,
@@ -70,7 +57,6 @@ from tracereplay.replay.layout import (
     ROW_DELAY,
     ROW_WORDS,
     SL_ALARM,
-    SL_LIST,
     SL_PAGES,
     SL_REQ,
     SL_ROW,
@@ -78,9 +64,6 @@ from tracereplay.replay.layout import (
     TAG_DELAYED,
     TAG_PARKED,
     TAG_ROW,
-    X_AG,
-    X_AGENDA,
-    X_CALLS,
     X_FAILED,
     X_ORPHANS,
     X_OUT,
@@ -88,7 +71,6 @@ from tracereplay.replay.layout import (
     X_PENDING,
     X_PROGRESS,
     X_REQ,
-    X_SEQUENCE,
     X_STUCK,
     X_STUCK_SINCE,
     X_WAIT_LONGEST,
@@ -97,10 +79,10 @@ from tracereplay.replay.layout import (
     X_WAITING,
 )
 from tracereplay.replay.vectors import tables_full
+from tracereplay.replay.wakeups import count_call, enqueue, next_sequence, set_alarm, wake
 from tracereplay.strategies.contract import (
     DONE,
     REQ_BLOCKS,
-    REQ_CPU,
     REQ_FLAGS,
     REQ_ID,
     REQ_NOW,
@@ -109,50 +91,10 @@ from tracereplay.strategies.contract import (
     REQ_WORDS,
     WAIT,
     WAIT_MUTEX,
-    WAIT_POOL,
     WAIT_TIME,
 )
 
-assert (LIST_MUTEX, LIST_POOL, LIST_TIME) == (WAIT_MUTEX, WAIT_POOL, WAIT_TIME)
 LOW_BITS = 31
-
-
-@hot
-def next_sequence(e):
-    """A number for the order of things."""
-    e.x[X_SEQUENCE] += 1
-    return e.x[X_SEQUENCE]
-
-
-@hot
-def heed_woken(m, e):
-    """After an operation: have the loop look after those that it may have let go on."""
-    if m.w[CFG_WOKEN] != 0:
-        if e.x[X_PARKED] == 0:
-            m.w[CFG_WOKEN] = 0
-        else:
-            m.w[CFG_TIMER] = 0
-
-
-@inner
-def wake(m, e):
-    """Make those ready that ``w[CFG_WOKEN]`` lets go on: the first for the mutex, before all others; all for the pool.
-
-    As in the kernel a wake finds those that wait already, not the one that comes to wait next.
-    """
-    woken = m.w[CFG_WOKEN]
-    m.w[CFG_WOKEN] = 0
-    if woken & WOKEN_POOL:
-        s = first_of(e.t, e.x, LIST_POOL)
-        while s != 0:
-            remove_slot(e.t, e.x, s)
-            append_slot(e.t, e.x, LIST_READY, s)
-            s = first_of(e.t, e.x, LIST_POOL)
-    if woken & WOKEN_MUTEX and m.w[CFG_MUTEX_OWNER] == 0:
-        s = first_of(e.t, e.x, LIST_MUTEX)
-        if s != 0:
-            remove_slot(e.t, e.x, s)
-            insert_slot(e.t, e.x, LIST_READY, s, LIST_READY)
 
 
 # ---------------------------------------------------------------- into a slot and out of it
@@ -163,6 +105,7 @@ def park(m, e, ops, i, extents, row):
     remove_slot(e.t, e.x, s)
     a = slot_at(e.x, s)
     e.t[a + SL_ROW] = row
+    e.t[a + SL_SEQUENCE] = 0
     e.x[X_PARKED] += 1
     last = np.int64(-1)
     for x in range(extents):
@@ -182,8 +125,14 @@ def park(m, e, ops, i, extents, row):
 
 @inner
 def keep_waiting(m, e, s):
-    """Put the request of X_REQ and X_OUT into its slot, to wait as it says."""
+    """Put the request of X_REQ and X_OUT into its slot, to wait as it says.
+
+    Who was called and got nothing keeps its place; who got blocks begins to wait anew, behind the others.
+    """
     a = slot_at(e.x, s)
+    goes_on = e.t[a + SL_SEQUENCE] != 0
+    for k in (REQ_WAIT, REQ_BLOCKS):
+        goes_on = goes_on and e.t[a + SL_REQ + k] == e.x[X_REQ + k]
     for k in range(REQ_WORDS):
         e.t[a + SL_REQ + k] = e.x[X_REQ + k]
     h = e.t[a + SL_PAGES]
@@ -200,49 +149,11 @@ def keep_waiting(m, e, s):
         report_error(m, ERROR_BAD_WAIT, kind)
     if kind == WAIT_MUTEX and (owner == 0 or owner == e.x[X_REQ + REQ_ID]):
         report_error(m, ERROR_BAD_WAIT, kind)
-    e.t[a + SL_SEQUENCE] = next_sequence(e)
-    append_slot(e.t, e.x, max(WAIT_MUTEX, min(kind, WAIT_TIME)), s)
+    if not goes_on:
+        e.t[a + SL_SEQUENCE] = next_sequence(e)
+    enqueue(e, max(WAIT_MUTEX, min(kind, WAIT_TIME)), s)
     if until < NEVER and (e.t[a + SL_ALARM] == 0 or until <= e.t[a + SL_ALARM]):
         set_alarm(m, e, s)
-
-
-@inner
-def set_alarm(m, e, s):
-    """Put the deadline of a slot's wait on the agenda."""
-    a = slot_at(e.x, s)
-    until = e.t[a + SL_REQ + REQ_UNTIL]
-    e.t[a + SL_ALARM] = until
-    schedule(m.w, e.t, e.x, until, AG_DEADLINE, e.t[a + SL_REQ + REQ_CPU], e.t[a + SL_SEQUENCE], s)
-
-
-@inner
-def pass_over(m, e):
-    """Take deadlines off the front of the agenda whose wait has ended.
-
-    A slot has one entry in general: a wait that ended early leaves its entry to the next, which may be due later.
-    """
-    while e.x[X_AGENDA] > 0 and first_kind(e.t, e.x) == AG_DEADLINE:
-        when, s = e.t[e.x[X_AG] + AG_TIME], e.t[e.x[X_AG] + AG_ITEM]
-        a = slot_at(e.x, s)
-        waits = WAIT_MUTEX <= e.t[a + SL_LIST] <= WAIT_TIME
-        if waits and e.t[a + SL_SEQUENCE] == e.t[e.x[X_AG] + AG_RANK] & (1 << AG_CPU_SHIFT) - 1:
-            return
-        drop_first(e.t, e.x)
-        if e.t[a + SL_ALARM] == when:
-            e.t[a + SL_ALARM] = 0
-            if waits and when < e.t[a + SL_REQ + REQ_UNTIL] < NEVER:
-                set_alarm(m, e, s)
-
-
-@inner
-def ring_alarm(e):
-    """The first entry of the agenda, the deadline of a request that waits, is due: it is ready."""
-    when, s = e.t[e.x[X_AG] + AG_TIME], e.t[e.x[X_AG] + AG_ITEM]
-    drop_first(e.t, e.x)
-    if e.t[slot_at(e.x, s) + SL_ALARM] == when:
-        e.t[slot_at(e.x, s) + SL_ALARM] = 0
-    remove_slot(e.t, e.x, s)
-    append_slot(e.t, e.x, LIST_READY, s)
 
 
 @inner
@@ -259,14 +170,6 @@ def recall(m, e, s):
         h = block_word(e, h, PG_NEXT)
     count_call(m, e)
     return e.t[a + SL_ROW]
-
-
-@inner
-def count_call(m, e):
-    """Note a call of a waiting request or timer: there may be so many at one time only."""
-    e.x[X_CALLS] += 1
-    if e.x[X_CALLS] > MAX_CALLS:
-        report_error(m, ERROR_NO_PROGRESS, 0)
 
 
 @inner

@@ -10,12 +10,13 @@ A strategy is one Python file. It holds a frozen dataclass derived from :class:`
     will, in page order. On FAIL the strategy has given back all it took. On WAIT it says in ``req[REQ_WAIT]`` what for
     and in ``req[REQ_UNTIL]`` how long at most, and is called again with the same ``req`` and the same first
     ``req[REQ_BLOCKS]`` pairs of ``out``; its progress lives in ``req[REQ_STEP]`` and the words from REQ_OWN on, which
-    are 0 at the first call. Other requests, frees and timers run in between. A REQUIRED request may not wait.
+    are 0 at the first call. Other requests, frees and timers run in between, and ``m.w[CFG_NOW]`` is the time of the
+    call. A REQUIRED request may not wait, and none may end with the mutex held.
 ``release(m, st, block, cpu, now)``
     Give back the block ``block[BLOCK_FRAME]``, ``block[BLOCK_ORDER]`` whose last page was freed on ``cpu``.
 ``timer(m, st, number, now)``
     Optional: a timer that the strategy set (``ops.set_timer``) is due: its workers. Charged to the strategy's own work,
-    not to a request.
+    not to a request. It has no ``req``, so it cannot take the mutex.
 ``shrink(m, st, pages)``
     Optional: the machine reclaims and asks for ``pages`` back (a shrinker's scan). Charged like a timer.
 ``finish(m, st)``
@@ -63,7 +64,8 @@ REQ_ID = 7
 REQ_WAIT = 8
 """Out, on WAIT: WAIT_MUTEX, WAIT_POOL or WAIT_TIME."""
 REQ_UNTIL = 9
-"""Out, on WAIT: simulated time, ns, at which the request is called again in any case; NEVER for no limit."""
+"""Out, on WAIT: simulated time, ns, at which the request is called again in any case; later than now; NEVER for no
+limit."""
 REQ_STEP = 10
 """The strategy's own, kept between calls; 0 at the first."""
 REQ_OWN = 11
@@ -74,7 +76,8 @@ REQ_WORDS = 16
 WAIT_MUTEX = 1
 """The path's mutex is free (``ops.mutex_lock``): those that wait get it in the order in which they asked."""
 WAIT_POOL = 2
-"""An element came into the mempool's reserve: all that wait are called, in the order in which they began to wait."""
+"""An element came into the mempool's reserve: all that wait are called, in the order in which they began to wait. Who
+got blocks and waits for more begins anew; who got nothing keeps the place."""
 WAIT_TIME = 3
 """REQ_UNTIL only."""
 NEVER = 1 << 62
