@@ -126,22 +126,25 @@ def cost_block(
     pages: int,
     requests: int,
     seed: int,
+    worker: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """The ``cost`` object of a result (architecture.md section 5), in the profile's unit.
 
-    ``totals``: counters of the targeted requests. ``vectors[v, slots]`` and ``counts[v]``: distinct
+    ``totals``: counters of the targeted requests and of the strategy's own work, ``worker``, which ``per_request``
+    leaves out. ``vectors[v, slots]`` and ``counts[v]``: distinct
     per-request counter rows and how many requests had each. Percentiles are nearest-rank. What has no
     denominator is None.
     """
     by_primitive = price(totals, profile)
     whole = math.fsum(by_primitive.values())
+    of_requests = whole - math.fsum(price(worker or {}, profile).values())
     per_request = price_vectors(vectors, profile)
     return {
         "unit": profile.unit,
         "total": whole,
         "per_page": whole / pages if pages else None,
         "per_request": {
-            "mean": whole / requests if requests else None,
+            "mean": of_requests / requests if requests else None,
             "p50": percentile(per_request, counts, 0.50),
             "p99": percentile(per_request, counts, 0.99),
         },

@@ -35,6 +35,7 @@ def result_of(
             outcome.vectors,
             outcome.counts,
             profile,
+            worker=entry["worker"],
             pages=int(outcome.scalars[at.X_TARGETED_PAGES]),
             requests=int(outcome.scalars[at.X_TARGETED_REQUESTS]),
             seed=seed,

@@ -17,8 +17,8 @@ from tracereplay.strategies.registry import Choice
 
 
 def counters_of(outcome: Outcome) -> dict[str, Any]:
-    """Counters of the targeted requests, with the peaks and the by-order tables."""
-    plain = {name: int(outcome.totals[i]) for i, name in enumerate(COUNTERS)}
+    """Counters of the targeted requests and of the strategy's workers, with the peaks."""
+    plain = {name: int(outcome.totals[i] + outcome.worker[i]) for i, name in enumerate(COUNTERS)}
     plain["reserve_pages_peak"] = int(outcome.machine.w[CFG_RESERVE_PEAK])
     plain["waste_pages_peak"] = int(outcome.scalars[at.X_WASTE_PEAK])
     return plain
@@ -32,6 +32,29 @@ def by_order(row: np.ndarray[Any, Any]) -> dict[str, list[int]]:
     }
 
 
+def worker_of(outcome: Outcome) -> dict[str, int]:
+    """What of the counters is work of the strategy's timers, shrinker and end: no request's."""
+    return {name: int(outcome.worker[i]) for i, name in enumerate(COUNTERS)}
+
+
+def waits_of(outcome: Outcome) -> dict[str, int | None]:
+    """Requests that waited: their number; how long those did that got on; what the end of the trace left waiting.
+
+    Those that wait for mutex or reserve at the end are deadlocked when nobody else holds pages of the path, so that
+    none can come; times are ns.
+    """
+    x = outcome.scalars
+    deadlocked = int(x[at.X_STUCK]) if x[at.X_PATH_HELD] == 0 else 0
+    return {
+        "requests": int(x[at.X_WAITED] + x[at.X_WAITING]),
+        "total_ns": int(x[at.X_WAIT_NS]),
+        "longest_ns": int(x[at.X_WAIT_LONGEST]),
+        "waiting_at_end": int(x[at.X_WAITING]),
+        "deadlocked": deadlocked,
+        "deadlocked_since_ns": int(max(x[at.X_STUCK_SINCE], x[at.X_PROGRESS])) if deadlocked else None,
+    }
+
+
 def result_entry(choice: Choice, outcome: Outcome, config: MachineConfig) -> dict[str, Any]:
     """One entry of ``results`` (architecture.md section 5), prices apart."""
     x = outcome.scalars
@@ -42,11 +65,14 @@ def result_entry(choice: Choice, outcome: Outcome, config: MachineConfig) -> dic
         "label": choice.label,
         "params": choice.params.values(),
         "counters": counters_of(outcome),
-        "by_order": by_order(outcome.totals),
+        "worker": worker_of(outcome),
+        "waits": waits_of(outcome),
+        "by_order": by_order(outcome.totals + outcome.worker),
         "background": {name: int(outcome.background[i]) for i, name in enumerate(COUNTERS)},
         "requests": {
-            "served": int(x[at.X_TARGETED_REQUESTS] - x[at.X_FAILED]),
+            "served": int(x[at.X_TARGETED_REQUESTS] - x[at.X_FAILED] - x[at.X_WAITING]),
             "failed": int(x[at.X_FAILED]),
+            "waiting": int(x[at.X_WAITING]),
             "right_censored": int(x[at.X_CENSORED]),
             "background_failed": int(x[at.X_BACKGROUND_FAILED]),
         },
@@ -89,7 +115,15 @@ def warnings_of(done: Replayed) -> list[str]:
     for choice, outcome in done.outcomes:
         failed = int(outcome.scalars[at.X_FAILED])
         if failed:
-            notes.append(f"{choice.label}: {failed} targeted requests failed; waiting for memory is not simulated")
+            notes.append(f"{choice.label}: {failed} targeted requests failed")
+        waits = waits_of(outcome)
+        if waits["deadlocked"]:
+            notes.append(
+                f"{choice.label}: {waits['deadlocked']} requests are deadlocked since {waits['deadlocked_since_ns']} ns"
+                ": only they hold what they wait for"
+            )
+        elif waits["waiting_at_end"]:
+            notes.append(f"{choice.label}: {waits['waiting_at_end']} requests still waited when the trace ended")
     lost = max((int(o.scalars[at.X_BACKGROUND_FAILED]) for _, o in done.outcomes), default=0)
     if lost:
         notes.append(f"up to {lost} background allocations failed: the simulated memory is too small or too full")

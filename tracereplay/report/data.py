@@ -94,6 +94,8 @@ class Comparison:
     callers: tuple[Caller, ...]
     charts: tuple[Chart, ...]
     """Zone-lock acquisitions over time."""
+    waits: tuple[tuple[str, ...], ...]
+    """What it is, then its value for each strategy; nothing where no request waited."""
     verdict: tuple[str, ...]
     cautions: tuple[str, ...]
     targeted_pages: int
@@ -124,6 +126,7 @@ def build_comparison(result: Mapping[str, Any]) -> Comparison:
         baseline=name,
         callers=tuple(_caller(row) for row in demand.get("by_caller") or ()),
         charts=_charts(rows),
+        waits=_waits(rows),
         verdict=_verdict(strategies, name, demand, pages, unit),
         cautions=_cautions(result, strategies),
         targeted_pages=pages,
@@ -304,6 +307,21 @@ def _charts(rows: Sequence[Mapping[str, Any]]) -> tuple[Chart, ...]:
             bin_s = series["bin_ns"] / 1e9
             lines.append(Line(_label(row), tuple(n / bin_s for n in values)))
     return (Chart("Zone-lock acquisitions of targeted requests", "per second", bin_s, tuple(lines)),) if lines else ()
+
+
+def _waits(rows: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, ...], ...]:
+    waits = [row.get("waits") or {} for row in rows]
+    if not any(w.get("requests") for w in waits):
+        return ()
+    through = [w.get("requests", 0) - w.get("waiting_at_end", 0) for w in waits]
+    lines = [
+        ("requests that waited", *(count(w.get("requests")) for w in waits)),
+        ("mean wait", *(seconds(w["total_ns"] // n) if n else UNKNOWN for w, n in zip(waits, through, strict=True))),
+        ("longest wait", *(seconds(w["longest_ns"]) if n else UNKNOWN for w, n in zip(waits, through, strict=True))),
+        ("waiting at the end", *(count(w.get("waiting_at_end")) for w in waits)),
+        ("deadlocked", *(count(w.get("deadlocked")) for w in waits)),
+    ]
+    return tuple(lines)
 
 
 def _verdict(

@@ -41,7 +41,8 @@ ACCOUNTED = ("matched", "unmatched frees", "left-censored", "right-censored", "l
 def comparison(result: Mapping[str, Any]) -> str:
     """What ``replay`` prints: accounting first, then prices, then counters. No line exceeds 80 columns."""
     data = build_comparison(result)
-    parts = [_facts(data), _prices(data), _counters(data), _said(data.verdict), _said(data.cautions, "caution: ")]
+    parts = [_facts(data), _prices(data), _counters(data), _waits(data), _said(data.verdict)]
+    parts.append(_said(data.cautions, "caution: "))
     return "\n\n".join(part for part in parts if part)
 
 
@@ -111,6 +112,15 @@ def _counters(data: Comparison) -> str:
         ]
         blocks.append(table(("per 1,000 pages", *(short(s.label) for s in some)), rows))
     return "\n\n".join(blocks)
+
+
+def _waits(data: Comparison) -> str:
+    blocks = []
+    for start in range(0, len(data.strategies), 4):
+        labels = [short(s.label) for s in data.strategies[start : start + 4]]
+        rows = [(line[0], *line[1 + start : 5 + start]) for line in data.waits]
+        blocks.append(table(("waits", *labels), rows))
+    return "\n\n".join(blocks) if data.waits else ""
 
 
 def short(label: str, width: int = LABEL) -> str:
