@@ -61,7 +61,7 @@ def test_the_cap_of_newer_kernels_splits() -> None:
 
 @pytest.mark.parametrize("size", [0, 100, 1 << 21])
 def test_an_unusable_cap_is_refused(size: int) -> None:
-    with pytest.raises(UsageError, match="maximum write"):
+    with pytest.raises(UsageError, match="max_write cannot be"):
         run([bio(100, "queue", SDA, 0, 8)], max_write=size)
 
 
@@ -131,6 +131,8 @@ def test_unknown_devices_and_paths_are_refused() -> None:
         open_demand(MemoryTrace({"bio_events": bios}), path="raid")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="belongs to a path"):
         open_demand(MemoryTrace({"bio_events": bios}), device="8,0")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="belongs to a path"):
+        open_demand(MemoryTrace({"bio_events": bios}), max_write=4096)  # type: ignore[arg-type]
 
 
 def test_a_trace_without_page_events_needs_a_path_and_writes() -> None:

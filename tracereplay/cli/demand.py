@@ -30,15 +30,21 @@ def run(
         ),
     ] = None,
     path: Annotated[
-        str | None, typer.Option("--path", metavar="NAME", help="dm-crypt: WRITE bios become requests.")
+        str | None,
+        typer.Option(
+            "--path",
+            metavar="NAME[:KEY=VALUE,..]",
+            help="WRITE bios become requests: dm-crypt (mode, max_write, encrypt_ns, ...), blk-crypto, f2fs-compress.",
+        ),
     ] = None,
     device: Annotated[
         str | None,
         typer.Option("--device", metavar="MAJ,MIN", help="Device of the path; the lowest when left out."),
     ] = None,
     max_write: Annotated[
-        int, typer.Option("--max-write", help="Largest dm-crypt request in bytes (131072 on newer kernels).")
-    ] = 1 << 20,
+        int | None,
+        typer.Option("--max-write", help="Largest dm-crypt request in bytes; else by the kernel of the trace."),
+    ] = None,
     single_ok: Annotated[
         list[str] | None,
         typer.Option("--single-ok", metavar="CALLER", help="Callers (glob) whose blocks may be single pages."),

@@ -35,7 +35,8 @@ def run(
     set_: Annotated[list[str] | None, typer.Option("--set", help="LABEL.parameter=value.")] = None,
     target: Annotated[list[str] | None, typer.Option("--target", help="Requests the strategies serve.")] = None,
     path: Annotated[
-        str | None, typer.Option("--path", help="dm-crypt: its reserve, quota and gfp passes apply.")
+        str | None,
+        typer.Option("--path", help="dm-crypt, blk-crypto, f2fs-compress: bios ask too; its reserve applies."),
     ] = None,
     device: Annotated[
         str | None, typer.Option("--device", help="MAJ,MIN of the device whose bios the path takes.")

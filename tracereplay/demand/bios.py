@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tracereplay.demand.layers import Layers
+from tracereplay.demand.path_bios import PathSource, Side, pages_of
 from tracereplay.demand.state import ACTION, COMPLETION, PART_DONE, PARTS, SIDE, Array
-from tracereplay.kernel.constants import PAGE_SIZE, SECTOR_SIZE
 from tracereplay.trace.schema import BIO_KINDS
 
 if TYPE_CHECKING:
-    from tracereplay.demand.path_crypt import CryptPath
     from tracereplay.trace.reader import Trace
 
 _COLUMNS = ["ts_ns", "cpu", "kind", "dev", "sector", "nr_sectors", "op", "pid", "old_dev", "old_sector", "new_sector"]
@@ -28,15 +27,6 @@ _QUEUE, _SPLIT, _REMAP = _CODE["queue"], _CODE["split"], _CODE["remap"]
 _COMPLETE, _BIO_COMPLETE = _CODE["complete"], _CODE["bio_complete"]
 _WHAT = np.full(len(BIO_KINDS), ACTION, np.uint8)
 _WHAT[[_COMPLETE, _BIO_COMPLETE, _CODE["error"]]] = COMPLETION
-_PER_PAGE = PAGE_SIZE // SECTOR_SIZE
-
-Side = tuple[int, int, int, int, int, int, int]
-"""ts_ns, a, b, c, pid, cpu, what."""
-
-
-def pages_of(sectors: int) -> int:
-    """Pages that hold a number of 512-byte sectors."""
-    return -(-sectors // _PER_PAGE)
 
 
 class Part:
@@ -145,11 +135,11 @@ class Crosscheck:
 class BioFeed:
     """Side events in step with the page events."""
 
-    def __init__(self, trace: Trace, layers: Layers, path: CryptPath | None) -> None:
+    def __init__(self, trace: Trace, layers: Layers, path: PathSource | None) -> None:
         self.layers = layers
         self.check = Crosscheck()
         self.path = path
-        self._tracked = set(layers.crypt) | (path.devices if path else set())
+        self._tracked = set(layers.crypt) | (path.tracked if path else set())
         self._batches: Iterator[Any] = (
             iter(trace.batches("bio_events", _COLUMNS)) if trace.rows("bio_events") else iter(())
         )
@@ -162,8 +152,9 @@ class BioFeed:
             batch = next(self._batches, None)
             if batch is None:
                 self._ended = True
-                break
-            made = self._convert(batch)
+                made = _rows(self.path.finish() if self.path else [])
+            else:
+                made = self._convert(batch)
             self._ready = np.concatenate([self._ready, made]) if len(self._ready) else made
         return self._ready
 
@@ -181,7 +172,7 @@ class BioFeed:
         side["cpu"] = plain(batch.column(1))
         side["pid"] = plain(batch.column(7))
         side["what"] = _WHAT[kind]
-        if not self._tracked:
+        if not self._tracked or not len(ts):
             return side
         op = batch.column(6)
         writes = np.array([bool(o) and o.startswith("W") for o in op.dictionary.to_pylist()] + [False])
@@ -190,44 +181,68 @@ class BioFeed:
         is_write = valid & writes[np.where(valid, codes, len(writes) - 1)]
         dev = plain(batch.column(3))
         old = plain(batch.column(8))
-        wanted = np.isin(dev, list(self._tracked)) | ((kind == _REMAP) & np.isin(old, list(self._tracked)))
+        tracked = list(self._tracked)
+        wanted = np.isin(dev, tracked) | ((kind == _REMAP) & np.isin(old, tracked))
         rows = np.flatnonzero(is_write & wanted)
-        if not len(rows):
-            return side
         extra: list[Side] = []
         at: list[int] = []
-        columns = [plain(batch.column(c))[rows].tolist() for c in (4, 5, 10)]
-        for i, k, t, d, sector, sectors, cut in zip(
+        columns = [plain(batch.column(c))[rows].tolist() for c in (4, 5, 8, 9, 10, 7, 1)]
+        for i, k, t, d, sector, sectors, old_dev, old_sector, cut, pid, cpu in zip(
             rows.tolist(), kind[rows].tolist(), ts[rows].tolist(), dev[rows].tolist(), *columns, strict=True
         ):
-            made = self._follow(k, t, d, sector, sectors, cut, int(side["pid"][i]), int(side["cpu"][i]))
+            made = self._check(k, t, d, sector, sectors, cut, pid, cpu) if d in self.layers.crypt else []
+            if self.path is not None:
+                self._follow(self.path, k, t, d, sector, sectors, old_dev, old_sector, pid, cpu)
+                made += self.path.due(t)
             extra += made
             at += [i + 1] * len(made)
+        if self.path is not None:
+            made = self.path.due(int(ts[-1]))
+            extra += made
+            at += [len(side)] * len(made)
         if not extra:
             return side
-        rows_extra = np.zeros(len(extra), SIDE)
-        for n, name in enumerate(("ts_ns", "a", "b", "c", "pid", "cpu", "what")):
-            rows_extra[name] = [e[n] for e in extra]
-        return np.insert(side, at, rows_extra)
+        side = np.insert(side, at, _rows(extra))
+        return side[np.argsort(side["ts_ns"], kind="stable")]
 
-    def _follow(
+    def _check(
         self, kind: int, ts: int, dev: int, sector: int, sectors: int, cut: int, pid: int, cpu: int
     ) -> list[Side]:
-        made: list[Side] = []
-        if dev in self.layers.crypt:
-            if kind == _QUEUE and sectors:
-                changes = self.check.queue(dev, sector, sectors, ts)
-            elif kind == _SPLIT:
-                changes = self.check.split(dev, cut)
-            else:
-                changes = []
-                if kind == _BIO_COMPLETE:
-                    done = self.check.complete(dev, sector, sectors, ts)
-                    made += [(ts, n, 0, 0, pid, cpu, PART_DONE) for n in done]
-            made += [(ts, n, change, 0, pid, cpu, PARTS) for n, change in changes]
-        if self.path is not None and dev in self.path.devices:
-            if kind == _QUEUE and sectors:
-                made += self.path.queue(dev, sector, sectors, ts, pid, cpu)
-            elif kind in (_COMPLETE, _BIO_COMPLETE):
-                made += self.path.complete(dev, sector, sectors, ts, pid, cpu, kind == _BIO_COMPLETE)
-        return made
+        """An event on a dm-crypt device, for the cross-check of its requests."""
+        if kind == _QUEUE and sectors:
+            changes = self.check.queue(dev, sector, sectors, ts)
+        elif kind == _SPLIT:
+            changes = self.check.split(dev, cut)
+        elif kind == _BIO_COMPLETE:
+            return [(ts, n, 0, 0, pid, cpu, PART_DONE) for n in self.check.complete(dev, sector, sectors, ts)]
+        else:
+            return []
+        return [(ts, n, change, 0, pid, cpu, PARTS) for n, change in changes]
+
+    @staticmethod
+    def _follow(
+        path: PathSource,
+        kind: int,
+        ts: int,
+        dev: int,
+        sector: int,
+        sectors: int,
+        old_dev: int,
+        old_sector: int,
+        pid: int,
+        cpu: int,
+    ) -> None:
+        path.advance(ts, pid, cpu)
+        if kind == _QUEUE:
+            path.queue(dev, sector, sectors, ts, pid, cpu)
+        elif kind == _REMAP:
+            path.remap(dev, sector, sectors, old_dev, old_sector)
+        elif kind in (_COMPLETE, _BIO_COMPLETE):
+            path.complete(dev, sector, sectors, ts, pid, cpu, kind == _BIO_COMPLETE)
+
+
+def _rows(made: list[Side]) -> Array:
+    rows = np.zeros(len(made), SIDE)
+    for n, name in enumerate(("ts_ns", "a", "b", "c", "pid", "cpu", "what")):
+        rows[name] = [m[n] for m in made]
+    return rows

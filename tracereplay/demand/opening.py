@@ -57,14 +57,14 @@ def time_range(trace: Trace) -> tuple[int, int]:
     return (min(r[0] for r in ranges), max(r[1] for r in ranges)) if ranges else (0, 0)
 
 
-def losses(trace: Trace) -> tuple[Array, Array, Array]:
-    """Intervals in which page events were lost, by start, and their CPUs. Open ends reach as far as time does."""
+def losses(trace: Trace, events: str = "page_events") -> tuple[Array, Array, Array]:
+    """Intervals in which events of a table were lost, by start, and their CPUs. Open ends reach as far as time does."""
     low, high = np.iinfo(np.int64).min, np.iinfo(np.int64).max
     found: list[tuple[int, int, int]] = []
     for batch in trace.batches("loss", ["t0_ns", "t1_ns", "table", "n", "class", "cpu"]):
         columns = (batch.column(i).to_pylist() for i in range(6))
         for t0, t1, table, n, kind, cpu in zip(*columns, strict=True):
-            if table in ("page_events", "all") and n != 0 and kind != "stack":
+            if table in (events, "all") and n != 0 and kind != "stack":
                 found.append((low if t0 is None else t0, high if t1 is None else t1, -1 if cpu is None else cpu))
     found.sort()
     table = np.array(found, np.int64).reshape(-1, 3)

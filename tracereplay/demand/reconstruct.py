@@ -28,7 +28,8 @@ from tracereplay.demand.opening import (
     task_names,
     time_range,
 )
-from tracereplay.demand.path_crypt import MAX_WRITE, CryptPath, PathInUse, check_max_write, keys_needed
+from tracereplay.demand.path_layer import PathInUse, lay_path
+from tracereplay.demand.paths import parse_path
 from tracereplay.demand.report import Sizes, bios_section, fill_report, path_section, thresholds_section
 from tracereplay.demand.ring import TRUST_MOST, flush
 from tracereplay.demand.scan import learn, scan
@@ -36,7 +37,6 @@ from tracereplay.demand.state import Array, Work
 from tracereplay.demand.stream import ALLOC, FIRST, OP, DemandInfo, DemandReport
 from tracereplay.demand.target import SUM_SIZES, Target, grown_sizes, select
 from tracereplay.errors import EmptyTraceError, InvariantError, TraceError, UsageError
-from tracereplay.kernel.constants import dev_text
 
 if TYPE_CHECKING:
     from tracereplay.trace.reader import Trace
@@ -60,13 +60,14 @@ def open_demand(
     target: str | Sequence[str] = "batches",
     single_ok: Iterable[str] = (),
     device: str | None = None,
-    max_write: int = MAX_WRITE,
+    max_write: int | None = None,
     lifetimes: bool = False,
 ) -> Reconstruction:
     """Demand of a trace, as a :class:`~tracereplay.demand.stream.DemandStream`.
 
-    ``path``: None or ``dm-crypt``; ``device`` (``MAJOR,MINOR``) and ``max_write`` (bytes) belong to it. ``target``: one
-    selector or several alternatives (target.py). ``single_ok``: globs of callers whose blocks may be single pages.
+    ``path``: None or a path with its options (paths.py); ``device`` (``MAJOR,MINOR``) belongs to it, ``max_write``
+    (bytes) to dm-crypt. ``target``: one selector or several alternatives (target.py). ``single_ok``: globs of callers
+    whose blocks may be single pages.
     Raises EmptyTraceError (no page events, and no WRITE bios for a path), UsageError, TraceError.
     """
     return Reconstruction(
@@ -91,15 +92,15 @@ class Reconstruction:
         target: str | Sequence[str],
         single_ok: Iterable[str],
         device: str | None,
-        max_write: int,
+        max_write: int | None,
         lifetimes: bool,
     ) -> None:
-        if path not in (None, "dm-crypt"):
-            raise UsageError(f"unknown path {path!r}", hint="known path: dm-crypt")
-        if path is None and device is not None:
-            raise UsageError("a device belongs to a path", hint="add --path dm-crypt")
+        if path is None and (device is not None or max_write is not None):
+            option = "a device" if device is not None else "a largest write"
+            raise UsageError(f"{option} belongs to a path", hint="add --path dm-crypt")
         self.trace = trace
         release = trace.metadata.host.get("release")
+        spec = None if path is None else parse_path(path, release=release, max_write=max_write)
         self.target = Target(target, path=path is not None, release=release)
         self.report = DemandReport()
         self._tasks = task_names(trace)
@@ -118,23 +119,34 @@ class Reconstruction:
         frames = frames_of(trace)
         alias = frames if 2 * frames < MOST_FRAMES - (1 << 27) else 0
         first_key = frames + alias
-        self.path = self._make_path(path, device, max_write, first_key)
-        extra = 0
-        if self.path.source is not None and self.path.device is not None:
-            d = self.path.device
-            extra = keys_needed(self.layers.sectors[d], self.layers.writes[d], max_write)
-        if first_key + extra > MOST_FRAMES:
-            raise TraceError(
-                f"{first_key + extra} keys for frames and bios", hint="at most 2^31 frames can be replayed"
-            )
         start, end = time_range(trace)
         cpus = 1 + max(
             (b[1] for t in ("page_events", "bio_events") if trace.rows(t) and (b := trace.bounds(t, "cpu"))),
             default=0,
         )
-        self.info = DemandInfo(frames=first_key + extra, recorded_frames=frames, cpus=cpus, start_ns=start, end_ns=end)
-        self.feed = BioFeed(trace, self.layers, self.path.source)
+        self.path: PathInUse | None = None
+        if spec is not None:
+            t0, t1, _ = losses(trace, "bio_events")
+            self.path = lay_path(
+                spec,
+                self.layers,
+                device=device,
+                pages_recorded=rows > 0,
+                callers=self.callers,
+                tasks=self._tasks,
+                losses=list(zip(t0.tolist(), t1.tolist(), strict=True)),
+                cpus=cpus,
+                first_key=first_key,
+                end_ns=end,
+            )
+        keys = first_key + (self.path.keys if self.path else 0)
+        if keys > MOST_FRAMES:
+            raise TraceError(f"{keys} keys for frames and bios", hint="at most 2^31 frames can be replayed")
+        self.info = DemandInfo(frames=keys, recorded_frames=frames, cpus=cpus, start_ns=start, end_ns=end)
+        self.feed = BioFeed(trace, self.layers, self.path.source if self.path else None)
         self._work = self._make_work(frames, alias, cpus, start, lifetimes)
+        if self.path and self.path.recorded:  # callers known by their stacks; others follow when they are seen
+            self.callers.flags[self.callers.flags & state.CRYPT != 0] |= state.PATH
         self._size_keys = np.zeros(_SIZES, np.int64)
         self._size_counts = np.zeros(_SIZES, np.int64)
         self._sums = np.zeros(SUM_SIZES + 1, np.int64)
@@ -150,22 +162,6 @@ class Reconstruction:
         self._used = False
 
     # ------------------------------------------------------------ making
-    def _make_path(self, name: str | None, device: str | None, max_write: int, first_key: int) -> PathInUse:
-        if name is None:
-            return PathInUse(None, None, False, None)
-        check_max_write(max_write)
-        crypt: set[int] = set()
-        if self.trace.rows("page_events"):  # without them, dm-crypt's own requests are not in the trace
-            crypt = crypt.union(*(self.layers.beneath(d) for d in self.layers.crypt))
-        if device is None and crypt:
-            return PathInUse(name, min(self.layers.crypt), True, None)
-        number = self.layers.device(device)
-        if number is None or number in crypt:
-            return PathInUse(name, number, bool(crypt), None)
-        caller = self.callers.add(f"bio {dev_text(number)}", "", 0x802, 0)
-        source = CryptPath({number}, caller, first_key, max_write)
-        return PathInUse(name, number, bool(crypt), source)
-
     def _make_work(self, frames: int, alias: int, cpus: int, start: int, lifetimes: bool) -> Work:
         t0, t1, lossy = losses(self.trace)
         self._comms, numbers = comm_numbers(self._tasks)
@@ -176,6 +172,7 @@ class Reconstruction:
         scalar[state.S_AGE_NS] = HOLD_NS
         scalar[state.S_TRUST] = TRUST_MOST
         scalar[state.S_LOSS_END] = np.iinfo(np.int64).min
+        scalar[state.S_PATH_GFP] = self.path.spec.kind.gfp if self.path else 0
         clocks = np.zeros(cpus, state.CPU)
         clocks["ts"] = start - 1
         clocks["task"] = -1
@@ -321,7 +318,7 @@ class Reconstruction:
             gfp = int(self._work.scalar[state.S_ARG_GFP])
             comm = int(self._work.tasks[task]["comm"])
             caller = self.callers.by_gfp(self._comms[comm], gfp)
-            if self.path.own and self.callers.flags[caller] & state.CRYPT:
+            if self.path and self.path.recorded and self.callers.flags[caller] & state.CRYPT:
                 self.callers.flags[caller] |= state.PATH
             self.callers.store(caller_key(comm, gfp), caller)
         elif status == state.TASKS_FULL:

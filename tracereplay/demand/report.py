@@ -13,7 +13,7 @@ from tracereplay.demand import gaps
 from tracereplay.demand.bios import Crosscheck
 from tracereplay.demand.callers import Callers
 from tracereplay.demand.layers import Layers
-from tracereplay.demand.path_crypt import PathInUse
+from tracereplay.demand.path_layer import PathInUse
 from tracereplay.demand.state import C_CUT_BIO, C_JOINED_BIO, Array, Work
 from tracereplay.demand.stream import DemandReport
 from tracereplay.kernel.constants import dev_text
@@ -177,21 +177,26 @@ def bios_section(check: Crosscheck, layers: Layers, counts: Array) -> dict[str, 
     }
 
 
-def path_section(path: PathInUse) -> dict[str, Any] | None:
-    """The path and the layer it used."""
-    if path.name is None:
+def path_section(path: PathInUse | None) -> dict[str, Any] | None:
+    """The path, its options, the layer it used and what came of its bios."""
+    if path is None:
         return None
     made: dict[str, Any] = {
-        "name": path.name,
+        "name": path.spec.name,
         "device": None if path.device is None else dev_text(path.device),
-        "recorded": path.own,
+        "recorded": path.recorded,
     }
-    if path.source is not None:
+    made |= {k: v for k, v in path.spec.describe().items() if k != "name"} | path.layer
+    if (source := path.source) is not None:
         made |= {
-            "bios": path.source.bios,
-            "requests": path.source.requests,
-            "pages": path.source.pages,
-            "completed": path.source.completed,
-            "right_censored": path.source.requests - path.source.completed,
+            "bios": source.bios,
+            "below_dm_crypt": source.below_dm_crypt,
+            "requests": source.requests,
+            "pages": source.pages,
+            "completed": source.completed,
+            "lost": source.flight.lost,
+            "right_censored": source.flight.pieces(),
+            "after_end": source.after_end,
+            "unmatched_completions": source.flight.unmatched,
         }
     return made

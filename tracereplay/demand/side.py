@@ -33,7 +33,7 @@ def on_side(w, e, ti):
         w.parts_done[1, n] = t
     elif what == s.PATH_ALLOC:
         flags = FROM_BIO | ON_PATH
-        seq = put_request(w, t, e.b, 0, flags, e.cpu, BIO_GFP, e.c, e.a, -1, 0)
+        seq = put_request(w, t, e.b, 0, flags, e.cpu, w.scalar[s.S_PATH_GFP], e.c, e.a, -1, 0)
         path_extents(w, seq, e.a, e.b)
         w.counts[s.C_BIO_LIVE] += 1
     elif what == s.PATH_FREE:
@@ -45,10 +45,6 @@ def on_side(w, e, ti):
             key += 1 << k
             left -= 1 << k
         w.counts[s.C_BIO_LIVE] -= 1
-
-
-BIO_GFP = 0x802 | 0x10000 | 0x80000 | 0x2000
-"""Pass 1 of crypt_alloc_buffer: GFP_NOWAIT and HIGHMEM, with what the mempool adds."""
 
 
 @hot

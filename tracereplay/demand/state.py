@@ -177,9 +177,10 @@ LIFE_MARGIN = 1 << 12
     S_LEARN_J,
     S_TRUST,
     S_SLACK,
-) = range(22)
+    S_PATH_GFP,
+) = range(23)
 """Indices of ``Work.scalar``: positions, limits, and what a status refers to."""
-SCALARS = 22
+SCALARS = 23
 
 COUNTERS = (
     "events",

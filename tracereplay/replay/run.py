@@ -14,7 +14,7 @@ from dataclasses import replace as changed
 from typing import TYPE_CHECKING, Any
 
 from tracereplay.demand.loaded import with_loads
-from tracereplay.demand.path_crypt import MAX_WRITE
+from tracereplay.demand.paths import PathSpec
 from tracereplay.demand.reconstruct import open_demand
 from tracereplay.machine.build import notes_of
 from tracereplay.machine.config import MachineConfig
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from tracereplay.strategies.registry import Choice
     from tracereplay.trace.reader import Trace
 
-CRYPT_POOL_PAGES = 256
 CRYPT_MEMORY_PERCENT = 2
 CRYPT_MIN_PAGES = 4096
-"""dm-crypt's reserve, its share of memory and that share's floor (strategies.md section 1.1)."""
+"""dm-crypt's share of memory and that share's floor (strategies.md section 1.1)."""
+NO_QUOTA = 1 << 62
 BINS = 120
 START_NOTE = "free pages, pageblock types and per-CPU lists start as the page map and the first events show"
 AHEAD = 4
@@ -48,12 +48,15 @@ class Replayed:
     path: PathConfig | None
 
 
-def path_config(name: str | None, machine: MachineConfig) -> PathConfig | None:
-    """Resources of a path on a machine."""
-    if name is None:
+def path_config(path: PathSpec | None, machine: MachineConfig) -> PathConfig | None:
+    """Resources of a path on a machine: the mempool that its options name, and dm-crypt's quota."""
+    if path is None:
         return None
-    pages = sum(z.pages for z in machine.zones)
-    return PathConfig(name, CRYPT_POOL_PAGES, max(pages * CRYPT_MEMORY_PERCENT // 100, CRYPT_MIN_PAGES))
+    quota = NO_QUOTA
+    if path.name == "dm-crypt":
+        pages = sum(z.pages for z in machine.zones) * CRYPT_MEMORY_PERCENT // 100
+        quota = max(pages // path.number("n_devices"), CRYPT_MIN_PAGES)
+    return PathConfig(path.name, path.pool_pages, quota)
 
 
 def known_start(trace: Trace, config: MachineConfig) -> InitialState | None:
@@ -83,17 +86,13 @@ def replay(
     number of operations done. ``loads``: demand at a stated rate besides (demand/loaded.py). Raises TraceError,
     StrategyError, ParameterError.
     """
-    stream = with_loads(
-        open_demand(
-            trace, path=path, target=target, device=device, single_ok=single_ok, max_write=max_write or MAX_WRITE
-        ),
-        loads,
-    )
+    recorded = open_demand(trace, path=path, target=target, device=device, single_ok=single_ok, max_write=max_write)
+    stream = with_loads(recorded, loads)
     config = machine(stream.info.cpus)
     initial = known_start(trace, config)
     if initial is not None:
         config = changed(config, notes=(*config.notes, START_NOTE))
-    resources = path_config(path, config)
+    resources = path_config(recorded.path.spec if recorded.path else None, config)
     info = stream.info
     engines = [
         (RemoteEngine if choice.foreign else Engine)(
