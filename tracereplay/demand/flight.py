@@ -76,7 +76,7 @@ class Flight:
         self._moved: SectorMap[Piece] = SectorMap()
         self._ends: dict[tuple[int, int], list[Bio]] = {}
         self._bios: dict[int, Bio] = {}
-        self._losses = deque(sorted(losses))
+        self._losses = deque(sorted(losses, key=lambda loss: loss[1]))
         self._doubtful: dict[int, Bio] = {}
         self._since_ns = 0
 
