@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -150,7 +151,7 @@ def render(report: DemandReport) -> str:
     if len(report.by_caller) > _TOP:
         parts[-1] += f"\n... and {len(report.by_caller) - _TOP} more callers (--format csv has all)"
     if report.path is not None:
-        parts.append("path\n" + describe({k: v for k, v in report.path.items() if v is not None}))
+        parts.append("path\n" + _path(report.path))
     parts += [f"{row['caller']} (stated, not recorded)\n{describe(row['parameters'])}" for row in report.loads]
     parts.append("accounting\n" + describe(_accounting(report)))
     if report.thresholds:
@@ -161,6 +162,23 @@ def render(report: DemandReport) -> str:
             + (describe(lines) if lines else "no gaps seen")
         )
     return "\n\n".join(parts)
+
+
+def _path(path: dict[str, Any]) -> str:
+    """The path in lines: options in a line each, long texts wrapped."""
+    lines: dict[str, Any] = {}
+    for key, value in path.items():
+        if key == "options":
+            lines |= {f"  {option}": setting for option, setting in value.items()}
+        elif isinstance(value, bool):
+            lines[key] = "yes" if value else "no"
+        elif value is not None:
+            lines[key.replace("_", " ")] = ", ".join(value) if isinstance(value, list) else value
+    if "max write from" in lines:
+        lines["  max_write"] = f"{lines['  max_write']:,} ({lines.pop('max write from')})"
+    hold = lines.pop("hold", None)
+    text = describe(lines)
+    return text if hold is None else text + "\n" + fill(f"held {hold}", 79, subsequent_indent="  ")
 
 
 def _accounting(report: DemandReport) -> dict[str, Any]:
