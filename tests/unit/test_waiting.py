@@ -16,6 +16,7 @@ from tracereplay.errors import StrategyError
 from tracereplay.machine.config import MachineConfig, ZoneConfig
 from tracereplay.machine.counters import slot
 from tracereplay.machine.layout import CFG_MUTEX_OWNER, CFG_NOW, CFG_SHRINK, CFG_TIMER, POOL_CURRENT
+from tracereplay.replay import audit
 from tracereplay.replay import layout as at
 from tracereplay.replay.engine import Engine, Outcome, PathConfig
 from tracereplay.replay.result import waits_of, worker_of
@@ -82,7 +83,8 @@ def test_without_the_mutex_they_deadlock() -> None:
         runner.feed(ops_of([op(FREE, k, ts=1000 + k) for k in range(8)]))
         runner.feed(ops_of([*frees(100, 6, ts=2000), *frees(200, 6, ts=3000)]))
         done[mode] = waits(runner.finish())
-        assert held(runner) == (8 if mode == "no-mutex" else 0)
+        assert held(runner) == runner.arrays.x[at.X_WAITING_PAGES] == (8 if mode == "no-mutex" else 0)
+        assert audit.problem(runner.machine, runner.arrays) is None
     # each page that came went to the writer that had waited longer for one: 4 and 4 of the 6 that each needs
     assert done["no-mutex"] == {
         "requests": 2,

@@ -50,9 +50,8 @@ def problem(machine: Machine, arrays: Loop) -> str | None:
     if len(np.unique(frames)) != len(frames):
         seen, counts = np.unique(frames, return_counts=True)
         return f"gave frame {int(seen[counts > 1][0]):#x} to two requests"
-    pages = surplus(machine, arrays)
-    waiting = arrays.x[loop.X_PARKED] + arrays.x[loop.X_WAITING]  # what these hold is not seen here
-    if pages > 0 and not waiting:
+    pages = surplus(machine, arrays) - int(arrays.x[loop.X_WAITING_PAGES])
+    if pages > 0 and not arrays.x[loop.X_PARKED]:  # what these hold is not seen before the end
         return f"keeps {pages} pages that are neither in use nor declared as reserve (ops.reserve_add)"
     if pages < 0:
         return f"declares or gave {-pages} pages more than it has from the machine"

@@ -137,10 +137,11 @@ ROW_WORDS = -(-(ROW_DELAY + 1) // 8) * 8
     X_CALLS,  # calls of waiting requests and timers since time last went on
     X_PROGRESS,  # when a request last ended a wait or a block was given back, ns
     X_WAITING,  # at the end: requests that still wait
+    X_WAITING_PAGES,  # that these hold
     X_STUCK,  # of those, for mutex or pool
     X_STUCK_SINCE,  # when the last of those that hold something began to wait, ns
     X_PATH_HELD,  # at the end: blocks of the path that somebody else holds
-) = range(62)
+) = range(63)
 # ---- x: areas
 X_REQ = 96
 X_BLOCK = X_REQ + REQ_WORDS

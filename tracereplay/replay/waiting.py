@@ -77,6 +77,7 @@ from tracereplay.replay.layout import (
     X_WAIT_NS,
     X_WAITED,
     X_WAITING,
+    X_WAITING_PAGES,
 )
 from tracereplay.replay.vectors import tables_full
 from tracereplay.replay.wakeups import count_call, enqueue, next_sequence, set_alarm, wake
@@ -274,6 +275,16 @@ def free_later(m, e, h, cpu, now):
 
 
 # ---------------------------------------------------------------- the end
+@inner
+def pages_held(e, h, blocks):
+    """Pages of the blocks that a waiting request has; ``h``: entry of its first page."""
+    pages = 0
+    for _ in range(blocks):
+        pages += 1 << block_word(e, h, PG_ORDER)
+        h = block_word(e, h, PG_NEXT)
+    return pages
+
+
 @kernel
 def end_waiting(m, e):
     """The end of the trace: requests that still wait count with what they cost so far. False: a table must grow."""
@@ -294,6 +305,7 @@ def end_waiting(m, e):
                 owner = m.w[CFG_MUTEX_OWNER] == e.t[a + SL_REQ + REQ_ID]
                 if e.x[X_STUCK_SINCE] == 0 or e.t[a + SL_REQ + REQ_BLOCKS] > 0 or owner:
                     e.x[X_STUCK_SINCE] = max(e.x[X_STUCK_SINCE], e.t[a + SL_REQ + REQ_NOW])
+            e.x[X_WAITING_PAGES] += pages_held(e, e.t[a + SL_PAGES], e.t[a + SL_REQ + REQ_BLOCKS])
             forget_pages(e, e.t[a + SL_PAGES])
             end_request(e, e.t[a + SL_ROW])
     return True
