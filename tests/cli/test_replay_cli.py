@@ -149,3 +149,22 @@ def test_strategies_list_and_page() -> None:
     rows = json.loads(tracereplay("strategies", "bulk", "--format", "json").stdout)
     assert [r["parameter"] for r in rows] == ["batch_cap"]
     assert tracereplay("strategies", "bulc").returncode == 5
+
+
+def test_chosen_counters_alone() -> None:
+    done = tracereplay(
+        "replay", TRACE, "-s", "per-page", "-s", "few=bulk", "--target", "caller:dm-crypt*",
+        "--counters", "alloc_calls,bulk_calls,requests,failed",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr.decode()
+    lines = [line.split() for line in done.stdout.decode().splitlines()]
+    assert lines[0] == ["per-page", "few"]
+    assert lines[2:] == [["alloc_calls", "2,048", "0"], ["bulk_calls", "0", "8"], ["requests", "8", "8"],
+                         ["failed", "0", "0"]]  # fmt: skip
+
+
+def test_counters_that_are_none() -> None:
+    done = tracereplay("replay", TRACE, "-s", "per-page", "--counters", "alloc_cals")
+    assert done.returncode == 2
+    assert b"did you mean 'alloc_calls'?" in done.stderr
+    assert tracereplay("replay", TRACE, "--counters", "splits", "--format", "csv").returncode == 2

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tracereplay.cli.console import Format, emit, emit_json, emit_rows, note, progress, warn
+from tracereplay.cli.console import Format, emit, emit_json, emit_rows, note, progress, text_table, warn
 from tracereplay.errors import OutputExistsError, ParameterError, UsageError
 
 if TYPE_CHECKING:
@@ -52,6 +52,9 @@ def run(
     machine: Annotated[list[str] | None, typer.Option("--machine", help="KEY=VALUE, or a TOML file of them.")] = None,
     profile: Annotated[str | None, typer.Option("--profile", help="Cost profile: a name or a TOML file.")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of initial placement and intervals.")] = 0,
+    counters: Annotated[
+        str | None, typer.Option("--counters", metavar="NAME,...", help="Table of these figures only.")
+    ] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write the result (JSON) here.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the output.")] = False,
     format: Annotated[Format, typer.Option("--format", help="table, json, csv or parquet.")] = Format.TABLE,
@@ -75,6 +78,7 @@ def run(
 
     for text in strategy or ():
         admit(parse_spec(text).name, note)
+    shown = known_counters(counters, format)
     choices = choose(strategy or list(STANDARD), set_ or [])
     options = machine_settings(machine or [])
 
@@ -106,7 +110,24 @@ def run(
         part.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
         part.replace(output)
         note(f"result: {output}")
+    if shown:
+        from tracereplay.report.figures import figure_rows
+
+        columns = ["", *(entry["label"] for entry in result["results"])]
+        emit(text_table(columns, figure_rows(shown, result["results"])))
+        return
     _show(result, format)
+
+
+def known_counters(text: str | None, format: Format) -> list[str]:
+    """Names given with ``--counters``, checked. Raises UsageError."""
+    if text is None:
+        return []
+    if format is not Format.TABLE:
+        raise UsageError("--counters chooses lines of the table", hint="csv and json hold all counters")
+    from tracereplay.report.figures import known_figures
+
+    return known_figures(text)
 
 
 def configured(trace: Trace, cpus: int, options: dict[str, str], seed: int) -> MachineConfig:

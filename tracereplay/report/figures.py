@@ -1,0 +1,59 @@
+"""Named figures of one strategy's result, for tables of a few of them (``replay --counters``)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tracereplay.errors import UsageError, nearest
+from tracereplay.machine.counters import COUNTERS, PEAKS
+
+BESIDE_COUNTERS = (
+    "requests",
+    "failed",
+    "waited",
+    "longest_wait_ns",
+    "longest_zone_hold",
+    "cost_per_page",
+    "cost_per_request",
+)
+"""Figures that are no counters: requests, those of them that failed or waited, the longest hold of a zone lock in work
+units, prices."""
+
+
+def known_figures(text: str) -> list[str]:
+    """The names in a comma-separated list. Raises UsageError for one that is none, with the nearest."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    known = [*COUNTERS, *PEAKS, *BESIDE_COUNTERS]
+    for name in names:
+        if name not in known:
+            guess = nearest(name, known)
+            hint = f"did you mean {guess!r}? " if guess else ""
+            raise UsageError(
+                f"no counter is called {name!r}",
+                hint=f"{hint}docs/cost-model.md lists the counters; beside them: {', '.join(BESIDE_COUNTERS)}",
+            )
+    if not names:
+        raise UsageError("--counters names none", hint="for example --counters alloc_calls,zone_lock_acquisitions")
+    return names
+
+
+def figures_of(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """All figures of an entry of ``results`` by name. Prices are in the profile's unit."""
+    requests = entry["requests"]
+    return {
+        **entry["counters"],
+        "requests": requests["served"] + requests["failed"] + requests["waiting"],
+        "failed": requests["failed"],
+        "waited": entry["waits"]["requests"],
+        "longest_wait_ns": entry["waits"]["longest_ns"],
+        "longest_zone_hold": max(zone["longest_hold_work"] for zone in entry["zone_locks"]),
+        "cost_per_page": entry["cost"]["per_page"],
+        "cost_per_request": entry["cost"]["per_request"]["mean"],
+    }
+
+
+def figure_rows(names: Sequence[str], entries: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
+    """A row for each name: it, and its value for each entry."""
+    found = [figures_of(entry) for entry in entries]
+    return [[name, *(figures[name] for figures in found)] for name in names]
