@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.machine_samples import GFPS, MACHINES
+from tests.reference.machine_check import check_machine
 from tests.replay_samples import Ops, compare, op, ops_of, random_stream, request, run_engine, run_slow
 from tracereplay.demand.stream import FREE, TARGETED
 from tracereplay.kernel.generations import GENERATIONS
@@ -54,6 +55,7 @@ def test_random_streams(name: str, number: int) -> None:
     path = PATH if number % 2 else None
     outcome = run_engine(ops, config, strategy, params, path=path, batch=37)
     assert compare(outcome, run_slow(ops, config, strategy, params, path=path)) == []
+    check_machine(outcome.machine)
 
 
 def test_random_streams_meet_every_rule() -> None:
