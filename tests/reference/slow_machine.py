@@ -187,6 +187,9 @@ class SlowMachine(Reclaim):
     """Blocks of each order that were looked at for a held one."""
     counters: Counter[str] = field(default_factory=Counter)
     by_order: Counter[tuple[str, int]] = field(default_factory=Counter)
+    capturing: set[int] = field(default_factory=set)
+    """Pageblocks whose frees go to ``captured``, as (frame, order)."""
+    captured: list[tuple[int, int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.rules = RULES[self.generation]
@@ -246,7 +249,7 @@ class SlowMachine(Reclaim):
                 return self.take_and_cut(zone, frames[0], order, mt)
         return None
 
-    def free_one_page(self, zone: Zone, pfn: int, order: int, mt: int) -> None:
+    def free_one_page(self, zone: Zone, pfn: int, order: int, mt: int, *, tail: bool = False) -> None:
         zone.free_pages += 1 << order
         zone.work += 1
         while order < MAX_ORDER and self.is_free(zone, pfn ^ (1 << order), order):
@@ -264,7 +267,7 @@ class SlowMachine(Reclaim):
             order += 1
         larger = pfn & ~(1 << order)
         merge_likely = order < MAX_ORDER - 1 and self.is_free(zone, larger ^ (2 << order), order + 1)
-        self.put(zone, pfn, order, mt, tail=merge_likely)
+        self.put(zone, pfn, order, mt, tail=tail or merge_likely)
 
     def retype(self, pfn: int, order: int, mt: int) -> None:
         for block in range(pfn >> PAGEBLOCK_ORDER, (pfn + (1 << order)) >> PAGEBLOCK_ORDER):
@@ -915,6 +918,10 @@ class SlowMachine(Reclaim):
         self.free_prepared(cpu, pfn, order)
 
     def free_prepared(self, cpu: int, pfn: int, order: int) -> None:
+        if pfn >> PAGEBLOCK_ORDER in self.capturing:
+            self.count("cache_locks")
+            self.captured.append((pfn, order))
+            return
         z = next(z for z, zone in enumerate(self.zones) if zone.start <= pfn < zone.end)
         self.count("pages_freed", 1 << order)
         self.count("tail_pages_checked", (1 << order) - 1)
@@ -928,6 +935,17 @@ class SlowMachine(Reclaim):
         for frame in range(pfn, pfn + (1 << order), 1 << piece):
             self.free_one_page(self.zones[z], frame, piece, self.block_types[frame >> PAGEBLOCK_ORDER])
         self.unlock(self.zones[z])
+
+    def free_to_tail(self, pfn: int, order: int) -> None:
+        """Past the per-CPU lists, to the tails of the buddy lists."""
+        self.count("pages_freed", 1 << order)
+        size = min(order, PAGEBLOCK_ORDER)
+        for frame in range(pfn, pfn + (1 << order), 1 << size):
+            zone = next(zone for zone in self.zones if zone.start <= frame < zone.end)
+            self.count("frees_buddy")
+            self.lock(zone)
+            self.free_one_page(zone, frame, size, self.block_types[frame >> PAGEBLOCK_ORDER], tail=True)
+            self.unlock(zone)
 
     def free_held(self, cpu: int, pfn: int, order: int) -> int | None:
         """Free a block in use since before the replay: the one named, else the next that is wholly held."""

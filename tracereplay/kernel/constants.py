@@ -10,6 +10,8 @@ MAX_PAGE_ORDER = 10
 """Largest order, inclusive (``MAX_PAGE_ORDER`` since 6.8; ``MAX_ORDER`` - 1 up to 6.3)."""
 NR_PAGE_ORDERS = MAX_PAGE_ORDER + 1
 PAGEBLOCK_ORDER = 9
+GIB_ORDER = 18
+"""Pages of an entry of 1 GiB in the direct map."""
 PAGE_ALLOC_COSTLY_ORDER = 3
 
 NO_PFN = 2**64 - 1

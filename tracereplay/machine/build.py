@@ -18,6 +18,7 @@ from tracereplay.kernel.generations import GENERATIONS
 from tracereplay.machine import layout as at
 from tracereplay.machine.config import MachineConfig, Watermarks, ZoneConfig, derived_watermarks, pcp_batch
 from tracereplay.machine.counters import NR_SLOTS
+from tracereplay.machine.directmap_start import map_memory
 from tracereplay.machine.initial import InitialState
 from tracereplay.machine.place import place_free_blocks, place_initial, place_whole_blocks
 
@@ -42,7 +43,7 @@ def build_machine(
     nodes = buddy_heads + pcp_heads + at.STRATEGY_LISTS
     generation = GENERATIONS[config.generation]
 
-    w = np.zeros(at.MACHINE_WORDS, np.int64)
+    w = np.zeros(at.machine_words(frames >> PAGEBLOCK_ORDER), np.int64)
     w[at.CFG_NODES] = nodes
     w[at.CFG_FRAMES] = frames
     w[at.CFG_ZONES] = len(zones)
@@ -64,7 +65,6 @@ def build_machine(
     w[at.CFG_SCALE_MAX] = config.pcp_scale_max
     w[at.CFG_INIT_ON_ALLOC] = config.init_on_alloc
     w[at.CFG_FREE_HIGH_ADD] = generation.fallback_claim_then_steal  # both came by 6.18
-    w[at.CFG_GIB_PAGES] = config.direct_map_gib_pages
     w[at.CFG_TIMER] = w[at.CFG_TIMER_DUE] = at.NEVER
     w[at.CFG_RANDOM] = config.seed
     w[at.CFG_BOOST_FACTOR] = config.watermark_boost_factor
@@ -92,6 +92,7 @@ def build_machine(
     _fill_zonelists(w, zones, config.nodes)
     _fill_zones(w, zones, config)
     _fill_pcp(w, zones, config)
+    map_memory(machine, config.direct_map, [zone.end for zone in zones], config.seed)
     if initial is not None:
         w[at.CFG_UNPLACED] = place_initial(machine, initial)
         return machine

@@ -1,7 +1,10 @@
 """Lists of free blocks that a strategy keeps for itself, on the machine's page records.
 
 A block is taken from the machine with ``alloc_pages`` and stays in use there; while it lies on a strategy's list its
-head is marked CACHED with an order of the strategy's choosing, so that buddies can be found and merged.
+head is marked CACHED with the list and an order of the strategy's choosing, so that buddies can be found and merged.
+
+A strategy that protects its lists with a lock of its own says so: each hold is counted (``cache_locks``), and blocks
+put, taken and joined under it are its work units; the longest hold is kept.
 """
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
@@ -10,7 +13,10 @@ from __future__ import annotations
 
 from tracereplay.compiled import hot, inner
 from tracereplay.machine.buddy import get_info, set_info
+from tracereplay.machine.counters import CACHE_LOCKS
 from tracereplay.machine.layout import (
+    CACHE_LONGEST,
+    CACHE_WORK,
     CACHED,
     CFG_FRAMES,
     CFG_NODES,
@@ -30,10 +36,24 @@ def count(m, counter, n):
     m.c[counter] += n
 
 
+@hot
+def cache_lock(m):
+    """Take the lock of a strategy's lists: counted, and its work starts at nothing."""
+    m.c[CACHE_LOCKS] += 1
+    m.w[CACHE_WORK] = 0
+
+
+@hot
+def cache_unlock(m):
+    """Let go of it: the longest hold is kept, in work units."""
+    m.w[CACHE_LONGEST] = max(m.w[CACHE_LONGEST], m.w[CACHE_WORK])
+
+
 @inner
 def cache_put(m, lst, pfn, order, tail):
     """Put a block on list ``lst`` (0 to STRATEGY_LISTS - 1)."""
-    set_info(m, pfn, CACHED | order)
+    set_info(m, pfn, CACHED | (lst << INFO_CPU_SHIFT) | order)
+    m.w[CACHE_WORK] += 1
     head = m.w[CFG_STRATEGY_LIST] + lst
     if tail:
         add_tail(m.pg, head, m.w[CFG_NODES] + pfn)
@@ -45,6 +65,7 @@ def cache_put(m, lst, pfn, order, tail):
 def cache_take(m, pfn, order, cpu):
     """Take a block off its list, to be in use with ``order`` (a part of it when smaller than it was)."""
     remove(m.pg, m.w[CFG_NODES] + pfn)
+    m.w[CACHE_WORK] += 1
     set_info(m, pfn, USED | (cpu << INFO_CPU_SHIFT) | order)
 
 
@@ -52,6 +73,7 @@ def cache_take(m, pfn, order, cpu):
 def cache_join(m, pfn, order):
     """Take the cached buddy of a block off its list and make both one. First frame of the larger block."""
     buddy = pfn ^ (1 << order)
+    m.w[CACHE_WORK] += 1
     remove(m.pg, m.w[CFG_NODES] + buddy)
     set_info(m, pfn | buddy, HELD)  # the upper half heads nothing any more
     return pfn & buddy
@@ -72,3 +94,12 @@ def cache_free_order(m, pfn):
         return -1
     info = get_info(m, pfn)
     return info & INFO_ORDER if info & INFO_STATE == CACHED else -1
+
+
+@inner
+def cache_list(m, pfn):
+    """List on which the block that starts at a frame lies; -1 when none does."""
+    if pfn < 0 or pfn >= m.w[CFG_FRAMES]:
+        return -1
+    info = get_info(m, pfn)
+    return info >> INFO_CPU_SHIFT if info & INFO_STATE == CACHED else -1

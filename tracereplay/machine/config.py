@@ -13,6 +13,7 @@ from typing import Any
 from tracereplay.errors import ParameterError, nearest
 from tracereplay.kernel.constants import MAX_PAGE_ORDER, NR_PAGE_ORDERS, PAGE_SIZE
 from tracereplay.kernel.generations import DEFAULT_GENERATION, GENERATIONS
+from tracereplay.machine.directmap_start import DirectMap
 
 DMA_END = 0x1000
 DMA32_END = 0x100000
@@ -89,8 +90,8 @@ class MachineConfig:
     compaction_success: float = 0.0
     """Share of direct compactions that clear a block by moving pages, 0 to 1."""
     init_on_alloc: bool = False
-    direct_map_gib_pages: bool = False
-    """Direct map starts with 1 GiB entries (else 2 MiB)."""
+    direct_map: DirectMap = field(default_factory=DirectMap)
+    """Sizes of the direct map's entries at the start."""
     seed: int = 0
     source: str = "default"
     """Where it comes from: default, snapshot, options."""
@@ -118,6 +119,7 @@ class MachineConfig:
             "reclaim_pages": self.reclaim_pages,
             "compaction_success": self.compaction_success,
             "init_on_alloc": self.init_on_alloc,
+            "direct_map": asdict(self.direct_map),
             "seed": self.seed,
             "zones": [
                 {"name": z.name, "node": z.node, "start_pfn": z.start, "end_pfn": z.end, "managed": z.pages}
@@ -214,6 +216,13 @@ def _share(text: str) -> float:
     return value
 
 
+def _full_share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise ValueError("a share from 0 to 1")
+    return value
+
+
 def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
@@ -253,6 +262,8 @@ KEYS: dict[str, str] = {
     "compaction_success": "share of direct compactions that yield a block, 0 to 1",
     "cma": "size in whole 4MiB, at the end of the largest zone, e.g. 64MiB",
     "init_on_alloc": "true or false",
+    "direct_map.1g": "share of whole GiBs that the direct map holds in 1 GiB entries, 0 to 1",
+    "direct_map.4k": "share of the other 2 MiB units that it holds in 4 KiB entries, 0 to 1",
     "seed": "whole number",
 }
 """Keys of ``--machine`` and what they take."""
@@ -276,7 +287,8 @@ def _apply(config: MachineConfig, key: str, text: str) -> MachineConfig:
             size = parse_size(text)
             if size < 64 << 20:
                 raise ValueError("at least 64MiB")
-            return replace(config, zones=default_zones(size, config.nodes), source="options")
+            zones = default_zones(size, config.nodes)
+            return replace(config, zones=zones, direct_map=DirectMap(), source="options")
         case "nodes":
             nodes = _positive(text)
             if nodes > 8:
@@ -315,10 +327,11 @@ def _apply(config: MachineConfig, key: str, text: str) -> MachineConfig:
         case "reclaim_pages":
             return replace(config, reclaim_pages=_not_negative(text))
         case "compaction_success":
-            share = float(text)
-            if not 0 <= share <= 1:
-                raise ValueError("a share from 0 to 1")
-            return replace(config, compaction_success=share)
+            return replace(config, compaction_success=_full_share(text))
+        case "direct_map.1g":
+            return replace(config, direct_map=replace(config.direct_map, share_1g=_full_share(text), recorded_kib=None))
+        case "direct_map.4k":
+            return replace(config, direct_map=replace(config.direct_map, share_4k=_full_share(text), recorded_kib=None))
         case "cma":
             return _with_cma(config, parse_size(text))
         case "init_on_alloc":

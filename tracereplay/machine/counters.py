@@ -62,7 +62,15 @@ from tracereplay.kernel.constants import NR_PAGE_ORDERS
     HIGHATOMIC_RELEASED,
     CACHE_MISSES,  # a page was wanted that a strategy's own cache did not have: with CACHE_HITS, its hit rate
     CACHE_PUTS,  # a page that came back into such a cache, which no free shows
-) = range(52)
+    DIRECT_MAP_UNMAPS,
+    DIRECT_MAP_REMAPS,
+    DIRECT_MAP_TABLES,
+    DIRECT_MAP_COLLAPSES,
+    TLB_FULL_FLUSHES,
+    CACHE_LOCKS,
+    CACHE_MAPPED_PAGES,
+    SHRUNK_PAGES,
+) = range(60)
 
 COUNTERS: tuple[str, ...] = (
     "free_calls",
@@ -117,6 +125,14 @@ COUNTERS: tuple[str, ...] = (
     "highatomic_released",
     "cache_misses",
     "cache_puts",
+    "direct_map_unmaps",
+    "direct_map_remaps",
+    "direct_map_tables",
+    "direct_map_collapses",
+    "tlb_full_flushes",
+    "cache_locks",
+    "cache_mapped_pages",
+    "shrunk_pages",
 )
 PEAKS: tuple[str, ...] = ("reserve_pages_peak", "waste_pages_peak")
 """Maxima, not sums: kept for the whole run only."""

@@ -16,8 +16,9 @@ from tracereplay.machine.config import (
     default_machine,
     derived_watermarks,
 )
+from tracereplay.machine.directmap_start import DirectMap
 from tracereplay.machine.layout import MAX_CPUS
-from tracereplay.trace.snapshots import ZoneFacts, zones
+from tracereplay.trace.snapshots import ZoneFacts, directmap_kib, zones
 
 if TYPE_CHECKING:
     from tracereplay.trace.reader import Trace
@@ -45,6 +46,7 @@ def machine_of(trace: Trace, cpus: int) -> MachineConfig:
         nodes=max(z.node for z in known) + 1,
         init_on_alloc=_init_on_alloc(host),
         kswapd_rate=_kswapd_rate(trace),
+        direct_map=_direct_map(trace),
         source="snapshot",
         notes=tuple(f"zone {z.zone} of node {z.node} is not simulated" for z in facts if z.zone not in ZONE_ORDER),
     )
@@ -106,6 +108,14 @@ def generation_of(trace: Trace) -> str:
     if isinstance(features, dict) and features.get("pfn_decimal") and not host.get("release"):
         return "5.10"
     return by_release
+
+
+def _direct_map(trace: Trace) -> DirectMap:
+    """The direct map of the start snapshot; all in 2 MiB entries where none was recorded."""
+    found = directmap_kib(trace)
+    if not found:
+        return DirectMap()
+    return DirectMap(recorded_kib=(found.get("DirectMap4k", 0), found.get("DirectMap1G", 0)))
 
 
 def _kswapd_rate(trace: Trace) -> int:

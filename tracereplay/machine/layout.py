@@ -13,6 +13,7 @@ fixed places for the largest machine (unused words cost no memory), so that an i
 ``w[TK + cpu]``                       when its vmstat worker runs next, ns; 0: not known yet
 ``w[TM + id]``                        when a strategy's timer is due, ns; 0: not set
 ``w[CFG_CPUS]``                       constants of the run and gauges; ``w[POOL_MIN]``: a mempool and its quota
+``w[DM_ABSENT + (pfn >> 6)]``         bits of pages that are not in the direct map, then its page-table pages
 ``pg[3 * node + INFO]``               list heads (``w[CFG_NODES]`` of them), then one node per frame: next, prev, info
 ``pb[block * B_WORDS + B_TYPE]``      a pageblock
 ``c[ALLOC_CALLS]``                    the counters now being charged
@@ -25,7 +26,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tracereplay.kernel.constants import NR_PAGE_ORDERS
+from tracereplay.kernel.constants import GIB_ORDER, NR_PAGE_ORDERS, PAGEBLOCK_ORDER
 
 I64 = npt.NDArray[np.int64]
 I32 = npt.NDArray[np.int32]
@@ -60,8 +61,14 @@ CACHED = 0x400
 """Head of a block that a strategy keeps on a list of its own."""
 
 # ---- pb: a pageblock
-B_TYPE, B_ZONE, B_MOVABLE, B_MAPPED_4K, B_WORDS = 0, 1, 2, 3, 4
-"""``B_MOVABLE``: pages in use that were asked for as movable. ``B_MAPPED_4K``: its direct-map entry is split."""
+B_TYPE, B_ZONE, B_MOVABLE, B_MAP, B_WORDS = 0, 1, 2, 3, 4
+"""``B_MOVABLE``: pages in use that were asked for as movable. ``B_MAP``: MAP_* bits."""
+MAP_4K = 1
+"""The direct map holds the pageblock in 4 KiB entries."""
+MAP_1G = 2
+"""On the first pageblock of a GiB: the direct map holds it in one entry of 1 GiB."""
+MAP_CAPTURE = 4
+"""Blocks freed in the pageblock go to CAPTURED_LIST instead (a strategy owns it)."""
 
 # ---- limits
 MAX_ZONES = 32
@@ -77,6 +84,8 @@ MAX_TIMERS = 2 * MAX_CPUS
 """Timers a strategy may have."""
 STRATEGY_LISTS = 2 * MAX_CPUS
 """List heads that a strategy may use, from ``w[CFG_STRATEGY_LIST]`` on."""
+CAPTURED_LIST = STRATEGY_LISTS - 1
+"""List of a strategy's on which frees of a pageblock that captures them land (MAP_CAPTURE), the oldest first."""
 NR_ZONE_TYPES = 4
 ZONE_DMA, ZONE_DMA32, ZONE_NORMAL, ZONE_MOVABLE = range(4)
 ZONE_NAMES = ("DMA", "DMA32", "Normal", "Movable")
@@ -104,8 +113,8 @@ ZONE_NAMES = ("DMA", "DMA32", "Normal", "Movable")
     CFG_ERROR,
     CFG_ERROR_FRAME,
     CFG_FREE_HIGH_ADD,  # 6.18: free_high needs free_count >= batch + high_min / 2
-    CFG_SPLIT_GIB,  # direct-map entries of 1 GiB that were split
-    CFG_GIB_PAGES,  # the direct map starts with 1 GiB entries
+    CFG_MAP_4K,  # pageblocks that the direct map holds in 4 KiB entries
+    CFG_MAP_1G,  # its entries of 1 GiB
     CFG_BULK,  # how alloc_pages_bulk goes: BULK_NONE, BULK_EARLY, BULK_FULL
     CFG_DECAY,  # the vmstat worker lowers high and drains: 0 no, 1 at once, 2 in chunks of batch
     CFG_DRAIN_ALL_CHUNKED,  # drain_all_pages lets go of the locks every batch << scale_max pages
@@ -218,6 +227,24 @@ _POOL = TM + MAX_TIMERS
 POOL_MIN, POOL_CURRENT, POOL_QUOTA, POOL_ALLOCATED, POOL_ELEMENTS = range(_POOL, _POOL + 5)
 """Elements wanted in the reserve, elements there, pages the quota allows, pages out under it, first element."""
 MACHINE_WORDS = POOL_ELEMENTS + MAX_POOL
+
+# ---- w: the direct map, behind all else, since its size depends on that of memory
+_DM = MACHINE_WORDS
+(
+    DM_TABLES,  # page-table pages that its splits took and that are in use
+    CACHE_WORK,  # work units of the current hold of a strategy's own lock
+    CACHE_LONGEST,  # longest such hold
+) = range(_DM, _DM + 3)
+DM_ABSENT = _DM + 16
+DM_ABSENT_WORDS = (1 << PAGEBLOCK_ORDER) // 64
+"""Words of bits for a pageblock. Behind them, for each pageblock and then for each GiB, the frame + 1 of the page table
+that a split of its entry took; 0: none is known."""
+
+
+def machine_words(blocks: int) -> int:
+    """Words of ``w`` for a machine of so many pageblocks."""
+    return DM_ABSENT + blocks * (DM_ABSENT_WORDS + 1) + (blocks >> GIB_ORDER - PAGEBLOCK_ORDER) + 1
+
 
 # ---- w[CFG_BULK]
 BULK_NONE, BULK_EARLY, BULK_FULL = range(3)

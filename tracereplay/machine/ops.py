@@ -7,18 +7,25 @@ their parameters needs no compiler.
 ``alloc_pages_bulk(m, cpu, gfp, wanted, slots) -> populated``: the page allocator
 (page_alloc.py, bulk.py, page_free.py). ``alloc_pages_here`` and ``free_pages_here`` are the same inlined, for the one
 place in a strategy where each page passes.
+``free_to_tail(m, frame, order)``, ``capture_frees(m, frame, on)``: give back what was held back; own the frees of a
+pageblock (page_free.py). ``node_of(m, frame)`` (zonelist.py).
 ``pool_alloc(m, cpu, gfp) -> frame | -1``, ``pool_free(m, cpu, frame)``, ``pool_fill(m, cpu, gfp)``,
 ``quota_alloc(m, cpu, order, gfp)``, ``quota_free(m, cpu, frame, order)``: the path's mempool and quota (mempool.py).
 ``cache_put(m, list, frame, order, tail)``, ``cache_take(m, frame, order, cpu)``,
 ``cache_first(m, list) -> frame | -1``, ``cache_free_order(m, frame) -> order | -1``,
-``cache_join(m, frame, order) -> frame``: a strategy's own lists (cache.py).
+``cache_join(m, frame, order) -> frame``, ``cache_list(m, frame) -> list | -1``: a strategy's own lists;
+``cache_lock(m)``, ``cache_unlock(m)``: its lock, for the accounting (cache.py).
 ``stack_push(m, list, frame, tail)``, ``stack_pop(m, list, cpu) -> frame | -1``: lists of single idle pages
 (page_stack.py), with ``taken_on(m, frame) -> cpu``, ``is_local(m, cpu, frame)``, ``cpus(m)``, ``time_now(m)``.
 ``pop_listed(m, cpu, any_type) -> frame | -1``, ``alloc_listed(m, cpu, gfp) -> frame | -1``: a page that is on the CPU's
 lists already (lockless.py).
 ``cut_block(m, frame, order)``, ``give_page(m, frame, cpu)``, ``keep_page(m, frame)``,
 ``join_block(m, frame, order, cpu)``: a block that a strategy hands out in single pages, by marks of its own (cut.py).
-``unmap_block(m, frame, order)``: leave the direct map, with the entries it splits and one flush (directmap.py).
+``unmap_pages(m, cpu, frame, pages) -> pages``, ``map_pages(m, frame, pages) -> pages``, ``flush_range(m, pages)``,
+``unmapped_pages(m, frame, pages) -> pages``, ``collapse_block(m, cpu, frame) -> bool``: the direct map, whose splits
+take pages for page tables (directmap.py).
+``zero_pages(m, pages)``, ``charge_if_accounted(m, gfp)``: what the allocator does to pages on their way out, for those
+who hand out their own (page_prep.py).
 ``mutex_lock(m, owner) -> bool``, ``mutex_unlock(m)``: the path's mutex (mutex.py).
 ``set_timer(m, number, when)``, ``timer_set(m, number) -> when | 0``, ``chance(m, below) -> number``: background work in
 simulated time, and chance from the machine's seed (timers.py).
@@ -36,6 +43,9 @@ _HOMES = {
     "alloc_pages_bulk": "bulk",
     "free_pages": "page_free",
     "free_pages_here": "page_free",
+    "free_to_tail": "page_free",
+    "capture_frees": "page_free",
+    "node_of": "zonelist",
     "pool_alloc": "mempool",
     "pool_fill": "mempool",
     "pool_free": "mempool",
@@ -59,7 +69,16 @@ _HOMES = {
     "give_page": "cut",
     "join_block": "cut",
     "keep_page": "cut",
-    "unmap_block": "directmap",
+    "cache_list": "cache",
+    "cache_lock": "cache",
+    "cache_unlock": "cache",
+    "unmap_pages": "directmap",
+    "map_pages": "directmap",
+    "flush_range": "directmap",
+    "unmapped_pages": "directmap",
+    "collapse_block": "directmap",
+    "zero_pages": "page_prep",
+    "charge_if_accounted": "page_prep",
     "mutex_lock": "mutex",
     "mutex_unlock": "mutex",
     "set_timer": "timers",

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from tracereplay.compiled import entry, hot
 from tracereplay.kernel.constants import MIGRATE_MOVABLE
-from tracereplay.kernel.gfp import GFP_ACCOUNT, GFP_COMP, GFP_ZERO
+from tracereplay.kernel.gfp import GFP_COMP
 from tracereplay.machine.alloc_flags import ALLOC_KSWAPD
 from tracereplay.machine.buddy import note_movable, set_info
 from tracereplay.machine.counters import (
@@ -18,15 +18,12 @@ from tracereplay.machine.counters import (
     COMPOUND_PREPS,
     FAILED_ATTEMPTS,
     FAILED_ATTEMPTS_BY_ORDER,
-    MEMCG_CHARGES,
     PAGES_ALLOCATED,
     PAGES_ALLOCATED_BY_ORDER,
     TAIL_PAGES_PREPARED,
-    ZEROED_PAGES,
 )
 from tracereplay.machine.freelist import get_page, rmqueue_zone, zone_passes
 from tracereplay.machine.layout import (
-    CFG_INIT_ON_ALLOC,
     INFO_CPU_SHIFT,
     INFO_TYPE_SHIFT,
     USED,
@@ -35,6 +32,7 @@ from tracereplay.machine.layout import (
     Z_WORDS,
     Machine,
 )
+from tracereplay.machine.page_prep import charge_if_accounted, zero_if_asked
 from tracereplay.machine.slow_path import slow_path
 from tracereplay.machine.zonelist import highest_zone, migratetype, zonelist
 
@@ -47,13 +45,11 @@ def prepare(m, cpu, pfn, order, gfp, mt):
         note_movable(m, pfn, order, 1)
     m.c[PAGES_ALLOCATED] += 1 << order
     m.c[PAGES_ALLOCATED_BY_ORDER + order] += 1 << order
-    if gfp & GFP_ZERO or m.w[CFG_INIT_ON_ALLOC]:
-        m.c[ZEROED_PAGES] += 1 << order
+    zero_if_asked(m, order, gfp)
     if order > 0 and gfp & GFP_COMP:
         m.c[COMPOUND_PREPS] += 1
         m.c[TAIL_PAGES_PREPARED] += (1 << order) - 1
-    if gfp & GFP_ACCOUNT:
-        m.c[MEMCG_CHARGES] += 1
+    charge_if_accounted(m, gfp)
 
 
 @hot

@@ -23,7 +23,9 @@ from tracereplay.machine.buddy import (
     zone_of,
     zone_unlock,
 )
+from tracereplay.machine.cache import cache_put
 from tracereplay.machine.counters import (
+    CACHE_LOCKS,
     FREE_CALLS,
     FREES_BUDDY,
     PAGES_FREED,
@@ -31,13 +33,17 @@ from tracereplay.machine.counters import (
     TAIL_PAGES_CHECKED,
 )
 from tracereplay.machine.layout import (
+    B_MAP,
     B_MOVABLE,
     B_WORDS,
+    CAPTURED_LIST,
     CFG_ERROR,
     CFG_ERROR_FRAME,
     CFG_FRAMES,
     CFG_HELD_CURSOR,
     CFG_KEEPS_TYPE,
+    CFG_RESERVE,
+    CFG_RESERVE_PEAK,
     CFG_ZONES,
     ERROR_BAD_FREE,
     ERROR_NONE,
@@ -47,6 +53,7 @@ from tracereplay.machine.layout import (
     INFO_ORDER,
     INFO_STATE,
     INFO_TYPE_SHIFT,
+    MAP_CAPTURE,
     USED,
     Z_START,
     Z_WORDS,
@@ -77,9 +84,47 @@ def free_to_buddy(m, z, pfn, order):
     zone_unlock(m, z)
 
 
+@inner
+def free_to_tail(m, pfn, order):
+    """Free a block past the per-CPU lists, to the tails of the buddy lists (FPI_TO_TAIL), pageblock by pageblock.
+
+    For those who give back what they held back: no call of ``free_pages``, and no pageblock captures it.
+    """
+    set_info(m, pfn, HELD)
+    m.c[PAGES_FREED] += 1 << order
+    for piece in range(pfn, pfn + (1 << order), 1 << min(order, PAGEBLOCK_ORDER)):
+        m.c[FREES_BUDDY] += 1
+        z = zone_of(m, piece)
+        zone_lock(m, z)
+        free_one_page(m, z, piece, min(order, PAGEBLOCK_ORDER), block_type(m, piece), True)
+        zone_unlock(m, z)
+
+
+@inner
+def capture_frees(m, pfn, on):
+    """Have frees in a frame's pageblock go to CAPTURED_LIST from now on, or no longer."""
+    at = (pfn >> PAGEBLOCK_ORDER) * B_WORDS + B_MAP
+    m.pb[at] = m.pb[at] | MAP_CAPTURE if on else m.pb[at] & ~MAP_CAPTURE
+
+
+@inner
+def capture(m, pfn, order):
+    """Keep a freed block for the strategy that owns its pageblock, in its reserve, under a hold of its lock."""
+    m.c[CACHE_LOCKS] += 1
+    m.w[CFG_RESERVE] += 1 << order
+    m.w[CFG_RESERVE_PEAK] = max(m.w[CFG_RESERVE_PEAK], m.w[CFG_RESERVE])
+    cache_put(m, CAPTURED_LIST, pfn, order, True)
+
+
 @hot
 def free_prepared(m, z, cpu, pfn, order):
-    """Second half of a free: to the pcp lists where they hold the order and type, else to the buddy lists."""
+    """Second half of a free: to the pcp lists where they hold the order and type, else to the buddy lists.
+
+    Or to a strategy whose pageblock it is: the hook that such a cache has in ``free_pages_prepare``.
+    """
+    if m.pb[(pfn >> PAGEBLOCK_ORDER) * B_WORDS + B_MAP] & MAP_CAPTURE:
+        capture(m, pfn, order)
+        return
     m.c[PAGES_FREED] += 1 << order
     if order > 0:
         m.c[TAIL_PAGES_CHECKED] += (1 << order) - 1

@@ -11,6 +11,7 @@ from __future__ import annotations
 from tracereplay.compiled import hot, inner
 from tracereplay.kernel.constants import MIGRATE_PCPTYPES
 from tracereplay.kernel.gfp import GFP_THISNODE
+from tracereplay.machine.buddy import zone_of
 from tracereplay.machine.layout import (
     CN,
     NR_ZONE_TYPES,
@@ -58,3 +59,10 @@ def zone_at(m, row, k, gfp):
     if z >= 0 and gfp & GFP_THISNODE and m.w[z * Z_WORDS + Z_NODE] != m.w[m.w[row] * Z_WORDS + Z_NODE]:
         return -1
     return z
+
+
+@inner
+def node_of(m, pfn):
+    """Node of a frame's memory; 0 outside every zone."""
+    z = zone_of(m, pfn)
+    return m.w[z * Z_WORDS + Z_NODE] if z >= 0 else 0

@@ -9,7 +9,8 @@ import numpy as np
 from tracereplay.kernel.constants import NR_PAGE_ORDERS
 from tracereplay.machine.config import MachineConfig
 from tracereplay.machine.counters import BY_ORDER, COUNTERS, NR_COUNTERS
-from tracereplay.machine.layout import CFG_RESERVE_PEAK, Z_LOCKS, Z_LONGEST, Z_WORDS, ZONE_NAMES
+from tracereplay.machine.directmap_start import direct_map_kib
+from tracereplay.machine.layout import CACHE_LONGEST, CFG_RESERVE_PEAK, Z_LOCKS, Z_LONGEST, Z_WORDS, ZONE_NAMES
 from tracereplay.replay import layout as at
 from tracereplay.replay.engine import Outcome
 from tracereplay.replay.run import Replayed
@@ -90,6 +91,8 @@ def result_entry(choice: Choice, outcome: Outcome, config: MachineConfig) -> dic
             }
             for z, zone in enumerate(zones)
         ],
+        "cache_lock": {"longest_hold_work": int(w[CACHE_LONGEST])},
+        "direct_map_kib": direct_map_kib(outcome.machine),
         "series": _series(outcome),
     }
 
