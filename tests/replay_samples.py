@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 
 from tests.machine_samples import GFPS
+from tests.reference import slow_replay, slow_unmapped
+from tests.reference.direct_map_driver import slow_map_of
 from tests.reference.machine_driver import counters_of, differences, picture_of_compiled, picture_of_slow, slow_twin
 from tests.reference.slow_caches import CACHES
-from tests.reference.slow_replay import STRATEGIES, Pool, Request, SlowReplay
+from tests.reference.slow_replay import Pool, Request, SlowReplay
 from tests.reference.slow_waiting_strategy import SlowWaiting
 from tests.waiting_strategy import Waiting
 from tracereplay.demand.stream import (
@@ -37,6 +39,7 @@ from tracereplay.strategies.contract import Params
 from tracereplay.strategies.registry import load_strategy
 
 Ops = np.ndarray[Any, np.dtype[np.void]]
+STRATEGIES = slow_replay.STRATEGIES | slow_unmapped.STRATEGIES | CACHES | {"waiting": SlowWaiting}
 FACTS = {
     "requests": at.X_REQUESTS,
     "pages": at.X_PAGES,
@@ -194,15 +197,18 @@ def run_slow(
     path: PathConfig | None = None,
 ) -> SlowReplay:
     """The slow replay of the same."""
-    machine = slow_twin(build_machine(config), config)
+    built = build_machine(config)
+    machine = slow_twin(built, config)
     pool = Pool(machine, path.pool_pages if path else 0, path.quota if path else 1 << 62)
     pool.fill(0, 0xCC0)
     machine.counters.clear()
     machine.by_order.clear()
-    slow_strategy = (STRATEGIES | CACHES | {"waiting": SlowWaiting})[strategy]
+    chosen = STRATEGIES[strategy](machine, pool, params_of(strategy, params).values())
+    if isinstance(chosen, slow_unmapped.Unmapped):
+        chosen.direct_map = slow_map_of(built, machine)
     replay = SlowReplay(
         machine=machine,
-        strategy=slow_strategy(machine, pool, params_of(strategy, params).values()),
+        strategy=chosen,
         cpus=config.cpus,
         start_ns=0,
         bin_ns=max(1, -(-(int(ops["ts_ns"].max()) + 1) // bins)),

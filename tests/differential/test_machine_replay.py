@@ -25,7 +25,8 @@ STRATEGIES = (
     ("compound", {}),
     ("compound", {"sticky_order": "false", "max_order": "3", "account_large": "false"}),
     ("unmapped-cache", {}),
-    ("unmapped-cache", {"zero": "always", "refill_order": "4"}),
+    ("unmapped-cache", {"zero": "always", "refill_order": "4", "per_node": "true"}),
+    ("unmapped-cache", {"mode": "posted", "min_refill": "2"}),
 )
 PATH = PathConfig("dm-crypt", 16, 300)
 """A small reserve and quota, so that both run out."""

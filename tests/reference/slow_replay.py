@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.reference.slow_machine import RECLAIM, ZERO, SlowMachine
+from tests.reference.slow_machine import RECLAIM, SlowMachine
 from tests.reference.slow_waiting import Clock, Parked, Wait
 from tracereplay.demand.stream import ALLOC, FIRST, FREE, ON_PATH, REQUIRED, TARGETED, UNSEEN
 
@@ -294,77 +294,10 @@ class Compound(Strategy):
             super().release(cpu, block, flags)
 
 
-@dataclass
-class UnmappedCache(Strategy):
-    """A buddy cache of its own."""
-
-    lists: dict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
-    split_blocks: set[int] = field(default_factory=set)
-
-    def put(self, pfn: int, order: int) -> None:
-        while order < 10 and pfn ^ (1 << order) in self.lists[order]:
-            self.lists[order].remove(pfn ^ (1 << order))
-            pfn &= ~(1 << order)
-            order += 1
-        self.lists[order].insert(0, pfn)
-        self.pool.idle_peak = max(self.pool.idle_peak, self.pages + len(self.pool.reserve))
-
-    @property
-    def pages(self) -> int:
-        return sum(len(found) << order for order, found in self.lists.items())
-
-    def take(self, order: int) -> int | None:
-        for larger in range(order, 11):
-            if self.lists[larger]:
-                pfn = self.lists[larger].pop(0)
-                for half in range(larger - 1, order - 1, -1):
-                    self.lists[half].insert(0, pfn + (1 << half))
-                return pfn
-        return None
-
-    def refill(self, cpu: int, order: int, gfp: int) -> bool:
-        zero = 0 if self.params["zero"] == "never" else ZERO
-        for larger in range(min(9, max(self.params["refill_order"], order)), order - 1, -1):
-            pfn = self.machine.alloc(cpu, larger, gfp & ~ZERO | zero)
-            if pfn is not None:
-                self.machine.count("cache_refills")
-                self.machine.count("tlb_flushes")
-                if pfn >> 9 not in self.split_blocks:
-                    self.split_blocks.add(pfn >> 9)
-                    self.machine.count("direct_map_splits")
-                self.put(pfn, larger)
-                return True
-        return False
-
-    def allocate(self, cpu: int, pages: int, order: int, gfp: int, flags: int) -> list[Piece] | None:
-        size = order if flags & REQUIRED else 0
-        blocks: list[Piece] = []
-        for _ in range(pages >> size):
-            self.machine.count("alloc_calls")
-            pfn = self.take(size)
-            if pfn is not None:
-                self.machine.count("cache_hits")
-            elif self.refill(cpu, size, gfp):
-                pfn = self.take(size)
-            if pfn is None:
-                for block in blocks:
-                    self.put(*block)
-                return None
-            if self.params["zero"] == "always":
-                self.machine.count("zeroed_pages", 1 << size)
-            blocks.append((pfn, size))
-        return blocks
-
-    def release(self, cpu: int, block: Piece, flags: int) -> None:
-        self.machine.count("free_calls")
-        self.put(*block)
-
-
 STRATEGIES: dict[str, type[Strategy]] = {
     "per-page": PerPage,
     "bulk": Bulk,
     "compound": Compound,
-    "unmapped-cache": UnmappedCache,
 }
 
 
