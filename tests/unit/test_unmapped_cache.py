@@ -107,7 +107,7 @@ def test_only_the_shrinker_lowers_the_cache() -> None:
 
 
 @pytest.mark.parametrize(
-
+    ("shrinker", "left"), [("ascending", [512]), ("descending", [1 << order for order in range(9)])]
 )
 def test_order_of_the_shrinker(shrinker: str, left: list[int]) -> None:
     """Ascending takes what is cut up already; descending gives back whole 2 MiB first."""
