@@ -21,7 +21,7 @@ from tracereplay.machine.build import build_machine
 from tracereplay.machine.config import MachineConfig
 from tracereplay.machine.page_alloc import alloc_pages
 from tracereplay.machine.page_free import free_pages
-from tracereplay.replay.engine import bind
+from tracereplay.replay.calls import bind
 from tracereplay.strategies.contract import (
     BLOCK_FLAGS,
     BLOCK_FRAME,

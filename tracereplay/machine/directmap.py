@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tracereplay.compiled import hot, inner
+from tracereplay.compiled import entry, hot, inner
 from tracereplay.kernel.constants import GIB_ORDER, PAGEBLOCK_ORDER
 from tracereplay.kernel.gfp import GFP_KERNEL
 from tracereplay.machine.counters import (
@@ -41,6 +41,7 @@ from tracereplay.machine.layout import (
     DM_TABLES,
     MAP_1G,
     MAP_4K,
+    Machine,
 )
 from tracereplay.machine.page_alloc import alloc_pages
 from tracereplay.machine.page_free import free_pages
@@ -94,7 +95,7 @@ def is_unmapped(m, pfn):
     return (m.w[DM_ABSENT + (pfn >> 6)] >> (pfn & 63)) & 1 != 0
 
 
-@inner
+@entry(Machine, int, int, int)
 def unmap_pages(m, cpu, pfn, pages):
     """Take pages out of the direct map, one by one, without a flush. How many are out: fewer where a split failed.
 
@@ -111,7 +112,7 @@ def unmap_pages(m, cpu, pfn, pages):
     return pages
 
 
-@inner
+@entry(Machine, int, int)
 def map_pages(m, pfn, pages):
     """Put pages back into the direct map; no flush is needed. How many were out."""
     done = 0
@@ -141,7 +142,7 @@ def flush_range(m, pages):
         m.c[TLB_FULL_FLUSHES] += 1
 
 
-@inner
+@entry(Machine, int, int)
 def collapse_block(m, cpu, pfn):
     """Make the 512 entries of a page's 2 MiB one again where all its pages are mapped, with a flush. Whether it did.
 

@@ -84,7 +84,7 @@ def free_to_buddy(m, z, pfn, order):
     zone_unlock(m, z)
 
 
-@inner
+@entry(Machine, int, int)
 def free_to_tail(m, pfn, order):
     """Free a block past the per-CPU lists, to the tails of the buddy lists (FPI_TO_TAIL), pageblock by pageblock.
 
@@ -107,7 +107,7 @@ def capture_frees(m, pfn, on):
     m.pb[at] = m.pb[at] | MAP_CAPTURE if on else m.pb[at] & ~MAP_CAPTURE
 
 
-@inner
+@entry(Machine, int, int)
 def capture(m, pfn, order):
     """Keep a freed block for the strategy that owns its pageblock, in its reserve, under a hold of its lock."""
     m.c[CACHE_LOCKS] += 1
