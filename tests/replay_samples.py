@@ -216,6 +216,7 @@ def run_slow(
     )
     replay.feed(ops)
     replay.wind_up()
+    chosen.finish()
     return replay
 
 

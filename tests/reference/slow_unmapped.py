@@ -107,6 +107,7 @@ class UnmappedCache(Unmapped):
         if pfn is not None:
             self.machine.count("cache_hits")
             return pfn
+        self.machine.count("cache_misses")
         if self.params["per_node"]:
             cache = self.refill(cpu, order, gfp | THISNODE)
             if cache is not None:
@@ -116,7 +117,6 @@ class UnmappedCache(Unmapped):
         for other in others:
             pfn = self.take(other, order)
             if pfn is not None:
-                self.machine.count("cache_hits")
                 return pfn
         cache = self.refill(cpu, order, gfp)
         return None if cache is None else self.take(cache, order)
@@ -145,6 +145,7 @@ class UnmappedCache(Unmapped):
     def release(self, cpu: int, block: Piece, flags: int) -> None:
         self.absorb()
         self.machine.count("free_calls")
+        self.machine.count("cache_puts")
         self.put_locked(self.cache_of(block[0]), *block)
 
     def finish(self) -> None:

@@ -259,7 +259,8 @@ def test_a_node_without_memory_turns_to_the_others() -> None:
     cache.since()
     frames = cache.pages(3)
     assert {frame >> 14 for frame in frames} == {1}
-    assert cache.since()["cache_hits"] == 3
+    found = cache.since()
+    assert (found["cache_misses"], found["alloc_calls"] > 3, "cache_refills" in found) == (3, True, False)
     cache.pages(508)
     cache.since()
     assert cache.pages(1)[0] >> 14 == 1

@@ -46,6 +46,8 @@ DESCRIBED, POSTED = 0, 1
 ZERO_AT_REFILL, ZERO_ALWAYS, ZERO_NEVER = 0, 1, 2
 ASCENDING, DESCENDING = 0, 1
 CACHE_HITS = counters.slot("cache_hits")
+CACHE_MISSES = counters.slot("cache_misses")
+CACHE_PUTS = counters.slot("cache_puts")
 CACHE_REFILLS = counters.slot("cache_refills")
 CACHE_MAPPED_PAGES = counters.slot("cache_mapped_pages")
 SHRUNK_PAGES = counters.slot("shrunk_pages")
@@ -172,7 +174,6 @@ def after_refill(m, st, cpu, order, gfp):
         for distance in range(1, MAX_NODES):
             frame = take(m, (m.w[CN + cpu] + distance) % MAX_NODES * NR_LISTS, cpu, order)
             if frame >= 0:
-                ops.count(m, CACHE_HITS, 1)
                 return frame
     lists = refill(m, st, cpu, order, gfp)
     return take(m, lists, cpu, order) if lists >= 0 else -1
@@ -186,6 +187,7 @@ def one_block(m, st, cpu, order, gfp):
     if frame >= 0:
         ops.count(m, CACHE_HITS, 1)
     else:
+        ops.count(m, CACHE_MISSES, 1)
         frame = after_refill(m, st, cpu, order, gfp)
     if frame >= 0:
         if st[ZERO] == ZERO_ALWAYS:
@@ -217,6 +219,7 @@ def release(m, st, block, cpu, now):
     """Back to the cache: still unmapped, nothing is flushed."""
     absorb(m, st)
     ops.count(m, FREE_CALLS, 1)
+    ops.count(m, CACHE_PUTS, 1)
     put_locked(m, lists_of(m, st, block[BLOCK_FRAME]), block[BLOCK_FRAME], block[BLOCK_ORDER])
 
 
