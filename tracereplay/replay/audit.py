@@ -41,7 +41,8 @@ def live_blocks(machine: Machine, arrays: Loop) -> tuple[I64, I64]:
 def surplus(machine: Machine, arrays: Loop) -> int:
     """Pages taken from the machine that are neither live nor declared as reserve; negative when there are too few."""
     _, orders = live_blocks(machine, arrays)
-    return sum(pages_in_use(machine)) - int((1 << orders).sum()) - int(machine.w[at.CFG_RESERVE])
+    declared = int(machine.w[at.CFG_RESERVE]) + int(machine.w[at.DM_TABLES])  # page tables of the direct map
+    return sum(pages_in_use(machine)) - int((1 << orders).sum()) - declared
 
 
 def problem(machine: Machine, arrays: Loop) -> str | None:
