@@ -94,6 +94,22 @@ def test_csv_and_parquet_say_the_same() -> None:
     assert csv["bulk_calls"].to_list() == parquet["bulk_calls"].to_list()
 
 
+def test_figures_of_a_cache() -> None:
+    load = ["-s", "kvfree-cache", "-s", "per-page", "--load", "kvfree:pointers_per_s=1000000"]
+    names = "cache_hits,cache_misses,miss_percent,idle_mean,dry_spells,dry_longest_ms"
+    lines = tracereplay("replay", TRACE, *load, "--counters", names).stdout.decode().splitlines()
+    values = {row[0]: row[1:] for line in lines[2:] if (row := line.split())}
+    assert list(values) == names.split(",")
+    assert [values[name][1] for name in names.split(",")] == ["0", "0", "-", "0", "0", "-"]
+    hits, misses, share = (float(values[name][0]) for name in names.split(",")[:3])
+    assert misses > 0
+    assert share == pytest.approx(100 * misses / (hits + misses), abs=0.005)
+    reserve = replayed(*load)["results"][0]["reserve"]
+    assert 0 < reserve["idle_mean"] <= 5
+    assert 0 < reserve["dry_mean_ms"] <= reserve["dry_longest_ms"] <= 10
+    assert reserve["dry_mean_ms"] * reserve["dry_spells"] == pytest.approx(reserve["dry_ns"] / 1e6)
+
+
 def test_table_fits_80_columns() -> None:
     lines = tracereplay("replay", TRACE).stdout.decode().splitlines()
     assert any(line.startswith("unmapped-cache") for line in lines)

@@ -15,6 +15,7 @@ from tracereplay.machine.config import MachineConfig, Watermarks, ZoneConfig
 from tracereplay.machine.counters import COUNTERS
 from tracereplay.replay.engine import Engine
 from tracereplay.replay.layout import X_FAILED, X_WORKER
+from tracereplay.replay.result import reserve_of
 from tracereplay.strategies.percpu import CPU_WORDS, CPUS_AT
 from tracereplay.strategies.registry import load_strategy
 
@@ -108,6 +109,52 @@ class Run:
     def failed(self) -> int:
         """Requests that failed so far."""
         return int(self.engine.arrays.x[X_FAILED])
+
+
+# ---------------------------------------------------------------- idle pages over time, and dry spells
+@pytest.mark.parametrize("name", ["kvfree-cache", "background-pool"])
+def test_a_dry_spell_lasts_from_the_first_miss_until_pages_come(name: str) -> None:
+    params = (
+        {"prefill": "false", "low": "0", "high": "5", "base": "5", "most": "5"} if name == "background-pool" else {}
+    )
+    run = Run(name, **DELAY, **params)
+    for ts in (10, 20):
+        run.ask(ts=ts)
+    run.ask(cpu=1, ts=50 * US)  # another CPU's cache, which serves again 10 ns later than the first one's
+    run.pass_time(SECOND)
+    keys = [run.ask() for _ in range(5)]
+    if name == "background-pool":  # its worker is under way since the last page went, so this one misses
+        run.ask(ts=SECOND + 1)
+        run.pass_time(SECOND + LATER + 1)
+        spells = reserve_of(run.engine.finish())
+        assert (run.failed, spells["dry_spells"], spells["dry_ns"]) == (4, 3, 3 * LATER - 1)
+        return
+    run.ask(ts=3 * SECOND)
+    run.free(*keys, ts=3 * SECOND + 40 * US)  # pages that come back end it before the worker does
+    spells = reserve_of(run.engine.finish())
+    assert (run.failed, spells["dry_spells"]) == (4, 3)
+    assert spells["dry_ns"] == LATER + LATER + 40 * US
+    assert spells["dry_longest_ms"] == LATER / MS
+    assert spells["dry_mean_ms"] == pytest.approx(0.08)
+
+
+def test_a_spell_that_the_end_cuts_off_does_not_count() -> None:
+    run = Run("kvfree-cache", **DELAY)
+    run.ask(ts=SECOND)
+    spells = reserve_of(run.engine.finish())
+    assert (spells["dry_spells"], spells["dry_ns"], spells["dry_mean_ms"]) == (0, 0, None)
+
+
+def test_idle_pages_count_with_their_time() -> None:
+    run = Run("kvfree-cache", **DELAY)
+    run.ask(ts=0)
+    run.pass_time(LATER)  # five idle pages
+    key = run.ask(ts=500 * US)  # four
+    run.free(key, ts=700 * US)  # five
+    run.pass_time(MS)
+    found = reserve_of(run.engine.finish())
+    assert found["page_us"] == 5 * 400 + 4 * 200 + 5 * 300
+    assert found["idle_mean"] == 4.3
 
 
 # ---------------------------------------------------------------- kvfree-cache: self-check 18

@@ -144,8 +144,13 @@ _CFG_END = CFG_REACH + NR_ZONE_TYPES
     CFG_TIMER_IDS,  # timers of the strategy that were ever set have numbers below this
     CFG_TIMER_DUE,  # when the first of them is due, ns; NEVER for none
     CFG_MUTEX_OWNER,  # request that holds the path's mutex (REQ_ID), 0 for none
-) = range(_CFG_END, _CFG_END + 6)
-_CFG_END = CFG_MUTEX_OWNER + 1
+    CFG_RESERVE_US,  # idle pages times the microseconds that they were idle, up to CFG_RESERVE_SINCE
+    CFG_RESERVE_SINCE,  # when the number of idle pages last changed, us
+    CFG_DRY_SPELLS,  # times that a strategy's cache could not serve and then had pages again
+    CFG_DRY_NS,  # how long these took, together
+    CFG_DRY_LONGEST,  # how long the longest took, ns
+) = range(_CFG_END, _CFG_END + 11)
+_CFG_END = CFG_DRY_LONGEST + 1
 NEVER = 1 << 62
 WOKEN_POOL = 1
 """An element came into the mempool's reserve."""
@@ -154,7 +159,7 @@ WOKEN_MUTEX = 2
 
 # ---- w: zones
 Z_WORDS = 32
-_Z = 64
+_Z = 96
 assert _CFG_END <= _Z
 (
     Z_START,

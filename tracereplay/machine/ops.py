@@ -29,7 +29,8 @@ who hand out their own (page_prep.py).
 ``mutex_lock(m, owner) -> bool``, ``mutex_unlock(m)``: the path's mutex (mutex.py).
 ``set_timer(m, number, when)``, ``timer_set(m, number) -> when | 0``, ``chance(m, below) -> number``: background work in
 simulated time, and chance from the machine's seed (timers.py).
-``count(m, counter, n)``, ``reserve_add(m, pages)``: accounting.
+``count(m, counter, n)``, ``reserve_add(m, pages)``, ``dry_spell(m, ns)``: accounting of work, of idle pages and their
+time, of how long a cache was without.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ _HOMES = {
     "quota_alloc": "mempool",
     "quota_free": "mempool",
     "reserve_add": "mempool",
+    "dry_spell": "mempool",
     "cache_put": "cache",
     "cache_take": "cache",
     "cache_first": "cache",

@@ -10,7 +10,21 @@ from tracereplay.kernel.constants import NR_PAGE_ORDERS
 from tracereplay.machine.config import MachineConfig
 from tracereplay.machine.counters import BY_ORDER, COUNTERS, NR_COUNTERS
 from tracereplay.machine.directmap_start import direct_map_kib
-from tracereplay.machine.layout import CACHE_LONGEST, CFG_RESERVE_PEAK, Z_LOCKS, Z_LONGEST, Z_WORDS, ZONE_NAMES
+from tracereplay.machine.layout import (
+    CACHE_LONGEST,
+    CFG_DRY_LONGEST,
+    CFG_DRY_NS,
+    CFG_DRY_SPELLS,
+    CFG_NOW,
+    CFG_RESERVE,
+    CFG_RESERVE_PEAK,
+    CFG_RESERVE_SINCE,
+    CFG_RESERVE_US,
+    Z_LOCKS,
+    Z_LONGEST,
+    Z_WORDS,
+    ZONE_NAMES,
+)
 from tracereplay.replay import layout as at
 from tracereplay.replay.engine import Outcome
 from tracereplay.replay.run import Replayed
@@ -93,7 +107,28 @@ def result_entry(choice: Choice, outcome: Outcome, config: MachineConfig) -> dic
         ],
         "cache_lock": {"longest_hold_work": int(w[CACHE_LONGEST])},
         "direct_map_kib": direct_map_kib(outcome.machine),
+        "reserve": reserve_of(outcome),
         "series": _series(outcome),
+    }
+
+
+def reserve_of(outcome: Outcome) -> dict[str, Any]:
+    """Idle pages of a strategy's cache or a reserve over time, and how long the cache was without.
+
+    ``page_us``: idle pages times the microseconds that they were idle. A dry spell lasts from the first miss of a CPU's
+    cache until that has pages again; one that the end of the trace cuts off is not among them.
+    """
+    w, start_ns = outcome.machine.w, int(outcome.scalars[at.X_START_NS])
+    now = int(w[CFG_NOW]) // 1000
+    page_us = int(w[CFG_RESERVE_US]) + int(w[CFG_RESERVE]) * (now - int(w[CFG_RESERVE_SINCE]))
+    spells, dry_ns = int(w[CFG_DRY_SPELLS]), int(w[CFG_DRY_NS])
+    return {
+        "page_us": page_us,
+        "idle_mean": page_us / max(now - start_ns // 1000, 1),
+        "dry_spells": spells,
+        "dry_ns": dry_ns,
+        "dry_mean_ms": dry_ns / spells / 1e6 if spells else None,
+        "dry_longest_ms": int(w[CFG_DRY_LONGEST]) / 1e6 if spells else None,
     }
 
 

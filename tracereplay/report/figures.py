@@ -16,9 +16,14 @@ BESIDE_COUNTERS = (
     "longest_zone_hold",
     "cost_per_page",
     "cost_per_request",
+    "miss_percent",
+    "idle_mean",
+    "dry_spells",
+    "dry_mean_ms",
+    "dry_longest_ms",
 )
 """Figures that are no counters: requests, those of them that failed or waited, the longest hold of a zone lock in work
-units, prices."""
+units, prices; of caches: misses in a hundred pages asked of them, idle pages on average, times without a page."""
 
 
 def known_figures(text: str) -> list[str]:
@@ -41,6 +46,8 @@ def known_figures(text: str) -> list[str]:
 def figures_of(entry: Mapping[str, Any]) -> dict[str, Any]:
     """All figures of an entry of ``results`` by name. Prices are in the profile's unit."""
     requests = entry["requests"]
+    hits, misses = (entry["counters"][name] for name in ("cache_hits", "cache_misses"))
+    reserve = entry["reserve"]
     return {
         **entry["counters"],
         "requests": requests["served"] + requests["failed"] + requests["waiting"],
@@ -50,6 +57,8 @@ def figures_of(entry: Mapping[str, Any]) -> dict[str, Any]:
         "longest_zone_hold": max(zone["longest_hold_work"] for zone in entry["zone_locks"]),
         "cost_per_page": entry["cost"]["per_page"],
         "cost_per_request": entry["cost"]["per_request"]["mean"],
+        "miss_percent": 100 * misses / (hits + misses) if hits + misses else None,
+        **{name: reserve[name] for name in ("idle_mean", "dry_spells", "dry_mean_ms", "dry_longest_ms")},
     }
 
 

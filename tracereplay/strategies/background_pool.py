@@ -45,6 +45,7 @@ from tracereplay.strategies.percpu import (
     WorkerParams,
     drain,
     fill,
+    miss,
     pop,
     push,
     running_at,
@@ -57,7 +58,6 @@ ALLOCATE = 1
 INHIBITED_UNTIL = CPUS_AT - 1
 CAP, EMERGENCY, LAST_USE = 1, 2, 3
 """Words of a CPU: what its pool may hold, whether the present emptiness has doubled it, when it was used last, ns."""
-CACHE_MISSES = counters.slot("cache_misses")
 CACHE_REFILLS = counters.slot("cache_refills")
 WORKER_RUNS = counters.slot("worker_runs")
 _OURS = "strategies.md 11 (ours, after 7.3)"
@@ -136,7 +136,7 @@ def want_worker(m, st, cpu):
 def emergency(m, st, cpu):
     """The pool is empty: once until pages come, it may hold twice as many."""
     c = words_of(cpu)
-    ops.count(m, CACHE_MISSES, 1)
+    miss(m, st, cpu)
     if st[c + EMERGENCY] == 0:
         st[c + EMERGENCY] = 1
         st[c + CAP] = max(min(2 * st[c + CAP], st[MOST]), st[BASE])

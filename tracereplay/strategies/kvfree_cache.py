@@ -39,6 +39,7 @@ from tracereplay.strategies.percpu import (
     WorkerParams,
     drain,
     fill,
+    miss,
     pop,
     push,
     start_worker,
@@ -49,7 +50,6 @@ CACHED, BACKOFF, BACKOFF_TARGET, FORM = 3, 4, 5, 6
 ONE_ARG = 1
 IN_PROGRESS, BACKED_OFF = 1, 2
 GFP = GFP_KERNEL | GFP_NORETRY | GFP_NOMEMALLOC | GFP_NOWARN
-CACHE_MISSES = counters.slot("cache_misses")
 CACHE_REFILLS = counters.slot("cache_refills")
 WORKER_RUNS = counters.slot("worker_runs")
 
@@ -111,7 +111,7 @@ def one_page(m, st, cpu):
     if st[words_of(cpu) + COUNT] > 0:
         ops.count(m, CACHE_HITS, 1)
         return pop(m, st, cpu)
-    ops.count(m, CACHE_MISSES, 1)
+    miss(m, st, cpu)
     frame = ops.alloc_pages(m, cpu, 0, GFP) if st[FORM] == ONE_ARG else -1
     if frame < 0:
         run_worker(m, st, cpu)

@@ -33,7 +33,7 @@ from tracereplay.strategies.contract import (
     param,
 )
 from tracereplay.strategies.parts import one_block
-from tracereplay.strategies.percpu import CACHE_HITS, CACHE_PUTS, COUNT, CPU_WORDS, CPUS_AT, pop, push, words_of
+from tracereplay.strategies.percpu import CACHE_HITS, CACHE_PUTS, COUNT, CPU_WORDS, CPUS_AT, miss, pop, push, words_of
 
 CACHE, REFILL, RING, NUMA_MATCH = 0, 1, 2, 3
 RING_COUNT = 1
@@ -43,7 +43,6 @@ SLOTS = CPUS_AT + MAX_CPUS * CPU_WORDS
 """The array of a bulk call: pairs of frame and order."""
 PLAIN = ~(GFP_ACCOUNT | GFP_MOVABLE | GFP_RECLAIMABLE)
 """A pool's pages are unmovable and charged to nobody: what remains of the request's gfp."""
-CACHE_MISSES = counters.slot("cache_misses")
 CACHE_REFILLS = counters.slot("cache_refills")
 
 
@@ -121,7 +120,7 @@ def one_page(m, st, cpu, gfp):
     if st[c + COUNT] > 0:
         ops.count(m, CACHE_HITS, 1)
         return pop(m, st, cpu)
-    ops.count(m, CACHE_MISSES, 1)
+    miss(m, st, cpu)
     refill_in_bulk(m, st, cpu, gfp)
     return pop(m, st, cpu) if st[c + COUNT] > 0 else -1
 

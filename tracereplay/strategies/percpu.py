@@ -16,13 +16,15 @@ from tracereplay.machine.layout import MAX_CPUS
 from tracereplay.strategies.contract import Params, compiled, inlined, param
 
 CPUS_AT = 32
-CPU_WORDS = 4
-COUNT = 0
-"""First word of each CPU: pages in its cache. The other words are the strategy's own."""
+CPU_WORDS = 5
+COUNT, DRY_SINCE = 0, 4
+"""First and last word of each CPU: pages in its cache; the time of the first miss since it had pages, ns + 1, else 0.
+The words between are the strategy's own."""
 WORKER_DELAY, SCHEDULER_MIN, SCHEDULER_MAX = 0, 1, 2
 US, MS = 1_000, 1_000_000
 
 CACHE_HITS = counters.slot("cache_hits")
+CACHE_MISSES = counters.slot("cache_misses")
 CACHE_PUTS = counters.slot("cache_puts")
 WORKER_WAKEUPS = counters.slot("worker_wakeups")
 _SCHEDULER = "strategies.md 11: between 50 us and 10 ms, evenly; nobody published a distribution"
@@ -78,9 +80,21 @@ def start_worker(m, st, cpu, delay):
 
 @compiled
 def push(m, st, cpu, frame):
-    """Put a page into a CPU's cache."""
-    st[words_of(cpu) + COUNT] += 1
+    """Put a page into a CPU's cache, which ends a dry spell."""
+    c = words_of(cpu)
+    st[c + COUNT] += 1
+    if st[c + DRY_SINCE] > 0:
+        ops.dry_spell(m, ops.time_now(m) - st[c + DRY_SINCE] + 1)
+        st[c + DRY_SINCE] = 0
     ops.stack_push(m, cpu, frame, False)
+
+
+@compiled
+def miss(m, st, cpu):
+    """A page was wanted that the CPU's cache does not have: a dry spell begins, unless one did."""
+    ops.count(m, CACHE_MISSES, 1)
+    if st[words_of(cpu) + DRY_SINCE] == 0:
+        st[words_of(cpu) + DRY_SINCE] = ops.time_now(m) + 1
 
 
 @compiled

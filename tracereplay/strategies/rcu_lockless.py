@@ -40,6 +40,7 @@ from tracereplay.strategies.percpu import (
     WorkerParams,
     drain,
     fill,
+    miss,
     pop,
     start_worker,
     words_of,
@@ -48,7 +49,6 @@ from tracereplay.strategies.percpu import (
 TYPES, WATERMARK, REFILL_WORKER, CACHED = 3, 4, 5, 6
 ANY = 0
 WORKER_GFP = GFP_KERNEL | GFP_NORETRY | GFP_NOWARN
-CACHE_MISSES = counters.slot("cache_misses")
 CACHE_REFILLS = counters.slot("cache_refills")
 WORKER_RUNS = counters.slot("worker_runs")
 
@@ -100,7 +100,7 @@ def one_page(m, st, cpu, gfp):
     if st[words_of(cpu) + COUNT] > 0:
         ops.count(m, CACHE_HITS, 1)
         return pop(m, st, cpu)
-    ops.count(m, CACHE_MISSES, 1)
+    miss(m, st, cpu)
     if ops.timer_set(m, cpu) == 0:
         start_worker(m, st, cpu, st[WORKER_DELAY] * US)
     return listed_page(m, st, cpu, gfp)
