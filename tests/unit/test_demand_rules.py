@@ -231,7 +231,6 @@ def run_target(selector: str | list[str]) -> tuple[int, int]:
         ("gfp:GFP_KERNEL,pages>4", (1, 8)),
         ("origin:unseen", (1, 1)),
         ("origin:traced,pages>=2", (2, 10)),
-        ("origin:bio", (0, 0)),
         (["batches", "comm:kworker"], (2, 3)),
     ],
 )

@@ -87,24 +87,36 @@ def comm_group(comm: str) -> str:
 class Callers:
     """The registry behind ``OP.caller``. ``flags`` is what the compiled pass reads."""
 
-    def __init__(self, *, single_ok: Iterable[str] = (), gfp_names: dict[str, int] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        single_ok: Iterable[str] = (),
+        symbols: Iterable[str] = (),
+        gfp_names: dict[str, int] | None = None,
+    ) -> None:
+        """``single_ok``: globs of labels. ``symbols``: globs of functions; stacks that differ in which of them they
+        match are callers of their own, of one label.
+        """
         self.labels: list[str] = [UNSEEN_LABEL, OTHER_LABEL]
         self.comms: list[str] = ["", ""]
         self.gfps: list[int] = [0, 0]
+        self.symbols: list[frozenset[str]] = [frozenset(), frozenset()]
+        """Globs of functions that a caller's stack matches."""
         self.flags: Array = np.zeros(CALLERS, np.uint8)
         self.keys: Array = np.zeros(CALLERS * 4, np.int64)
         self.ids: Array = np.zeros(CALLERS * 4, np.int32)
         self._single_ok = tuple(single_ok)
         self._names = gfp_names or {}
-        self._by_label: dict[tuple[str, str, int], int] = {}
+        self._globs = tuple(symbols)
+        self._by_label: dict[tuple[str, str, int, frozenset[str]], int] = {}
         self._stored = 0
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def add(self, label: str, comm: str, gfp: int, flags: int) -> int:
+    def add(self, label: str, comm: str, gfp: int, flags: int, symbols: frozenset[str] = frozenset()) -> int:
         """Number of a caller, new or known. OTHER_CALLER once the table is full."""
-        key = (label, comm, flags)
+        key = (label, comm, flags, symbols)
         known = self._by_label.get(key)
         if known is not None:
             return known
@@ -116,6 +128,7 @@ class Callers:
         self.labels.append(label)
         self.comms.append(comm)
         self.gfps.append(gfp)
+        self.symbols.append(symbols)
         self.flags[number] = flags
         self._by_label[key] = number
         return number
@@ -145,7 +158,8 @@ class Callers:
             flags = SINGLE_OK | CRYPT
         elif any(_VMALLOC.match(s) for s in names):
             flags = SINGLE_OK
-        return self.add(label, "", 0, flags)
+        matched = frozenset(g for g in self._globs if any(fnmatchcase(s, g) for s in names))
+        return self.add(label, "", 0, flags, matched)
 
     def store(self, key: int, caller: int) -> None:
         """Make a (comm, gfp class) key known to the compiled pass (scan.caller_of probes it)."""

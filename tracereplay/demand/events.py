@@ -50,6 +50,7 @@ def task_of(w, pid):
         task = w.tasks[ti]
         task.pid = pid
         task.comm = w.comms[pid] if pid < w.comms.shape[0] else 0
+        task.group = w.groups[pid] if pid < w.groups.shape[0] else 0
         task.last_ns = w.scalar[s.S_START_NS]
         task.caller = -1
         task.cpu = -1
@@ -166,15 +167,16 @@ def on_alloc(w, t, cpu, ti, pfn, order, gfp, caller):
     index = enter(w, ti, which_burst(gfp), caller)
     b = w.bursts[index]
     flags = w.caller_flags[caller]
+    group = w.tasks[ti].group
     colour = 0
     if order > 0 and not flags & s.SINGLE_OK:
         if b.first >= 0:
             end_burst(w, index, s.C_CUT_ORDER)
-        put_request(w, t, pfn, order, REQUIRED, cpu, gfp, caller, 1 << order, -1, 1)
+        put_request(w, t, pfn, order, REQUIRED, cpu, gfp, caller, group, 1 << order, -1, 1)
     elif flags & s.SINGLE:
         if b.first >= 0:
             end_burst(w, index, s.C_CUT_CLASS)
-        put_request(w, t, pfn, order, 0, cpu, gfp, caller, 1 << order, -1, 1)
+        put_request(w, t, pfn, order, 0, cpu, gfp, caller, group, 1 << order, -1, 1)
     else:
         own = w.tasks[ti].own_ns
         if b.first >= 0:
@@ -190,7 +192,7 @@ def on_alloc(w, t, cpu, ti, pfn, order, gfp, caller):
                     end_burst(w, index, s.C_CUT_KEY)
         key = pfn + w.scalar[s.S_ALIAS] if colour else pfn
         if b.first < 0:
-            seq = put_request(w, t, key, order, 0, cpu, gfp, caller, 0, index, 0)
+            seq = put_request(w, t, key, order, 0, cpu, gfp, caller, group, 0, index, 0)
             open_burst(w, index, t, cpu, caller, own, seq, order)
         elif b.extents == 0:  # the attempts so far failed
             place_of = b.first & (s.RING - 1)
@@ -234,7 +236,7 @@ def on_failed(w, t, cpu, ti, order, gfp, caller):
         if reason >= 0:
             end_burst(w, index, reason)
     if b.first < 0:
-        seq = put_request(w, t, 0, 0, 0, cpu, gfp, caller, 0, index, 0)
+        seq = put_request(w, t, 0, 0, 0, cpu, gfp, caller, w.tasks[ti].group, 0, index, 0)
         open_burst(w, index, t, cpu, caller, own, seq, order)
     b.failed = 1
     b.just_failed = 1
@@ -262,7 +264,7 @@ def infer(w, t, cpu, ti, pfn, order, on_cpu):
             end_burst(w, index, s.C_CUT_KEY)
     key = pfn + w.scalar[s.S_ALIAS] if colour else pfn
     if b.first < 0:
-        seq = put_request(w, t, key, order, UNSEEN, on_cpu, GFP_KERNEL, s.UNSEEN_CALLER, 0, index, 0)
+        seq = put_request(w, t, key, order, UNSEEN, on_cpu, GFP_KERNEL, s.UNSEEN_CALLER, 0, 0, index, 0)
         open_burst(w, index, t, on_cpu, s.UNSEEN_CALLER, own, seq, order)
     else:
         put_extent(w, b, key, order)

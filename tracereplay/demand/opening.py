@@ -33,6 +33,16 @@ def task_names(trace: Trace) -> dict[int, str]:
     return names
 
 
+def task_cgroups(trace: Trace) -> dict[int, str]:
+    """pid -> cgroup, where one was recorded; of a pid that was reused, the first."""
+    found: dict[int, str] = {}
+    for batch in trace.batches("tasks", ["pid", "cgroup"]):
+        for pid, cgroup in zip(*(batch.column(i).to_pylist() for i in range(2)), strict=True):
+            if cgroup:
+                found.setdefault(pid, cgroup)
+    return found
+
+
 def gfp_names(trace: Trace) -> dict[str, int]:
     """Names of gfp bits of the recorded kernel."""
     return trace.metadata.gfp_flags or gfp_table(trace.metadata.host.get("release"))

@@ -104,6 +104,11 @@ class PathSource:
         self._next = first_key
 
     @property
+    def devices(self) -> list[int]:
+        """Whole devices whose bios become requests."""
+        return sorted(self._callers)
+
+    @property
     def next_key(self) -> int:
         """Keys below this were used."""
         return self._next

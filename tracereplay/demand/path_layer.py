@@ -11,6 +11,7 @@ from tracereplay.demand.flight import Flight
 from tracereplay.demand.layers import Layers
 from tracereplay.demand.path_bios import Encrypted, PathSource, keys_needed
 from tracereplay.demand.paths import PathSpec
+from tracereplay.demand.target import bio_label
 from tracereplay.kernel.constants import dev_text
 
 _BIO, _REQUEST, _BELOW, _NONE = "block_bio_complete", "block_rq_complete", "completions of the devices below", "none"
@@ -57,7 +58,7 @@ def lay_path(
         return PathInUse(spec, number, recorded, None, {})
     above = {c for c in layers.crypt if from_crypt and number in layers.beneath(c)} if spec.kind.encrypts else set()
     devices = {number, *above}
-    labels = {d: callers.add(f"bio {dev_text(d)}", "", spec.kind.gfp, 0) for d in sorted(devices)}
+    labels = {d: callers.add(bio_label(d), "", spec.kind.gfp, 0) for d in sorted(devices)}
     completion = {d: _completion(layers, d) for d in devices}
     below = {x for d in devices if completion[d] == _BELOW for x in layers.beneath(d)}
     by_bio = {d for d in devices if completion[d] == _BIO}

@@ -25,6 +25,7 @@ from tracereplay.demand.opening import (
     gfp_names,
     losses,
     stack_callers,
+    task_cgroups,
     task_names,
     time_range,
 )
@@ -36,6 +37,7 @@ from tracereplay.demand.scan import learn, scan
 from tracereplay.demand.state import Array, Work
 from tracereplay.demand.stream import ALLOC, FIRST, OP, DemandInfo, DemandReport
 from tracereplay.demand.target import SUM_SIZES, Target, grown_sizes, select
+from tracereplay.demand.target_check import check_target
 from tracereplay.errors import EmptyTraceError, InvariantError, TraceError, UsageError
 
 if TYPE_CHECKING:
@@ -114,7 +116,7 @@ class Reconstruction:
                 if self.layers.writes
                 else "capture with --events page",
             )
-        self.callers = Callers(single_ok=single_ok, gfp_names=gfp_names(trace))
+        self.callers = Callers(single_ok=single_ok, symbols=self.target.symbols, gfp_names=gfp_names(trace))
         self._stacks = rows > 0 and trace.rows("stacks") > 0
         frames = frames_of(trace)
         alias = frames if 2 * frames < MOST_FRAMES - (1 << 27) else 0
@@ -144,6 +146,10 @@ class Reconstruction:
             raise TraceError(f"{keys} keys for frames and bios", hint="at most 2^31 frames can be replayed")
         self.info = DemandInfo(frames=keys, recorded_frames=frames, cpus=cpus, start_ns=start, end_ns=end)
         self.feed = BioFeed(trace, self.layers, self.path.source if self.path else None)
+        cgroups = task_cgroups(trace)
+        made_from = None if self.path is None else self.path.source.devices if self.path.source else ()
+        check_target(self.target, trace, comms=self._tasks, cgroups=cgroups, devices=made_from)
+        self._groups = self.target.group(self._tasks, cgroups)
         self._work = self._make_work(frames, alias, cpus, start, lifetimes)
         if self.path and self.path.recorded:  # callers known by their stacks; others follow when they are seen
             self.callers.flags[self.callers.flags & state.CRYPT != 0] |= state.PATH
@@ -193,6 +199,7 @@ class Reconstruction:
             cpus=clocks,
             slots=np.zeros(state.PIDS, np.int32),
             comms=numbers,
+            groups=self._groups,
             ring=ring,
             ring64=ring.view(np.int64).reshape(state.RING, 4),
             links=np.zeros(state.RING, state.LINK),
@@ -296,7 +303,7 @@ class Reconstruction:
         self._out = np.empty(OUT_ROWS, OP)
         self._work.scalar[state.S_OUT_N] = 0
         self.target.learn(self.callers)
-        fits = select(ready, self.target.masks, self.target.limits, self._size_keys, self._size_counts, self._sums)
+        fits = select(ready, *self.target.tables, self._size_keys, self._size_counts, self._sums)
         if not fits:
             self._size_keys, self._size_counts = grown_sizes(self._size_keys, self._size_counts)
         if self.feed.check.parts:

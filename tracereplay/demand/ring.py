@@ -58,7 +58,7 @@ def put(w, ts, pfn, order, kind, flags, cpu):
 
 
 @hot
-def put_request(w, ts, pfn, order, flags, cpu, gfp, caller, pages, owner, extents):
+def put_request(w, ts, pfn, order, flags, cpu, gfp, caller, group, pages, owner, extents):
     """Append the FIRST extent of a request; its place."""
     seq = put(w, ts, pfn, order, ALLOC, flags | FIRST, cpu)
     s = seq & _MASK
@@ -66,6 +66,7 @@ def put_request(w, ts, pfn, order, flags, cpu, gfp, caller, pages, owner, extent
     op.gfp = gfp
     op.caller = caller
     op.pages = pages
+    op.reserved = group
     movable = (gfp >> 3) & 3
     op.migratetype = movable if movable < 3 else 0
     link = w.links[s]

@@ -33,7 +33,7 @@ def on_side(w, e, ti):
         w.parts_done[1, n] = t
     elif what == s.PATH_ALLOC:
         flags = FROM_BIO | ON_PATH
-        seq = put_request(w, t, e.b, 0, flags, e.cpu, w.scalar[s.S_PATH_GFP], e.c, e.a, -1, 0)
+        seq = put_request(w, t, e.b, 0, flags, e.cpu, w.scalar[s.S_PATH_GFP], e.c, w.tasks[ti].group, e.a, -1, 0)
         path_extents(w, seq, e.a, e.b)
         w.counts[s.C_BIO_LIVE] += 1
     elif what == s.PATH_FREE:

@@ -50,6 +50,7 @@ TASK = np.dtype(
         ("gfp", np.uint32),  # cache: caller of the last gfp
         ("caller", np.int32),
         ("cpu", np.int16),  # where it was last seen
+        ("group", np.uint8),  # of tasks that the target does not tell apart
     ],
     align=True,
 )
@@ -292,6 +293,7 @@ class Work(NamedTuple):
     cpus: Array  # CPU
     slots: Array  # int32, pid -> task + 1, 0 unknown
     comms: Array  # int32, pid -> number of its comm
+    groups: Array  # uint8, pid -> group of tasks for the target
     ring: Array  # OP
     ring64: Array  # the same as int64, four per operation
     links: Array  # LINK

@@ -6,15 +6,19 @@ A selector is a list of alternatives; each alternative is terms joined by commas
 ``batches``          at least two pages recognised as one caller's batch (default)
 ``all``              every traced request and every bio's: an upper bound
 ``none``             nothing
-``caller:GLOB``      label of the caller
-``comm:GLOB``        name of the task, e.g. ``comm:kworker*``
-``gfp:NAME``         every bit of the name or number is set in the caller's mask, e.g. ``gfp:__GFP_HIGHMEM``
+``caller:GLOB``      label of the caller: with stacks, the first function outside the allocator
+``symbol:GLOB``      any function in the stack
+``comm:GLOB``        name of the task, e.g. ``comm:kworker*``; of a path's request, of the bio's task
+``cgroup:GLOB``      cgroup of the task, e.g. ``cgroup:/system.slice/*``
+``device:MAJ,MIN``   made by a path from a bio of this device
+``gfp:NAME``         every bit of the name or number is set in the mask, e.g. ``gfp:__GFP_HIGHMEM``
 ``pages>=N``         size; also ``<=``, ``=``, ``>`` and ``<``
 ``origin:bio``       made from a bio; also ``path`` (on the path), ``unseen`` and ``traced``
 ===================  ==================================================================================
 
 Alternatives are separate selectors (``--target A --target B``). Requests whose allocation nobody saw are taken by
-``origin:unseen`` only.
+``origin:unseen`` only. What depends on the task (``comm``, ``cgroup``) is evaluated once for each task, what depends on
+the caller once for each caller; the pass looks both up.
 """
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
@@ -22,44 +26,67 @@ Alternatives are separate selectors (``--target A --target B``). Requests whose 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 import numpy as np
 
 from tracereplay.compiled import kernel
-from tracereplay.demand.callers import TRACER, Callers, slot_of
-from tracereplay.demand.state import CALLERS, HASH, Array
+from tracereplay.demand.callers import TRACER, Callers, comm_group, slot_of
+from tracereplay.demand.layers import device_number
+from tracereplay.demand.state import CALLERS, HASH, PIDS, Array
 from tracereplay.demand.stream import ALLOC, BATCH, FIRST, FROM_BIO, ON_PATH, TARGETED, UNSEEN
 from tracereplay.errors import UsageError, nearest
+from tracereplay.kernel.constants import dev_text
 from tracereplay.kernel.gfp import gfp_table, parse_gfp
 
 _ORIGINS = {"bio": (FROM_BIO, 0), "path": (ON_PATH, 0), "unseen": (UNSEEN, 0), "traced": (0, FROM_BIO | UNSEEN)}
-_KEYWORDS = ("batches", "all", "none", "caller:", "comm:", "gfp:", "pages>=", "origin:")
+_GLOBS = ("caller", "symbol", "comm", "cgroup")
+_KEYWORDS = ("batches", "all", "none", *(f"{g}:" for g in _GLOBS), "device:", "gfp:", "pages>=", "origin:")
 _PAGES = re.compile(r"^pages(>=|<=|=|>|<)(\d+)$")
+_DEVICE = re.compile(r"device:\s*(\d+),(\d+)")
 _MOST = 1 << 30
+GROUPS = 256
+"""Groups of tasks that selectors tell apart, at most."""
 
 
 @dataclass(slots=True)
-class _Alternative:
+class Alternative:
+    """One list of terms."""
+
     need: int = 0
     never: int = UNSEEN
     least: int = 1
     most: int = _MOST
     callers: tuple[str, ...] = ()
+    symbols: tuple[str, ...] = ()
     comms: tuple[str, ...] = ()
+    cgroups: tuple[str, ...] = ()
+    devices: tuple[int, ...] = ()
     gfp: int = 0
 
-    def takes(self, callers: Callers, number: int) -> bool:
-        """Whether this alternative may take requests of a caller: the tracer's own only by its name."""
-        if callers.comms[number] == TRACER and TRACER not in (*self.comms, *self.callers):
-            return False
+    def takes_caller(self, callers: Callers, number: int) -> bool:
+        """Whether this alternative may take requests of a caller."""
+        label = callers.labels[number]
         return (
-            all(fnmatchcase(callers.labels[number], g) for g in self.callers)
-            and all(fnmatchcase(callers.comms[number], g) for g in self.comms)
-            and callers.gfps[number] & self.gfp == self.gfp
+            all(fnmatchcase(label, g) for g in self.callers)
+            and all(g in callers.symbols[number] for g in self.symbols)
+            and all(label == bio_label(d) for d in self.devices)
         )
+
+    def takes_task(self, comm: str, cgroup: str | None) -> bool:
+        """Whether it may take requests of a task: the tracer's own only by its name."""
+        if comm == TRACER and TRACER not in (*self.comms, *self.callers):
+            return False
+        return all(fnmatchcase(comm, g) or fnmatchcase(comm_group(comm), g) for g in self.comms) and all(
+            cgroup is not None and fnmatchcase(cgroup, g) for g in self.cgroups
+        )
+
+
+def bio_label(device: int) -> str:
+    """Label of the caller of the requests that a path makes from bios of a device."""
+    return f"bio {dev_text(device)}"
 
 
 class Target:
@@ -73,29 +100,61 @@ class Target:
         given = [selectors] if isinstance(selectors, str) else list(selectors) or ["batches"]
         self.text = " | ".join(given)
         names = gfp_table(release)
-        self._alternatives = [a for text in given for a in _parse(text, names)]
+        self.alternatives = [a for text in given for a in _parse(text, names)]
         if path and given == ["batches"]:
-            self._alternatives.append(_Alternative(need=ON_PATH))
-        k = max(len(self._alternatives), 1)
+            self.alternatives.append(Alternative(need=ON_PATH))
+        k = max(len(self.alternatives), 1)
         self.masks: Array = np.zeros((k, CALLERS), np.uint8)
-        self.limits: Array = np.zeros((k, 4), np.int64)
-        for row, a in enumerate(self._alternatives):
-            self.limits[row] = (a.need, a.never, a.least, a.most)
-        if not self._alternatives:
-            self.limits[0] = (0, 0, 1, 0)
+        self.limits: Array = np.zeros((k, 5), np.int64)
+        self.tasks: Array = np.zeros((k, GROUPS), np.uint8)
+        for row, a in enumerate(self.alternatives):
+            self.limits[row] = (a.need, a.never, a.least, a.most, a.gfp)
+            self.tasks[row, 0] = a.takes_task("", None)
+        if not self.alternatives:
+            self.limits[0] = (0, 0, 1, 0, 0)
         self._known = 0
+
+    @property
+    def tables(self) -> tuple[Array, Array, Array]:
+        """What :func:`select` reads."""
+        return self.masks, self.tasks, self.limits
+
+    @property
+    def symbols(self) -> list[str]:
+        """Globs of functions that callers' stacks are held against."""
+        return sorted({g for a in self.alternatives for g in a.symbols})
+
+    def group(self, tasks: Mapping[int, str], cgroups: Mapping[int, str]) -> Array:
+        """Table pid -> group of tasks that the selectors do not tell apart; group 0: no name, no cgroup.
+
+        Raises UsageError when there are too many groups.
+        """
+        size = min(max([*tasks, *cgroups], default=0) + 1, PIDS)
+        groups: Array = np.zeros(size, np.uint8)
+        numbers = {tuple(self.tasks[:, 0].tolist()): 0}
+        for pid in {*tasks, *cgroups}:
+            found = [a.takes_task(tasks.get(pid, ""), cgroups.get(pid)) for a in self.alternatives] or [False]
+            key = tuple(map(int, found))
+            if key not in numbers:
+                if len(numbers) == GROUPS:
+                    raise UsageError("too many alternatives with comm: or cgroup:", hint="give fewer --target options")
+                self.tasks[:, len(numbers)] = key
+                numbers[key] = len(numbers)
+            if pid < size:
+                groups[pid] = numbers[key]
+        return groups
 
     def learn(self, callers: Callers) -> None:
         """Evaluate callers that are new since the last call."""
         for number in range(self._known, len(callers)):
-            for row, a in enumerate(self._alternatives):
-                self.masks[row, number] = a.takes(callers, number)
+            for row, a in enumerate(self.alternatives):
+                self.masks[row, number] = a.takes_caller(callers, number)
         self._known = len(callers)
 
 
-def _parse(text: str, names: dict[str, int]) -> list[_Alternative]:
-    made = _Alternative()
-    terms = [t.strip() for t in text.split(",") if t.strip()]
+def _parse(text: str, names: dict[str, int]) -> list[Alternative]:
+    made = Alternative()
+    terms = [t.strip() for t in _DEVICE.sub(r"device:\1:\2", text).split(",") if t.strip()]
     if not terms:
         raise UsageError("empty target", hint=f"one of: {', '.join(_KEYWORDS)}")
     if "none" in terms:
@@ -116,10 +175,13 @@ def _parse(text: str, names: dict[str, int]) -> list[_Alternative]:
                 "=": (n, n),
             }[match[1]]
             made.least, made.most = max(made.least, least), min(made.most, most)
-        elif head == "caller" and value:
-            made.callers += (value,)
-        elif head == "comm" and value:
-            made.comms += (value,)
+        elif head in _GLOBS and value:
+            setattr(made, f"{head}s", (*getattr(made, f"{head}s"), value))
+        elif head == "device" and value:
+            number = device_number(value)
+            if number is None:
+                raise UsageError(f"{value!r} in a target is no device", hint="device:MAJOR,MINOR")
+            made.devices += (number,)
         elif head == "gfp" and value:
             try:
                 made.gfp |= parse_gfp(value, names)
@@ -150,10 +212,13 @@ SUM_REQUESTS, SUM_PAGES, SUM_TARGETED, SUM_TARGETED_PAGES, SUM_SIZES = range(5)
 
 
 @kernel
-def select(out: Array, masks: Array, limits: Array, size_keys: Array, size_counts: Array, sums: Array) -> bool:
+def select(
+    out: Array, masks: Array, tasks: Array, limits: Array, size_keys: Array, size_counts: Array, sums: Array
+) -> bool:
     """Set TARGETED on a batch and count its requests by caller and size. False when the size table is half full.
 
-    ``size_keys`` holds (caller << 16 | pages) + 1 by open addressing.
+    ``size_keys`` holds (caller << 16 | pages) + 1 by open addressing. The group of a request's task is in
+    ``reserved``, which is 0 afterwards.
     """
     mask = size_keys.shape[0] - 1
     taken = False
@@ -169,6 +234,8 @@ def select(out: Array, masks: Array, limits: Array, size_keys: Array, size_count
             for k in range(limits.shape[0]):
                 if (
                     masks[k, caller]
+                    and tasks[k, op.reserved]
+                    and np.int64(op.gfp) & limits[k, 4] == limits[k, 4]
                     and flags & limits[k, 0] == limits[k, 0]
                     and not flags & limits[k, 1]
                     and pages >= limits[k, 2]
@@ -189,6 +256,7 @@ def select(out: Array, masks: Array, limits: Array, size_keys: Array, size_count
                 size_keys[h] = key
                 sums[SUM_SIZES] += 1
             size_counts[h] += 1
+        op.reserved = 0
         if taken:
             op.flags |= TARGETED
     return bool(sums[SUM_SIZES] * 2 < size_keys.shape[0])
