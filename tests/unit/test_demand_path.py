@@ -23,7 +23,7 @@ def bio(ts: int, kind: str, dev: int, sector: int, sectors: int, op: str = "W", 
 
 def run(bios: list[dict[str, Any]], events: list[Event] | None = None, **options: Any) -> Any:
     trace = trace_of(events, bios=bios) if events else MemoryTrace({"bio_events": bios})
-    stream = open_demand(trace, path="dm-crypt", **options)  # type: ignore[arg-type]
+    stream = open_demand(trace, **{"path": "dm-crypt"} | options)  # type: ignore[arg-type]
     ops = [op for batch in stream for op in batch.tolist()]
     return stream, ops
 

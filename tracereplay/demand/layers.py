@@ -33,7 +33,7 @@ class Layers:
     longest: dict[int, int] = field(default_factory=dict)
     """Sectors of the largest WRITE bio, by device."""
     below: dict[int, set[int]] = field(default_factory=dict)
-    """Device -> devices that its WRITEs were remapped to."""
+    """Whole device -> whole devices that its WRITEs were remapped to."""
     crypt: set[int] = field(default_factory=set)
     """Devices whose WRITEs are remapped by dm-crypt's own threads."""
     disk_of: dict[int, int] = field(default_factory=dict)
@@ -88,7 +88,7 @@ class Layers:
         ``plain``: only of those that get WRITEs that dm-crypt has not encrypted.
         """
         devices = [d for d in self.devices() if not plain or self.plain(d)]
-        leaves = [d for d in devices if not any(self.below.get(m, set()) - {d} for m in self.members(d))]
+        leaves = [d for d in devices if not self.below.get(d)]
         candidates = leaves or devices
         return max(candidates, key=lambda d: (self.size(d), -d)) if candidates else None
 
@@ -166,8 +166,9 @@ def _stack(
     """What lies below what, and what of it is dm-crypt's."""
     own: dict[int, int] = defaultdict(int)
     total: dict[int, int] = defaultdict(int)
-    for dev, old, pid, n in remaps:
-        if layers.whole(dev) == layers.whole(old):
+    for device, old_device, pid, n in remaps:
+        dev, old = layers.whole(device), layers.whole(old_device)
+        if dev == old:
             continue
         layers.below.setdefault(old, set()).add(dev)
         total[old] += n
@@ -179,7 +180,7 @@ def _stack(
     layers.crypt = {d for d in total.keys() & layers.writes.keys() if own[d] * 2 > total[d]}
     reached = {d for c in layers.crypt for d in layers.beneath(c)} - layers.crypt
     for dev, old, _, n in remaps:
-        if dev != old and dev in reached and old in layers.crypt | reached:
+        if dev != old and layers.whole(dev) in reached and layers.whole(old) in layers.crypt | reached:
             layers.encrypted[dev] = layers.encrypted.get(dev, 0) + n
 
 

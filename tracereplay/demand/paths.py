@@ -249,12 +249,12 @@ def parse_path(text: str, *, release: str | None = None, max_write: int | None =
     options = {option.name: option.default for option in kind.options}
     given: dict[str, Value] = {}
     for term in filter(None, (t.strip() for t in rest.split(","))):
-        key, sep, value = term.partition("=")
-        if not sep or key not in known:
+        key, _, value = term.partition("=")
+        if key not in known:
             guess = nearest(key, known)
             listing = f"options of {name}: {', '.join(f'{o}=' for o in known)}"
             raise UsageError(
-                f"path {name} has no option {term!r}", hint=f"did you mean {guess!r}? {listing}" if guess else listing
+                f"path {name} has no option {key!r}", hint=f"did you mean {guess!r}? {listing}" if guess else listing
             )
         given[key] = value
     if max_write is not None:

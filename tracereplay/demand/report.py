@@ -164,7 +164,7 @@ def bios_section(check: Crosscheck, layers: Layers, counts: Array) -> dict[str, 
     if layers.crypt:
         devices, writes = sorted(layers.crypt), check.writes
     else:
-        devices, writes = ([lowest], layers.writes[lowest]) if lowest is not None else ([], 0)
+        devices, writes = ([lowest], layers.devices()[lowest]) if lowest is not None else ([], 0)
     return {
         "writes": writes,
         "matched": check.matched,
