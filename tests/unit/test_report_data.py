@@ -212,3 +212,28 @@ def test_other_numbers() -> None:
     assert span((29.94, 31.8)) == "29.9 - 31.8"
     assert [seconds(n) for n in (10_000_000_000, 870_000, 12, None)] == ["10.0 s", "870 us", "12.0 ns", "-"]
     assert [size(n) for n in (1, 256, 384, 1 << 18)] == ["4 KiB", "1 MiB", "1.5 MiB", "1 GiB"]
+
+
+def waiting(result: dict[str, Any], **waits: int) -> dict[str, Any]:
+    none = {"requests": 0, "total_ns": 0, "longest_ns": 0, "waiting_at_end": 0, "deadlocked": 0}
+    for row in result["results"]:
+        row["waits"] = none | {"deadlocked_since_ns": None}
+    result["results"][1]["waits"] |= waits
+    return result
+
+
+def test_waits_are_shown_where_there_were_any(result: dict[str, Any]) -> None:
+    assert build_comparison(waiting(result)).waits == ()
+    assert "waited" not in comparison(result)
+    waiting(result, requests=5, total_ns=6_000_000, longest_ns=4_500_000, waiting_at_end=2, deadlocked=2)
+    data = build_comparison(result)
+    assert data.waits == (
+        ("requests that waited", "0", "5", "0", "0"),
+        ("mean wait", "-", "2.00 ms", "-", "-"),
+        ("longest wait", "-", "4.50 ms", "-", "-"),
+        ("waiting at the end", "0", "2", "0", "0"),
+        ("deadlocked", "0", "2", "0", "0"),
+    )
+    text = comparison(result)
+    assert "requests that waited         0        5" in text
+    assert max(map(len, text.splitlines())) <= 80

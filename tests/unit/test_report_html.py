@@ -173,3 +173,12 @@ def test_markup() -> None:
     )
     assert tag("rect", x=1, y=None) == '<rect x="1"/>'
     assert join("&", '"') == '&amp;"'
+
+
+def test_waits_have_a_table_where_there_were_any() -> None:
+    result = example_result()
+    assert "Waits" not in page_of(result)
+    result["results"][0]["waits"] = {"requests": 3, "total_ns": 9000, "longest_ns": 4000, "waiting_at_end": 0}
+    page = text_of(parse(page_of(result)))
+    assert "requests that waited3" in page
+    assert "longest wait4.00 us" in page
