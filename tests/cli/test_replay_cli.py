@@ -41,6 +41,8 @@ def test_json_has_the_agreed_form() -> None:
     assert [r["strategy"] for r in result["results"]] == ["per-page", "bulk"]
     for entry in result["results"]:
         assert set(entry["counters"]) == {*COUNTERS, *PEAKS}
+        assert not any(entry["worker"].values())
+        assert not any(entry["waits"].values())
         cost = entry["cost"]
         assert cost["unit"] == "ns"
         assert {"mean", "p50", "p99"} == set(cost["per_request"])

@@ -179,6 +179,21 @@ def test_thousands_may_wait() -> None:
     assert held(runner) == 0
 
 
+def test_the_agenda_grows() -> None:
+    runner = engine("mutex", reserve=40_000)
+    room = int(runner.arrays.x[at.X_AGENDA_ROOM])
+    keys = range(0, 5 * 16384, 16384)
+    large = {key: request(key, [10] * 16, flags=TARGETED | ON_PATH, ts=10) for key in keys}
+    runner.feed(ops_of([r for records in large.values() for r in records]))
+    assert runner.arrays.x[at.X_PARKED] == 3
+    runner.feed(ops_of([op(FREE, key + (k << 10), 10, ts=100) for key in list(large)[2:] for k in range(16)]))
+    runner.feed(ops_of([op(FREE, key + (k << 10), 10, ts=200) for key in list(large)[:2] for k in range(16)]))
+    outcome = runner.finish()
+    assert runner.arrays.x[at.X_AGENDA_ROOM] > room
+    assert waits(outcome)["requests"] == 3
+    assert held(runner) == 0
+
+
 # ---------------------------------------------------------------- workers
 def test_the_strategy_s_own_work_is_no_request_s() -> None:
     runner = engine("random")
