@@ -44,6 +44,15 @@ def joined(load: Load, batches: Sequence[Batch] = (), **more: int) -> tuple[Batc
     return np.concatenate(list(demand)), demand
 
 
+def pages_of(load: Load, cpu: int, start: int, end: int) -> list[tuple[int, list[int]]]:
+    """Arrival of each request, and when its pages come back."""
+    return [
+        (ts, back)
+        for asked in load.asked(cpu, start, end)
+        for ts, back in zip(asked.ts_ns.tolist(), asked.frees.tolist(), strict=True)
+    ]
+
+
 # ---------------------------------------------------------------- kvfree_rcu
 @given(
     st.integers(1, 3000),
@@ -89,40 +98,37 @@ def test_blocks_are_those_of_the_slow_kvfree(
     for cpu in (0, 1):
         times = [load.queued_at(cpu, k) for k in range(load.queued_by(cpu, end - 1))]
         slow = kvfree_blocks(times, size=block, drain=(drain + jiffy) * MS, jiffy=jiffy * MS, grace=grace * MS)
-        found = list(load.asked(cpu, 7, 7 + end))
-        assert [(one.ts_ns - 7, int(one.frees[0]) - 7) for one in found] == slow
-        assert {int(one.cpus[0]) for one in found} <= {cpu}
+        found = pages_of(load, cpu, 7, 7 + end)
+        assert [(ts - 7, freed - 7) for ts, (freed,) in found] == slow
 
 
 @pytest.mark.parametrize(("pointers", "pages"), [(1, 1), (507, 1), (508, 2), (202_800, 400), (202_801, 401)])
 def test_pointers_before_any_drain_need_a_page_for_each_507(pointers: int, pages: int) -> None:
     load = KvfreeLoad(cpus=1, pointers_per_s=pointers, burst=pointers, spacing_ns=0)
-    asked = list(load.asked(0, 0, SECOND))
-    assert [one.ts_ns for one in asked] == [0] * pages
+    assert [ts for ts, _ in pages_of(load, 0, 0, SECOND)] == [0] * pages
     assert load.most_live(0, 0, SECOND) == pages
     older = KvfreeLoad(cpus=1, pointers_per_s=pointers, burst=pointers, spacing_ns=0, block=510)
-    assert len(list(older.asked(0, 0, SECOND))) == -(-pointers // 510)
+    assert len(pages_of(older, 0, 0, SECOND)) == -(-pointers // 510)
 
 
 def test_a_full_block_is_drained_a_jiffy_later_and_less_after_five_seconds() -> None:
     slow = KvfreeLoad(cpus=1, pointers_per_s=100)
-    (first, second) = slow.asked(0, 0, 5_020 * MS)
+    (first, second) = pages_of(slow, 0, 0, 5_020 * MS)
     # 501 pointers are queued when the first is 5 s old; those of the last grace period are too young to go at once
-    assert (first.ts_ns, int(first.frees[0])) == (0, 5020 * MS)
-    assert second.ts_ns == slow.queued_at(0, slow.queued_by(0, 5000 * MS)) > 5000 * MS
+    assert first == (0, [5020 * MS])
+    assert second[0] == slow.queued_at(0, slow.queued_by(0, 5000 * MS)) > 5000 * MS
     fast = KvfreeLoad(cpus=1, pointers_per_s=507_000)
-    one = next(fast.asked(0, 0, SECOND))
     full = fast.queued_at(0, 506)
-    assert int(one.frees[0]) == full + 4 * MS + 20 * MS
+    assert pages_of(fast, 0, 0, SECOND)[0] == (0, [full + 4 * MS + 20 * MS])
 
 
 # ---------------------------------------------------------------- receive queues
 def test_a_poll_takes_a_batch_and_gives_it_back_packet_by_packet() -> None:
     load = NetworkLoad(cpus=2, packets_per_s=1_000_000, batch=4, hold_us=10, remote_percent=50)
-    asked = list(load.asked(1, 100, 100 + 20_000))
-    assert [one.ts_ns for one in asked] == [4100, 12100]
-    assert [one.frees.tolist() for one in asked] == [[14100, 16100, 18100, 20100], [22100, 24100, 26100, 28100]]
-    assert [one.cpus.tolist() for one in asked] == [[1, 0, 1, 0]] * 2
+    (asked,) = load.asked(1, 100, 100 + 20_000)
+    assert asked.ts_ns.tolist() == [4100, 12100]
+    assert asked.frees.tolist() == [[14100, 16100, 18100, 20100], [22100, 24100, 26100, 28100]]
+    assert asked.cpus.tolist() == [[1, 0, 1, 0]] * 2
     assert load.most_live(1, 100, 20_100) >= 8
 
 
@@ -132,8 +138,11 @@ def test_the_bound_of_a_queues_pages_holds(cpus: int, rate: int, batch: int, hol
     end = min(5 * batch * SECOND * cpus // rate, 5000 * MS)
     bound, exact = load.most_live(0, 0, end), Load.most_live(load, 0, 0, end)
     assert exact <= bound
-    frees = [f for one in load.asked(0, 0, end) for f in one.frees.tolist()]
+    found = pages_of(load, 0, 0, end)
+    frees = [freed for _, back in found for freed in back]
     assert frees == sorted(frees)
+    # polls come evenly: the n-th of all CPUs' when n batches of packets have come
+    assert [ts for ts, _ in found] == [batch * SECOND * n * cpus // rate for n in range(len(found))]
 
 
 # ---------------------------------------------------------------- in a stream

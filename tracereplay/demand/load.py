@@ -7,7 +7,6 @@ each CPU asks for pages and when each page comes back; loaded.py puts that into 
 from __future__ import annotations
 
 import dataclasses
-from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -20,18 +19,27 @@ from tracereplay.errors import ParameterError, nearest
 
 SECOND = 1_000_000_000
 MOST_CPUS = 1024
+I64 = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One request of a load."""
+    """Requests of a load on one CPU, all of the same number of pages."""
 
-    ts_ns: int
-    """Arrival."""
-    frees: npt.NDArray[np.int64]
-    """When its pages come back, ns, ascending, later than the arrival: one entry a page."""
+    ts_ns: I64
+    """Arrivals, [request], ascending."""
+    frees: I64
+    """When the pages come back, ns, [request, page], ascending throughout and later than the arrival."""
     cpus: npt.NDArray[np.int16]
-    """On which CPU each comes back."""
+    """On which CPU each comes back, [request, page]."""
+
+    def split(self, ts_ns: int) -> tuple[Asked, Asked]:
+        """Requests up to a time, and the rest."""
+        n = int(np.searchsorted(self.ts_ns, ts_ns, side="right"))
+        return (
+            Asked(self.ts_ns[:n], self.frees[:n], self.cpus[:n]),
+            Asked(self.ts_ns[n:], self.frees[n:], self.cpus[n:]),
+        )
 
 
 def load_field(default: int, *, unit: str, low: int, high: int, doc: str) -> Any:
@@ -63,19 +71,18 @@ class Load:
                 )
 
     def asked(self, cpu: int, start_ns: int, end_ns: int) -> Iterator[Asked]:
-        """Requests of a CPU that arrive from ``start_ns`` up to ``end_ns``, in order; pages come back in order too."""
+        """Requests of a CPU that arrive from ``start_ns`` up to ``end_ns``, in order, some thousand pages at a time."""
         raise NotImplementedError
 
     def most_live(self, cpu: int, start_ns: int, end_ns: int) -> int:
         """Pages of a CPU that are out at one time at most; an upper bound will do."""
-        out: deque[int] = deque()
-        most = 1
-        for one in self.asked(cpu, start_ns, end_ns):
-            while out and out[0] < one.ts_ns:
-                out.popleft()
-            out.extend(one.frees.tolist())
-            most = max(most, len(out))
-        return most
+        parts = list(self.asked(cpu, start_ns, end_ns))
+        if not parts:
+            return 1
+        ts = np.concatenate([part.ts_ns for part in parts])
+        frees = np.concatenate([part.frees.ravel() for part in parts])
+        given = np.arange(1, len(ts) + 1) * parts[0].frees.shape[1]
+        return int((given - np.searchsorted(frees, ts, side="left")).max())
 
     def pages_per_s(self) -> int:
         """Pages asked for a second on all CPUs, about."""
@@ -90,10 +97,9 @@ class Load:
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
 
-def share_of(pages: int, percent: int, first: int) -> npt.NDArray[np.bool_]:
-    """Which of ``pages`` consecutive things, the ``first``-th on, are among an even ``percent`` of all."""
-    k = np.arange(first, first + pages + 1, dtype=np.int64) * percent // 100
-    return np.diff(k) > 0
+def share_of(things: int, percent: int, first: int) -> npt.NDArray[np.bool_]:
+    """Which of so many consecutive things, the ``first``-th on, are among an even ``percent`` of all."""
+    return np.diff(np.arange(first, first + things + 1, dtype=np.int64) * percent // 100) > 0
 
 
 def parse_load(text: str, known: Mapping[str, type[Load]]) -> Load:

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
@@ -26,6 +27,8 @@ from tracereplay.kernel.gfp import GFP_NOWAIT, GFP_NOWARN
 
 BATCHES = 2
 """Batches a CPU may have under way (KFREE_N_BATCHES)."""
+CHUNK = 1024
+"""Blocks handed on at a time."""
 MS, US = 1_000_000, 1_000
 
 
@@ -90,9 +93,10 @@ class KvfreeLoad(Load):
 
     def asked(self, cpu: int, start_ns: int, end_ns: int) -> Iterator[Asked]:
         """One request of one page for each block."""
-        home = np.array([cpu], np.int16)
-        for first, freed in self._blocks(cpu, end_ns - start_ns):
-            yield Asked(start_ns + first, np.array([start_ns + freed], np.int64), home)
+        blocks = self._blocks(cpu, end_ns - start_ns)
+        while some := list(islice(blocks, CHUNK)):
+            times = np.array(some, np.int64) + start_ns
+            yield Asked(times[:, 0], times[:, 1:], np.full((len(some), 1), cpu, np.int16))
 
     def _blocks(self, cpu: int, end: int) -> Iterator[tuple[int, int]]:
         """When each block takes its page and when it gives it back, ns after the start."""

@@ -17,6 +17,8 @@ from tracereplay.demand.load import SECOND, Asked, Load, load_field, share_of
 from tracereplay.kernel.gfp import GFP_ATOMIC, GFP_NOWARN
 
 US = 1_000
+CHUNK = 4096
+"""Pages handed on at a time, about."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +49,17 @@ class NetworkLoad(Load):
 
     def asked(self, cpu: int, start_ns: int, end_ns: int) -> Iterator[Asked]:
         """One request of ``batch`` pages for each poll."""
-        places = np.arange(self.batch, dtype=np.int64)
-        after = self.hold_us * US + places * SECOND * self.cpus // self.packets_per_s
+        after = self.hold_us * US + np.arange(self.batch, dtype=np.int64) * SECOND * self.cpus // self.packets_per_s
+        polls = max(CHUNK // self.batch, 1)
+        step = self.batch * SECOND  # between polls of two CPUs, in units of 1 / packets_per_s ns
         number = 0
         while True:
-            ts = start_ns + self.batch * SECOND * (number * self.cpus + cpu) // self.packets_per_s
-            if ts >= end_ns:
+            base, rest = divmod(step * (number * self.cpus + cpu), self.packets_per_s)
+            ts = start_ns + base + (rest + step * self.cpus * np.arange(polls, dtype=np.int64)) // self.packets_per_s
+            ts = ts[ts < end_ns]
+            if not len(ts):
                 return
-            away = share_of(self.batch, self.remote_percent, number * self.batch)
-            yield Asked(ts, ts + after, ((cpu + away) % self.cpus).astype(np.int16))
-            number += 1
+            away = share_of(len(ts) * self.batch, self.remote_percent, number * self.batch)
+            home = ((cpu + away) % self.cpus).astype(np.int16)
+            yield Asked(ts, ts[:, None] + after, home.reshape(-1, self.batch))
+            number += len(ts)

@@ -46,44 +46,44 @@ class _Source:
             self._rings.append((self.end_key, keys))
             self.end_key += keys
         self._asked = [load.asked(cpu, *span) for cpu in range(load.cpus)]
-        self._next: list[Asked | None] = [next(asked, None) for asked in self._asked]
+        self._next = [next(asked, None) for asked in self._asked]
         self._given = [0] * load.cpus
-        self._frees = [np.zeros(0, np.int64) for _ in range(3)]  # time, key, CPU of pages that are out
+        self._out = np.zeros(0, OP)  # frees to come
 
     def up_to(self, ts_ns: int) -> Ops:
-        """What happens up to a time, since the last call: frees before requests, neither sorted."""
-        requests: list[tuple[int, int, int]] = []
-        keys: list[I64] = []
-        frees = [[column] for column in self._frees]
-        for cpu, (first, room) in enumerate(self._rings):
-            while (asked := self._next[cpu]) is not None and asked.ts_ns <= ts_ns:
-                n = len(asked.frees)
-                own = first + (self._given[cpu] + np.arange(n, dtype=np.int64)) % room
-                self._given[cpu] += n
-                requests.append((asked.ts_ns, cpu, n))
-                keys.append(own)
-                for column, values in zip(frees, (asked.frees, own, asked.cpus.astype(np.int64)), strict=True):
-                    column.append(values)
-                self._next[cpu] = next(self._asked[cpu], None)
-        out = [np.concatenate(column) for column in frees]
-        due = out[0] <= ts_ns
-        self._frees = [column[~due] for column in out]
-        self.requests += len(requests)
-        self.pages += sum(n for _, _, n in requests)
-        return np.concatenate([_frees(*(column[due] for column in out)), self._allocations(requests, keys)])
+        """What happens up to a time, since the last call: frees by time and key, then requests by CPU."""
+        made = []
+        frees = [self._out]
+        for cpu in range(self.load.cpus):
+            while (asked := self._next[cpu]) is not None and asked.ts_ns[0] <= ts_ns:
+                now, later = asked.split(ts_ns)
+                self._next[cpu] = later if len(later.ts_ns) else next(self._asked[cpu], None)
+                keys = self._keys(cpu, now.frees.size)
+                made.append(self._requests(now, cpu, keys))
+                frees.append(_frees(now, keys))
+        out = np.concatenate(frees)
+        due = out["ts_ns"] <= ts_ns
+        self._out = out[~due]
+        now_free = out[due]
+        # those of one time by key: however time is cut, the order is the same
+        return np.concatenate([now_free[np.lexsort((now_free["pfn"], now_free["ts_ns"]))], *made])
 
-    def _allocations(self, requests: list[tuple[int, int, int]], keys: list[I64]) -> Ops:
-        if not requests:
-            return np.zeros(0, OP)
-        ts, cpu, pages = np.array(requests, np.int64).T
-        made = np.zeros(int(pages.sum()), OP)
-        firsts = np.cumsum(pages) - pages
-        made["ts_ns"], made["cpu"] = np.repeat(ts, pages), np.repeat(cpu, pages)
-        made["flags"] = np.repeat(TARGETED | SYNTHETIC | np.where(pages > 1, BATCH, 0), pages)
-        made["flags"][firsts] |= FIRST
-        made["pages"][firsts] = pages
-        made["pfn"] = np.concatenate(keys)
+    def _keys(self, cpu: int, n: int) -> I64:
+        first, room = self._rings[cpu]
+        keys = first + (self._given[cpu] + np.arange(n, dtype=np.int64)) % room
+        self._given[cpu] += n
+        return keys
+
+    def _requests(self, asked: Asked, cpu: int, keys: I64) -> Ops:
+        n, pages = asked.frees.shape
+        made = np.zeros(asked.frees.size, OP)
+        made["ts_ns"], made["pfn"], made["cpu"] = np.repeat(asked.ts_ns, pages), keys, cpu
+        made["flags"] = TARGETED | SYNTHETIC | (BATCH if pages > 1 else 0)
+        made["flags"][::pages] |= FIRST
+        made["pages"][::pages] = pages
         made["kind"], made["gfp"], made["caller"] = ALLOC, self.load.gfp, self._number
+        self.requests += n
+        self.pages += made.size
         return made
 
     def row(self) -> dict[str, Any]:
@@ -96,10 +96,10 @@ class _Source:
         }
 
 
-def _frees(ts: I64, key: I64, cpu: I64) -> Ops:
-    made = np.zeros(len(ts), OP)
-    order = np.lexsort((key, ts))  # those of one time by key: however time is cut, the order is the same
-    made["ts_ns"], made["pfn"], made["cpu"], made["kind"] = ts[order], key[order], cpu[order], FREE
+def _frees(asked: Asked, keys: I64) -> Ops:
+    made = np.zeros(asked.frees.size, OP)
+    made["ts_ns"], made["pfn"], made["cpu"] = asked.frees.ravel(), keys, asked.cpus.ravel()
+    made["kind"] = FREE
     return made
 
 
