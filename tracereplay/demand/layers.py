@@ -1,8 +1,8 @@
 """Block layers of a trace: which devices there are, which of them are dm-crypt's, which one a path uses.
 
 Bio remap and split show one I/O several times (page-allocator.md 7.5), so a path takes one layer and names it. A
-partition is no layer: its bios are its disk's, whether the kernel queues them under the disk's number (until about
-5.11) or under the partition's own, with sectors of the disk.
+partition is no layer: its bios are its disk's, whether the kernel queues them under the disk's number (5.10) or under
+the partition's own, with sectors of the disk (6.12).
 """
 
 from __future__ import annotations

@@ -29,8 +29,7 @@ def check_target(
     if any(a.cgroups for a in terms) and not cgroups:
         raise UsageError(
             "no task of this trace has a cgroup",
-            hint="cgroup: needs a trace of `tracereplay capture`, which records the cgroup of each task; imported text "
-            "does not tell it",
+            hint="capture anew: `tracereplay capture` records the cgroup of each task; imported text does not tell it",
         )
     if devices is None:
         if any(a.devices or a.need & (FROM_BIO | ON_PATH) for a in terms):
