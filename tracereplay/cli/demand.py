@@ -26,8 +26,8 @@ def run(
         typer.Option(
             "--target",
             metavar="SELECTOR",
-            help="Requests the strategy would serve: batches (default), all, none, caller:GLOB, comm:GLOB, gfp:NAME,"
-            " pages>=N, origin:bio. Commas: all must hold; repeated: any.",
+            help="Requests the strategy would serve: batches (default), all, none, caller: symbol: comm: cgroup: GLOB,"
+            " device:MAJ,MIN, gfp:NAME, pages>=N, origin:bio. Commas: all must hold; repeated: any.",
         ),
     ] = None,
     path: Annotated[
