@@ -187,7 +187,9 @@ def path_section(path: PathInUse | None) -> dict[str, Any] | None:
         "recorded": path.recorded,
     }
     made |= {k: v for k, v in path.spec.describe().items() if k != "name"} | path.layer
-    if (source := path.source) is not None:
+    if (source := path.source) is None:
+        made["hold"] = "as recorded" if path.recorded else "no requests"
+    else:
         made |= {
             "bios": source.bios,
             "below_dm_crypt": source.below_dm_crypt,
