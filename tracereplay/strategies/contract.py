@@ -199,6 +199,14 @@ class Params:
     mimics: ClassVar[str]
     """The kernel code or thread it follows."""
     leaves_out: ClassVar[str] = ""
+    docs: ClassVar[str] = ""
+    """Where more is written about it; for ours it follows from the name."""
+
+    @classmethod
+    def docs_page(cls) -> str:
+        """Path or address of its documentation; empty when it has none."""
+        ours = cls.__module__.startswith("tracereplay.")
+        return cls.docs or (f"docs/strategies/{cls.name}.md" if ours else "")
 
     def __post_init__(self) -> None:
         """Refuse values outside what their parameter allows (ParameterError)."""

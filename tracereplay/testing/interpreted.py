@@ -19,7 +19,7 @@ import tracereplay
 REPLACED = "tracereplay.compiled"
 
 
-def as_it_is(function: Callable[..., Any]) -> Callable[..., Any]:
+def as_it_is(function: Callable[..., Any], **_options: Any) -> Callable[..., Any]:
     """Decorator that changes nothing."""
     return function
 
