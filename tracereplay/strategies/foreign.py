@@ -178,7 +178,7 @@ def declaration_problems(params: type[Params]) -> list[str]:
         words: list[Any] = list(default.pack())
         state: Any = default.state_words()
     except ParameterError as error:
-        return [*found, f"its own defaults are refused: {error.message}"]
+        return [*found, f"its own defaults are refused: {error.message}; {error.hint}"]
     except Exception as error:
         return [*found, f"its parameters cannot be packed into state words: {describe(error)}"]
     if any(not isinstance(w, int) or not -INT64 <= w < INT64 for w in words):

@@ -45,7 +45,8 @@ class WorkerParams(Params):
     )
 
     def __post_init__(self) -> None:
-        """Raises ParameterError when the shortest delay is longer than the longest."""
+        """Raises ParameterError when the shortest delay is longer than the longest, as for any bad value."""
+        super().__post_init__()
         if self.scheduler_min > self.scheduler_max:
             raise ParameterError(
                 f"scheduler_min {self.scheduler_min} is above scheduler_max {self.scheduler_max}",

@@ -106,7 +106,8 @@ def _tried(reference: str) -> dict[str, Any]:
             return found
         code, said = done.returncode, done.stdout.decode(errors="replace")
         how = f"died of {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
-        return _gone("raises", f"the process in which it was tried {how}", reference, said)
+        last = (said.strip().splitlines() or ["nothing was said"])[-1]
+        return _gone("raises", f"the process in which it was tried {how}: {last}", reference, said)
 
 
 def _gone(rule: str, message: str, reference: str, said: str) -> dict[str, Any]:

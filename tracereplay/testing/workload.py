@@ -38,17 +38,17 @@ class Trial:
 
 
 def trials() -> tuple[Trial, ...]:
-    """Room for all; the same on a path; a machine that is too small and fragmented, which has two nodes."""
+    """A machine that is too small and fragmented, with two nodes; one with room, on a path; the same without."""
     normal = ZoneConfig("Normal", 0, 1 << 17)
-    small = (ZoneConfig("Normal", 0, 3072, node=0), ZoneConfig("Normal", 3072, 6144, node=1))
+    small = (ZoneConfig("Normal", 0, 1024, node=0), ZoneConfig("Normal", 1024, 2048, node=1))
     return (
-        Trial("room for all", MachineConfig(zones=(normal,), cpus=CPUS, occupancy=0.0), cycles=1, largest=True),
-        Trial("on a path", MachineConfig(zones=(normal,), cpus=CPUS, occupancy=0.0), path=True, cycles=1),
         Trial(
             "short of memory",
-            MachineConfig(zones=small, cpus=CPUS, nodes=2, occupancy=0.4, fragmentation=0.7, seed=5),
+            MachineConfig(zones=small, cpus=CPUS, nodes=2, occupancy=0.75, fragmentation=0.7, seed=5),
             path=True,
         ),
+        Trial("on a path", MachineConfig(zones=(normal,), cpus=CPUS, occupancy=0.0), path=True, cycles=1),
+        Trial("room for all", MachineConfig(zones=(normal,), cpus=CPUS, occupancy=0.0), cycles=1, largest=True),
     )
 
 
@@ -107,5 +107,7 @@ def engine_options(trial: Trial) -> dict[str, Any]:
 
 
 def counted(outcome: Outcome) -> list[int]:
-    """All that a replay counts, in one row."""
-    return [*outcome.totals.tolist(), *outcome.worker.tolist(), *outcome.background.tolist()]
+    """All that a replay counts: totals, and the requests' own counters with how many have them, in their order."""
+    rows = sorted((*v, n) for v, n in zip(outcome.vectors.tolist(), outcome.counts.tolist(), strict=True))
+    totals = [*outcome.totals.tolist(), *outcome.worker.tolist(), *outcome.background.tolist()]
+    return [*totals, *(word for row in rows for word in row)]
