@@ -16,6 +16,7 @@ from tracereplay.machine.counters import FAILURES
 from tracereplay.machine.layout import (
     CFG_MUTEX_OWNER,
     CFG_NOW,
+    CFG_TIMER,
     CFG_WOKEN,
     ERROR_BAD_WAIT,
     ERROR_NOT_HELD,
@@ -121,6 +122,7 @@ def park(m, e, ops, i, extents, row):
             e.fm[ops[i + x].pfn + k] = -h - 1
     if m.w[CFG_WOKEN] != 0:
         wake(m, e)
+        m.w[CFG_TIMER] = 0  # those that are ready go on next
     keep_waiting(m, e, s)
 
 
