@@ -50,7 +50,7 @@ def machine(request: pytest.FixtureRequest) -> Machine:
     """A GiB with a per-CPU list filled beyond what the tests take from it."""
     zone = ZoneConfig("Normal", 0, 1 << 18, managed=1 << 18)
     built = build_machine(MachineConfig(zones=(zone,), cpus=1, generation=request.param, pcp_high=1000))
-    single(built, np.zeros(WARM_UP, np.int32), WARM_UP)
+    single(built, np.zeros(WARM_UP, np.int64), WARM_UP)
     return built
 
 
@@ -62,7 +62,7 @@ def counted(machine: Machine) -> dict[str, int]:
 
 def test_single_pages(machine: Machine) -> None:
     machine.c[:] = 0
-    single(machine, np.zeros(LARGEST, np.int32), LARGEST)
+    single(machine, np.zeros(LARGEST, np.int64), LARGEST)
     assert total(counted(machine), load_profile()) == pytest.approx(55.472 * LARGEST)
 
 
@@ -70,7 +70,7 @@ def test_single_pages(machine: Machine) -> None:
 @pytest.mark.parametrize("n", [1, 2, 4, 64, LARGEST])
 def test_bulk(machine: Machine, n: int) -> None:
     machine.c[:] = 0
-    assert bulk(machine, np.zeros(2 * n, np.int32), n) == n
+    assert bulk(machine, np.zeros(2 * n, np.int64), n) == n
     expected = 56.383 if n == 1 else 30.80 * n + 19.05
     assert total(counted(machine), load_profile()) == pytest.approx(expected)
 
@@ -78,5 +78,5 @@ def test_bulk(machine: Machine, n: int) -> None:
 @pytest.mark.parametrize("machine", WITH_BULK, indirect=True)
 def test_bulk_list_form(machine: Machine) -> None:
     machine.c[:] = 0
-    assert bulk(machine, np.zeros(128, np.int32), 64) == 64
+    assert bulk(machine, np.zeros(128, np.int64), 64) == 64
     assert total(counted(machine), load_profile("brouer-2021-list")) == pytest.approx(37.32 * 64 + 10.65)

@@ -863,8 +863,29 @@ class SlowMachine(Reclaim):
             self.movable[frame >> PAGEBLOCK_ORDER] += sign * min(1 << order, PAGEBLOCK)
 
     # ------------------------------------------------------------------ bulk (section 5)
-    def alloc_bulk(self, cpu: int, gfp: int, slots: list[int | None]) -> int:
+    def alloc_bulk(
+        self,
+        cpu: int,
+        gfp: int,
+        slots: list[int | None],
+        *,
+        form: str = "array",
+        two_pass: bool = False,
+        wmark_adds_count: bool = True,
+        node_local_only: bool = True,
+        fallback_single_page: bool = True,
+    ) -> int:
         """``__alloc_pages_bulk``: fill empty slots from the first on. How far it came."""
+        empty = slots.count(None)
+        came = self.bulk_steps(cpu, gfp, slots, two_pass, wmark_adds_count, node_local_only, fallback_single_page)
+        if form != "array":
+            self.count("pages_listed" if form == "list" else "callbacks", empty - slots.count(None))
+        return came
+
+    def bulk_steps(
+        self, cpu: int, gfp: int, slots: list[int | None], two_pass: bool, adds: bool, local: bool, single: bool
+    ) -> int:
+        """The same without what the forms add."""
         self.count("bulk_calls")
         assert self.rules.bulk != "none"
         filled = next((i for i, frame in enumerate(slots) if frame is None), len(slots))
@@ -873,32 +894,47 @@ class SlowMachine(Reclaim):
         charged = gfp & ACCOUNT and self.rules.bulk == "charges"
         if len(slots) - filled > 1 and not charged:
             way = Way(gfp, cma=migratetype(gfp) == MOVABLE)
-            z = self.bulk_zone(cpu, way, len(slots))
+            z = self.bulk_zone(cpu, way, len(slots) if adds else 0, local)
             if z is not None:
-                done = self.bulk_from(z, cpu, way, slots)
+                done = self.bulk_from(z, cpu, way, slots, two_pass)
                 if done > filled or (filled > 0 and self.rules.bulk == "early"):
                     return done
+            if not single:
+                return filled
         slots[filled] = self.alloc(cpu, 0, gfp)
         return filled + (slots[filled] is not None)
 
-    def bulk_from(self, z: int, cpu: int, way: Way, slots: list[int | None]) -> int:
-        """The loop under the pcp lock."""
+    def bulk_from(self, z: int, cpu: int, way: Way, slots: list[int | None], two_pass: bool) -> int:
+        """The loop under the pcp lock; with two passes pages are prepared when it was let go."""
         pcp = self.pcps[z, cpu]
         self.pcp_lock(pcp)
+        later = []
+        work = -self.counters["pcp_refill_pages"]
+        done = len(slots)
         for i, frame in enumerate(slots):
             if frame is None:
                 slots[i] = self.pcp_take(self.zones[z], pcp, 0, migratetype(way.gfp), way)
                 if slots[i] is None:
-                    return i
-                self.prepare(slots[i], cpu, 0, way.gfp & ~ACCOUNT)
-        return len(slots)
+                    done = i
+                    break
+                work += 1
+                if two_pass:
+                    later.append(slots[i])
+                else:
+                    self.prepare(slots[i], cpu, 0, way.gfp & ~ACCOUNT)
+                    work += 1
+        pcp.longest = max(pcp.longest, work + self.counters["pcp_refill_pages"])
+        for pfn in later:
+            self.prepare(pfn, cpu, 0, way.gfp & ~ACCOUNT)
+            self.count("pages_prepared_unlocked")
+        return done
 
-    def bulk_zone(self, cpu: int, way: Way, wanted: int) -> int | None:
+    def bulk_zone(self, cpu: int, way: Way, wanted: int, local: bool) -> int | None:
         zonelist = self.zonelist(cpu, way.gfp)
         preferred = self.zones[zonelist[0]]
         for z in zonelist:
             zone = self.zones[z]
-            if zone.node != preferred.node:
+            if local and zone.node != preferred.node:
                 return None
             self.count("watermark_checks")
             if self.stays_above(zone, 0, zone.marks["low"] + wanted + zone.boost, way, ZONES.index(preferred.name)):

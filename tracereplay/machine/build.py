@@ -24,9 +24,15 @@ from tracereplay.machine.place import place_free_blocks, place_initial, place_wh
 
 
 def build_machine(
-    config: MachineConfig, initial: InitialState | None = None, *, pool_pages: int = 0, quota: int = 1 << 62
+    config: MachineConfig,
+    initial: InitialState | None = None,
+    *,
+    pool_pages: int = 0,
+    quota: int = at.NO_QUOTA,
+    counter_batch: int = 0,
 ) -> at.Machine:
-    """The machine in its initial state. ``pool_pages``: size of the (empty) mempool; ``quota``: pages it may have out.
+    """The machine in its initial state. ``pool_pages``: size of the (empty) mempool; ``quota``: pages it may have out,
+    ``counter_batch``: batch of the percpu counter that says how many are, 0 for an exact one.
 
     ``initial``: what is free, where; without it the configuration's counts are placed at random.
     Raises ParameterError when the configuration cannot be simulated.
@@ -75,6 +81,7 @@ def build_machine(
     w[at.CFG_SKIP_BUSY] = generation.fallback_claim_then_steal and config.nodes > 1
     w[at.POOL_MIN] = pool_pages
     w[at.POOL_QUOTA] = quota
+    w[at.POOL_BATCH] = counter_batch
     w[at.CN : at.CN + config.cpus] = _nodes_of_cpus(config)
 
     pg = np.zeros(at.NODE_WORDS * (nodes + frames), np.int32)

@@ -89,6 +89,8 @@ class MachineConfig:
     """Pages that one direct reclaim frees; 0 for the same reason."""
     compaction_success: float = 0.0
     """Share of direct compactions that clear a block by moving pages, 0 to 1."""
+    percpu_batch: int | None = None
+    """``percpu_counter_batch`` of lib/percpu_counter.c; 0: counters are exact; None: by CPUs and generation."""
     init_on_alloc: bool = False
     direct_map: DirectMap = field(default_factory=DirectMap)
     """Sizes of the direct map's entries at the start."""
@@ -118,6 +120,7 @@ class MachineConfig:
             "kswapd_rate": self.kswapd_rate,
             "reclaim_pages": self.reclaim_pages,
             "compaction_success": self.compaction_success,
+            "percpu_batch": percpu_batch(self),
             "init_on_alloc": self.init_on_alloc,
             "direct_map": asdict(self.direct_map),
             "seed": self.seed,
@@ -163,6 +166,15 @@ def pcp_batch(managed: int) -> int:
     """``zone_batchsize``: pages a refill or drain moves at least (page-allocator.md 3.3)."""
     batch = max(min(managed >> 10, (1 << 20) // PAGE_SIZE) // 4, 1)
     return max((1 << (batch + batch // 2).bit_length() - 1) - 1, 1)
+
+
+def percpu_batch(config: MachineConfig) -> int:
+    """Batch of a percpu counter (``compute_batch_value``): 32, or twice the CPUs. 0 on 5.10: there dm-crypt compares
+    exactly, and nothing here that reads one without summing.
+    """
+    if config.percpu_batch is not None:
+        return config.percpu_batch
+    return 0 if config.generation == "5.10" else max(32, 2 * config.cpus)
 
 
 def derived_watermarks(config: MachineConfig) -> list[Watermarks]:
@@ -261,6 +273,7 @@ KEYS: dict[str, str] = {
     "reclaim_pages": "pages that one direct reclaim frees",
     "compaction_success": "share of direct compactions that yield a block, 0 to 1",
     "cma": "size in whole 4MiB, at the end of the largest zone, e.g. 64MiB",
+    "percpu_batch": "batch of percpu counters, such as that behind dm-crypt's quota; 0 for exact ones",
     "init_on_alloc": "true or false",
     "direct_map.1g": "share of whole GiBs that the direct map holds in 1 GiB entries, 0 to 1",
     "direct_map.4k": "share of the other 2 MiB units that it holds in 4 KiB entries, 0 to 1",
@@ -334,6 +347,8 @@ def _apply(config: MachineConfig, key: str, text: str) -> MachineConfig:
             return replace(config, direct_map=replace(config.direct_map, share_4k=_full_share(text), recorded_kib=None))
         case "cma":
             return _with_cma(config, parse_size(text))
+        case "percpu_batch":
+            return replace(config, percpu_batch=_not_negative(text))
         case "init_on_alloc":
             return replace(config, init_on_alloc=_flag(text))
         case _:

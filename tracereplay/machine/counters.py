@@ -70,7 +70,10 @@ from tracereplay.kernel.constants import NR_PAGE_ORDERS
     CACHE_LOCKS,
     CACHE_MAPPED_PAGES,
     SHRUNK_PAGES,
-) = range(60)
+    MEMPOOL_LOCK_ACQUISITIONS,  # what popping one element a lock costs against taking all under one
+    PAGES_PREPARED_UNLOCKED,  # what a second pass takes out of the pcp lock
+    PAGES_LISTED,  # what the list form of a bulk call does beyond the array form
+) = range(63)
 
 COUNTERS: tuple[str, ...] = (
     "free_calls",
@@ -133,6 +136,9 @@ COUNTERS: tuple[str, ...] = (
     "cache_locks",
     "cache_mapped_pages",
     "shrunk_pages",
+    "mempool_lock_acquisitions",
+    "pages_prepared_unlocked",
+    "pages_listed",
 )
 PEAKS: tuple[str, ...] = ("reserve_pages_peak", "waste_pages_peak")
 """Maxima, not sums: kept for the whole run only."""

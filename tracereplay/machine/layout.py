@@ -14,6 +14,7 @@ fixed places for the largest machine (unused words cost no memory), so that an i
 ``w[TM + id]``                        when a strategy's timer is due, ns; 0: not set
 ``w[CFG_CPUS]``                       constants of the run and gauges; ``w[POOL_MIN]``: a mempool and its quota
 ``w[DM_ABSENT + (pfn >> 6)]``         bits of pages that are not in the direct map, then its page-table pages
+``w[PC + cpu]``                       a CPU's part of the quota's percpu counter
 ``pg[3 * node + INFO]``               list heads (``w[CFG_NODES]`` of them), then one node per frame: next, prev, info
 ``pb[block * B_WORDS + B_TYPE]``      a pageblock
 ``c[ALLOC_CALLS]``                    the counters now being charged
@@ -229,9 +230,33 @@ the node is balanced, pages it has gone through, whether it found nothing to fre
 TM = _KS + MAX_NODES * KS_WORDS
 """``w[TM + id]``: when a strategy's timer is due, ns; 0: not set."""
 _POOL = TM + MAX_TIMERS
-POOL_MIN, POOL_CURRENT, POOL_QUOTA, POOL_ALLOCATED, POOL_ELEMENTS = range(_POOL, _POOL + 5)
-"""Elements wanted in the reserve, elements there, pages the quota allows, pages out under it, first element."""
-MACHINE_WORDS = POOL_ELEMENTS + MAX_POOL
+(
+    POOL_MIN,  # elements wanted in the reserve
+    POOL_CURRENT,  # elements there
+    POOL_QUOTA,  # pages the quota allows; NO_QUOTA: there is none
+    POOL_ALLOCATED,  # the percpu counter of those out, as a reader sees it
+    POOL_BATCH,  # how far a CPU's part of it may grow before it is folded in
+    POOL_GFP,  # gfp of the path's requests
+    POOL_ELEMENTS,  # first element
+) = range(_POOL, _POOL + 7)
+PC = POOL_ELEMENTS + MAX_POOL
+"""``w[PC + cpu]``: what a CPU has added to that counter and not folded in yet."""
+MACHINE_WORDS = PC + MAX_CPUS
+NO_QUOTA = 1 << 62
+
+# ---- how bulk_call goes (bits; 0: the array form of alloc_pages_bulk)
+AS_LIST = 1
+"""Pages are linked into a list; there are no filled slots."""
+AS_CALLBACK = 2
+"""Each page is handed to a callback; there are no filled slots."""
+TWO_PASS = 4
+"""Pages are prepared after the pcp lock was let go."""
+LOW_ONLY = 8
+"""The mark is LOW, not LOW plus what is asked for."""
+ANY_NODE = 16
+"""Zones of other nodes serve batches too."""
+NO_SINGLE = 32
+"""Where a batch brings nothing, no page comes the ordinary way."""
 
 # ---- w: the direct map, behind all else, since its size depends on that of memory
 _DM = MACHINE_WORDS

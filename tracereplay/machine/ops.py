@@ -4,13 +4,17 @@
 their parameters needs no compiler.
 
 ``alloc_pages(m, cpu, order, gfp) -> frame | -1``, ``free_pages(m, cpu, frame, order)``,
-``alloc_pages_bulk(m, cpu, gfp, wanted, slots) -> populated``: the page allocator
-(page_alloc.py, bulk.py, page_free.py). ``alloc_pages_here`` and ``free_pages_here`` are the same inlined, for the one
-place in a strategy where each page passes.
+``alloc_pages_bulk(m, cpu, gfp, wanted, slots) -> populated``, ``bulk_call``, the same in other forms: the page
+allocator (page_alloc.py, bulk.py, page_free.py). ``alloc_pages_here`` and ``free_pages_here`` are the same inlined, for
+the one place in a strategy where each page passes.
 ``free_to_tail(m, frame, order)``, ``capture_frees(m, frame, on)``: give back what was held back; own the frees of a
 pageblock (page_free.py). ``node_of(m, frame)`` (zonelist.py).
-``pool_alloc(m, cpu, gfp) -> frame | -1``, ``pool_free(m, cpu, frame)``, ``pool_fill(m, cpu, gfp)``,
-``quota_alloc(m, cpu, order, gfp)``, ``quota_free(m, cpu, frame, order)``: the path's mempool and quota (mempool.py).
+``pool_alloc(m, cpu, gfp) -> frame | -1``, ``pool_alloc_again``, the same after a sleep, ``pool_free(m, cpu, frame)``,
+``pool_fill(m, cpu, gfp)``, ``pool_push(m, frame)``, ``pool_take(m) -> frame | -1``,
+``pool_take_all(m, pages, out, at) -> bool``, ``pool_free_bulk(m, cpu, pages, out)``: the mempool; its callbacks
+``quota_alloc(m, cpu, order, gfp)``, ``quota_free(m, cpu, frame, order)`` (mempool.py).
+``quota_read(m) -> pages``, ``quota_allows(m, pages) -> bool``, ``quota_add(m, cpu, pages)``, ``quota_forget(m)``: the
+path's quota (quota.py).
 ``cache_put(m, list, frame, order, tail)``, ``cache_take(m, frame, order, cpu)``,
 ``cache_first(m, list) -> frame | -1``, ``cache_free_order(m, frame) -> order | -1``,
 ``cache_join(m, frame, order) -> frame``, ``cache_list(m, frame) -> list | -1``: a strategy's own lists;
@@ -42,16 +46,26 @@ _HOMES = {
     "alloc_pages": "page_alloc",
     "alloc_pages_here": "page_alloc",
     "alloc_pages_bulk": "bulk",
+    "bulk_call": "bulk",
     "free_pages": "page_free",
     "free_pages_here": "page_free",
     "free_to_tail": "page_free",
     "capture_frees": "page_free",
     "node_of": "zonelist",
     "pool_alloc": "mempool",
+    "pool_alloc_again": "mempool",
     "pool_fill": "mempool",
     "pool_free": "mempool",
+    "pool_free_bulk": "mempool",
+    "pool_push": "mempool",
+    "pool_take": "mempool",
+    "pool_take_all": "mempool",
+    "quota_add": "quota",
     "quota_alloc": "mempool",
+    "quota_allows": "quota",
+    "quota_forget": "quota",
     "quota_free": "mempool",
+    "quota_read": "quota",
     "reserve_add": "mempool",
     "dry_spell": "mempool",
     "cache_put": "cache",
