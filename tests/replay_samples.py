@@ -14,7 +14,8 @@ from tests.reference import slow_replay, slow_unmapped
 from tests.reference.direct_map_driver import slow_map_of
 from tests.reference.machine_driver import counters_of, differences, picture_of_compiled, picture_of_slow, slow_twin
 from tests.reference.slow_caches import CACHES
-from tests.reference.slow_replay import Pool, Request, SlowReplay
+from tests.reference.slow_crypt import Pool, Quota
+from tests.reference.slow_replay import Request, SlowReplay
 from tests.reference.slow_waiting_strategy import SlowWaiting
 from tests.waiting_strategy import Waiting
 from tracereplay.demand.stream import (
@@ -32,7 +33,7 @@ from tracereplay.demand.stream import (
 from tracereplay.machine.build import build_machine
 from tracereplay.machine.config import MachineConfig
 from tracereplay.machine.counters import COUNTERS
-from tracereplay.machine.layout import CFG_RESERVE_PEAK
+from tracereplay.machine.layout import CFG_RESERVE_PEAK, NO_QUOTA
 from tracereplay.replay import layout as at
 from tracereplay.replay.engine import Engine, Outcome, PathConfig
 from tracereplay.strategies.contract import Params
@@ -199,11 +200,16 @@ def run_slow(
     """The slow replay of the same."""
     built = build_machine(config)
     machine = slow_twin(built, config)
-    pool = Pool(machine, path.pool_pages if path else 0, path.quota if path else 1 << 62)
+    pool = Pool(
+        machine,
+        path.pool_pages if path else 0,
+        Quota(None if path is None or path.quota == NO_QUOTA else path.quota, path.counter_batch if path else 0),
+        path.gfp if path else 0,
+    )
     pool.fill(0, 0xCC0)
+    chosen = STRATEGIES[strategy](machine, pool, params_of(strategy, params).values())
     machine.counters.clear()
     machine.by_order.clear()
-    chosen = STRATEGIES[strategy](machine, pool, params_of(strategy, params).values())
     if isinstance(chosen, slow_unmapped.Unmapped):
         chosen.direct_map = slow_map_of(built, machine)
     replay = SlowReplay(

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tests.reference.slow_replay import Block, Piece, Request, Strategy
+    from tests.reference.slow_crypt import Piece, Strategy
+    from tests.reference.slow_replay import Block, Request
 
 NEVER = 1 << 62
 RELEASE, DEADLINE = 0, 2

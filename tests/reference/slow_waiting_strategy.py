@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 
-from tests.reference.slow_replay import Piece, Strategy
+from tests.reference.slow_crypt import Piece, Strategy
 from tests.reference.slow_waiting import NEVER, Wait
 from tracereplay.demand.stream import REQUIRED
 

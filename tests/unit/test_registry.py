@@ -13,7 +13,7 @@ from tracereplay.strategies.compound import Compound
 from tracereplay.strategies.contract import Params
 from tracereplay.strategies.registry import choose, known_strategies, load_strategy
 
-BUILT_IN = ["bulk", "compound", "per-page", "unmapped-cache"]
+BUILT_IN = ["bulk", "compound", "mempool-bulk", "mempool-bulk-atomic", "per-page", "unmapped-cache"]
 
 
 @pytest.fixture
@@ -45,15 +45,16 @@ def test_specs_labels_and_settings() -> None:
     chosen = choose(
         ["bulk", "compound:max_order=3,sticky_order=no", "wide=compound"], ["wide.max_order=9", "bulk.batch_cap=64"]
     )
+    defaults = {kind: load_strategy(kind)().values() for kind in ("bulk", "compound")}
     assert [(c.label, c.params.values()) for c in chosen] == [
-        ("bulk", {"batch_cap": 64}),
-        ("compound", {"max_order": 3, "sticky_order": False, "account_large": True}),
-        ("wide", {"max_order": 9, "sticky_order": True, "account_large": True}),
+        ("bulk", defaults["bulk"] | {"batch_cap": 64}),
+        ("compound", defaults["compound"] | {"max_order": 3, "sticky_order": False}),
+        ("wide", defaults["compound"] | {"max_order": 9}),
     ]
 
 
 def test_words_of_parameters() -> None:
-    assert Compound(max_order=4, sticky_order=False).pack() == [4, 0, 1]
+    assert Compound(max_order=4, sticky_order=False).pack() == [4, 0, 1, 0, 1]
     cache = load_strategy("unmapped-cache").from_text({"zero": "never"})
     assert dict(zip(cache.infos(), cache.pack(), strict=True))["zero"] == 2
 
@@ -67,7 +68,7 @@ def test_words_of_parameters() -> None:
         (["a=bulk", "a=compound"], [], UsageError, "labelled 'a'"),
         (["bulk:batch_cap"], [], ParameterError, "has no value"),
         (["bulk:batch_cpa=3"], [], ParameterError, "did you mean 'batch_cap'"),
-        (["per-page:x=3"], [], ParameterError, "parameters of per-page: none"),
+        (["per-page:x=3"], [], ParameterError, "parameters of per-page: mutex"),
         (["bulk:batch_cap=16385"], [], ParameterError, "0..16384"),
         (["bulk:batch_cap=x"], [], ParameterError, "0..16384"),
         (["compound:sticky_order=perhaps"], [], ParameterError, "true|false"),

@@ -141,38 +141,6 @@ def test_compound_and_the_quota(account: str) -> None:
         assert found["quota_refusals"] == 9  # orders 8 to 1, each time the quota lacks one page, and the last page
 
 
-# ---------------------------------------------------------------- 6, 7: quota, restart
-def test_quota_reached_exactly() -> None:
-    path = PathConfig("dm-crypt", 256, 512)
-    ops = request(0, MIB, flags=ON) + request(256, MIB, flags=ON) + request(512, MIB, flags=ON)
-    outcome = run_engine(ops_of(ops), machine(), path=path)
-    vectors = [dict(v) for v in vectors_of(outcome)]
-    second = next(v for v in vectors if v.get("mempool_takes") == 256)
-    assert second == {
-        "mempool_calls": 256,
-        "mempool_takes": 256,
-        "callbacks": 256,
-        "percpu_counter_ops": 256,
-        "quota_refusals": 256,
-    }
-    third = next(v for v in vectors if v.get("failures"))
-    assert (third["restarts"], third["mutex_acquisitions"], third["mempool_waits"]) == (1, 1, 1)
-    assert "alloc_calls" not in third
-    assert outcome.machine.w[at.POOL_ALLOCATED] == 512
-
-
-def test_a_restart_gives_back_all_and_asks_for_all_again() -> None:
-    # 200 pages beside the reserve: the first pass gets them and the 256 of the reserve, and the buffer wants 500
-    outcome = run_engine(ops_of(request(0, (0,) * 500, flags=ON)), machine(456), path=PATH)
-    found = counters(outcome)
-    assert (found["restarts"], found["mutex_acquisitions"], found["failures"]) == (1, 1, 1)
-    assert found["mempool_puts"] == 2 * 256
-    assert found["mempool_takes"] == 2 * 256
-    assert found["pages_allocated"] == found["pages_freed"] == 2 * 200
-    assert outcome.machine.w[at.POOL_CURRENT] == 256
-    assert outcome.machine.w[at.POOL_ALLOCATED] == 256
-
-
 # ---------------------------------------------------------------- 8, 10: bulk
 @pytest.mark.parametrize("pages", [2, 16, 64, 200])
 @pytest.mark.parametrize(("above", "yields_all"), [(-1, False), (0, False), (1, True)])
@@ -227,40 +195,6 @@ def test_bulk_never_takes_a_batch_from_a_remote_node() -> None:
 def test_bulk_in_chunks() -> None:
     found = counters(serve(request(0, MIB, flags=TARGETED), "bulk", batch_cap="100"))
     assert found["bulk_calls"] == 3
-
-
-# ---------------------------------------------------------------- 13, 14: quota overshoot, mempool
-def test_quota_overshoot() -> None:
-    path = PathConfig("dm-crypt", 256, 257)
-    ops = ops_of(request(0, MIB, flags=ON))
-    assert run_engine(ops, machine(), "per-page", path=path).machine.w[at.POOL_ALLOCATED] == 257
-    assert run_engine(ops, machine(), "bulk", path=path).machine.w[at.POOL_ALLOCATED] == 256 + 256
-
-
-def test_mempool_asks_its_callback_first_and_reuses_what_was_freed_last() -> None:
-    path = PathConfig("dm-crypt", 4, 1 << 40)
-    engine = Engine(load_strategy("per-page")(), machine(20), frames=64, start_ns=0, end_ns=1, path=path)
-
-    def reserve() -> list[int]:
-        w = engine.machine.w
-        return w[at.POOL_ELEMENTS : at.POOL_ELEMENTS + int(w[at.POOL_CURRENT])].tolist()
-
-    at_start = reserve()
-    assert len(at_start) == 4
-    for key in range(16):  # memory holds 16 pages beside the reserve
-        engine.feed(ops_of(request(key, [0], flags=ON)))
-        assert reserve() == at_start
-    engine.feed(ops_of(request(16, [0], flags=ON)))
-    engine.feed(ops_of(request(17, [0], flags=ON)))
-    assert reserve() == at_start[:2]
-    engine.feed(ops_of([op(FREE, 17)]))
-    assert reserve() == [*at_start[:2], at_start[2]]
-    engine.feed(ops_of([op(FREE, 3)]))
-    assert len(reserve()) == 4, "the reserve is refilled before anything is freed"
-    last = reserve()[-1]
-    engine.feed(ops_of(request(20, [0], flags=ON)))
-    assert reserve() == [*at_start[:3]]
-    assert int(engine.arrays.fm[20]) & 0x3FFFFFFF == last + 1
 
 
 # ---------------------------------------------------------------- 15, 16: unmapped-cache
@@ -334,7 +268,9 @@ def run(ops: Ops, name: str, shift: int = 0, **params: str) -> Outcome:
     return engine.finish()
 
 
-@pytest.mark.parametrize("name", ["per-page", "bulk", "compound", "unmapped-cache"])
+@pytest.mark.parametrize(
+    "name", ["per-page", "bulk", "compound", "unmapped-cache", "mempool-bulk", "mempool-bulk-atomic"]
+)
 def test_time_shift_changes_nothing(name: str) -> None:
     here, later = run(mixed_stream(), name), run(mixed_stream(10**15), name, 10**15)
     assert np.array_equal(here.totals, later.totals)
@@ -358,7 +294,9 @@ def test_bulk_with_a_cap_of_one_is_per_page() -> None:
     assert ours == theirs
 
 
-@pytest.mark.parametrize("name", ["per-page", "bulk", "compound", "unmapped-cache"])
+@pytest.mark.parametrize(
+    "name", ["per-page", "bulk", "compound", "unmapped-cache", "mempool-bulk", "mempool-bulk-atomic"]
+)
 def test_state_words_hold_the_parameters(name: str) -> None:
     params: Params = load_strategy(name)()
     assert len(params.pack()) == len(params.infos())

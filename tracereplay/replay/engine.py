@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tracereplay.errors import StrategyError
-from tracereplay.kernel.gfp import GFP_KERNEL
+from tracereplay.kernel.gfp import GFP_HIGHMEM, GFP_KERNEL, GFP_NOWAIT
 from tracereplay.machine.build import build_machine, charged_to
 from tracereplay.machine.config import MachineConfig
 from tracereplay.machine.counters import NR_COUNTERS, NR_SLOTS
@@ -30,6 +30,10 @@ from tracereplay.machine.layout import (
     ERROR_TOO_MANY,
     I64,
     MAX_POOL,
+    NO_QUOTA,
+    POOL_CURRENT,
+    POOL_GFP,
+    POOL_MIN,
     Machine,
 )
 from tracereplay.machine.mempool import fill_reserve
@@ -45,11 +49,17 @@ from tracereplay.strategies.contract import Params
 
 @dataclass(frozen=True, slots=True)
 class PathConfig:
-    """The path's own resources (strategies.md section 1.1)."""
+    """The path's own resources (strategies.md sections 1.1 and 1.4)."""
 
     name: str
     pool_pages: int
+    """Elements of its mempool."""
     quota: int
+    """Pages that it may have out; NO_QUOTA of machine/layout.py: any number."""
+    counter_batch: int = 0
+    """Batch of the percpu counter behind the quota; 0: exact."""
+    gfp: int = GFP_NOWAIT | GFP_HIGHMEM
+    """What its requests ask with at first. dm-crypt's may not sleep: it has a second pass, under a mutex, that may."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +103,14 @@ class Engine:
         """``initial``: what is free at the start, and where; else the configuration's counts, at random places."""
         self.params = params
         pool_pages = min(path.pool_pages, MAX_POOL) if path else 0
-        machine = build_machine(config, initial, pool_pages=pool_pages, quota=path.quota if path else 1 << 62)
+        machine = build_machine(
+            config,
+            initial,
+            pool_pages=pool_pages,
+            quota=path.quota if path else NO_QUOTA,
+            counter_batch=path.counter_batch if path else 0,
+        )
+        machine.w[POOL_GFP] = path.gfp if path else 0
         self.generation = config.generation
         self.background = np.zeros(NR_SLOTS, np.int64)
         self.machine = charged_to(machine, self.background)
@@ -103,13 +120,15 @@ class Engine:
         self.arrays = at.new_loop(frames, start_ns, end_ns, bins)
         put_addresses(type(params), self.arrays.x)
         machine.w[CFG_NOW] = start_ns
-        if path and not fill_reserve(self.machine, 0, GFP_KERNEL):
+        if pool_pages:
+            fill_reserve(self.machine, 0, GFP_KERNEL)
+        start(self.machine, self.state, self.arrays)
+        if self.machine.w[POOL_CURRENT] < self.machine.w[POOL_MIN]:
             raise StrategyError(
-                f"the machine has no memory for the reserve of {path.pool_pages} pages",
+                f"the machine has no memory for the reserve of {self.machine.w[POOL_MIN]} pages",
                 hint="simulate more memory: --machine memory=..., or less of it in use: --machine occupancy=...",
             )
-        self.background[:] = 0  # filling the reserve is set-up, not the workload's cost
-        start(self.machine, self.state, self.arrays)
+        self.background[:] = 0  # filling reserves is set-up, not the workload's cost
 
     def feed(self, ops: np.ndarray[Any, Any]) -> None:
         """Replay one batch. Raises StrategyError when the strategy misuses the machine."""

@@ -14,12 +14,14 @@ from dataclasses import replace as changed
 from typing import TYPE_CHECKING, Any
 
 from tracereplay.demand.loaded import with_loads
-from tracereplay.demand.paths import PathSpec
+from tracereplay.demand.paths import PATHS, PathSpec
 from tracereplay.demand.reconstruct import open_demand
+from tracereplay.kernel.gfp import GFP_NOMEMALLOC, GFP_NORETRY, GFP_NOWARN
 from tracereplay.machine.build import notes_of
-from tracereplay.machine.config import MachineConfig
+from tracereplay.machine.config import MachineConfig, percpu_batch
 from tracereplay.machine.initial import InitialState
 from tracereplay.machine.initial_trace import initial_state
+from tracereplay.machine.layout import NO_QUOTA
 from tracereplay.replay.engine import Engine, Outcome, PathConfig
 from tracereplay.replay.remote import RemoteEngine
 from tracereplay.trace.ahead import ahead
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
 CRYPT_MEMORY_PERCENT = 2
 CRYPT_MIN_PAGES = 4096
 """dm-crypt's share of memory and that share's floor (strategies.md section 1.1)."""
-NO_QUOTA = 1 << 62
 BINS = 120
 START_NOTE = "free pages, pageblock types and per-CPU lists start as the page map and the first events show"
 AHEAD = 4
@@ -56,7 +57,8 @@ def path_config(path: PathSpec | None, machine: MachineConfig) -> PathConfig | N
     if path.name == "dm-crypt":
         pages = sum(z.pages for z in machine.zones) * CRYPT_MEMORY_PERCENT // 100
         quota = max(pages // path.number("n_devices"), CRYPT_MIN_PAGES)
-    return PathConfig(path.name, path.pool_pages, quota)
+    gfp = PATHS[path.name].gfp & ~(GFP_NORETRY | GFP_NOMEMALLOC | GFP_NOWARN)  # which the mempool adds
+    return PathConfig(path.name, path.pool_pages, quota, percpu_batch(machine), gfp)
 
 
 def known_start(trace: Trace, config: MachineConfig) -> InitialState | None:
