@@ -19,16 +19,20 @@ SHOWN = re.compile(r"```\n\$ (tracereplay (?:[^\n]*\\\n)*[^\n]*)\n(.*?)```", re.
 def shown_commands() -> list[tuple[str, str, str]]:
     """Page, command and output of every fenced block that starts with a command."""
     pages = sorted((ROOT / "docs" / "debate").glob("*.md"))
-    return [
-        (page.name, command.replace("\\\n", " "), output)
-        for page in pages
-        for command, output in SHOWN.findall(page.read_text())
-    ]
+    return [(page.name, command, output) for page in pages for command, output in SHOWN.findall(page.read_text())]
 
 
 @pytest.mark.parametrize(("page", "command", "output"), shown_commands())
-def test_output_is_that_of_the_page(page: str, command: str, output: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_output_is_that_of_the_page(
+    page: str, command: str, output: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
     monkeypatch.chdir(ROOT)
-    result = CliRunner().invoke(app, shlex.split(command)[1:])
+    result = CliRunner().invoke(app, shlex.split(command.replace("\\\n", " "))[1:])
     assert result.exit_code == 0, result.output
-    assert result.stdout == output
+    if request.config.getoption("--update-golden"):
+        path = ROOT / "docs" / "debate" / page
+        path.write_text(
+            path.read_text().replace(f"```\n$ {command}\n{output}```", f"```\n$ {command}\n{result.stdout}```")
+        )
+        return
+    assert result.stdout == output, "accept with: pytest --update-golden tests/unit/test_debate.py"
