@@ -114,9 +114,9 @@ class PerCpu(Strategy):
         self.machine.used[pfn] = (0, UNMOVABLE, cpu)
         return pfn
 
-    def hit(self, cpu: int) -> int | None:
+    def hit(self, cpu: int, counter: str = "cache_hits") -> int | None:
         if self.caches[cpu]:
-            self.machine.count("cache_hits")
+            self.machine.count(counter)
             return self.take(self.caches[cpu], cpu)
         self.machine.count("cache_misses")
         return None
@@ -277,7 +277,7 @@ class PagePool(PerCpu):
     def page(self, cpu: int, gfp: int) -> int | None:
         if not self.caches[cpu]:
             self.refill_from_ring(cpu)
-        pfn = self.hit(cpu)
+        pfn = self.hit(cpu, "unlocked_hits")
         if pfn is not None:
             return pfn
         slots: list[int | None] = [None] * min(self.params["refill"], self.params["cache"])
@@ -302,7 +302,7 @@ class PagePool(PerCpu):
         home = self.machine.used[pfn][2]
         own = home == cpu and len(self.caches[home]) < self.params["cache"]
         if own or len(self.rings[home]) < self.params["ring"]:
-            self.machine.count("cache_puts")
+            self.machine.count("unlocked_puts" if own else "cache_puts")
             self.put(self.caches[home] if own else self.rings[home], pfn)
         else:
             self.machine.free(cpu, pfn, 0)

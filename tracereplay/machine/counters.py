@@ -73,7 +73,9 @@ from tracereplay.kernel.constants import NR_PAGE_ORDERS
     MEMPOOL_LOCK_ACQUISITIONS,  # what popping one element a lock costs against taking all under one
     PAGES_PREPARED_UNLOCKED,  # what a second pass takes out of the pcp lock
     PAGES_LISTED,  # what the list form of a bulk call does beyond the array form
-) = range(63)
+    UNLOCKED_HITS,  # like CACHE_HITS and CACHE_PUTS, of a cache that needs no lock: another price
+    UNLOCKED_PUTS,
+) = range(65)
 
 COUNTERS: tuple[str, ...] = (
     "free_calls",
@@ -139,6 +141,8 @@ COUNTERS: tuple[str, ...] = (
     "mempool_lock_acquisitions",
     "pages_prepared_unlocked",
     "pages_listed",
+    "unlocked_hits",
+    "unlocked_puts",
 )
 PEAKS: tuple[str, ...] = ("reserve_pages_peak", "waste_pages_peak")
 """Maxima, not sums: kept for the whole run only."""

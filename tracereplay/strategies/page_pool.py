@@ -33,7 +33,7 @@ from tracereplay.strategies.contract import (
     param,
 )
 from tracereplay.strategies.parts import one_block
-from tracereplay.strategies.percpu import CACHE_HITS, CACHE_PUTS, COUNT, CPU_WORDS, CPUS_AT, miss, pop, push, words_of
+from tracereplay.strategies.percpu import CACHE_PUTS, COUNT, CPU_WORDS, CPUS_AT, miss, pop, push, words_of
 
 CACHE, REFILL, RING, NUMA_MATCH = 0, 1, 2, 3
 RING_COUNT = 1
@@ -44,6 +44,8 @@ SLOTS = CPUS_AT + MAX_CPUS * CPU_WORDS
 PLAIN = ~(GFP_ACCOUNT | GFP_MOVABLE | GFP_RECLAIMABLE)
 """A pool's pages are unmovable and charged to nobody: what remains of the request's gfp."""
 CACHE_REFILLS = counters.slot("cache_refills")
+UNLOCKED_HITS = counters.slot("unlocked_hits")
+UNLOCKED_PUTS = counters.slot("unlocked_puts")
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ def one_page(m, st, cpu, gfp):
     if st[c + COUNT] == 0:
         refill_from_ring(m, st, cpu)
     if st[c + COUNT] > 0:
-        ops.count(m, CACHE_HITS, 1)
+        ops.count(m, UNLOCKED_HITS, 1)
         return pop(m, st, cpu)
     miss(m, st, cpu)
     refill_in_bulk(m, st, cpu, gfp)
@@ -131,7 +133,7 @@ def recycle(m, st, cpu, frame):
     home = ops.taken_on(m, frame)
     c = words_of(home)
     if home == cpu and st[c + COUNT] < st[CACHE]:
-        ops.count(m, CACHE_PUTS, 1)
+        ops.count(m, UNLOCKED_PUTS, 1)
         push(m, st, home, frame)
     elif st[c + RING_COUNT] < st[RING]:
         ops.count(m, CACHE_PUTS, 1)
