@@ -27,7 +27,7 @@ FUEL = 2_000_000
 TIMER_CALLS = 10_000
 """Calls of timers at one and the same time."""
 STATE_NAMES = {at.BUDDY: "free in the page allocator", at.PCP: "free on a per-CPU list"}
-LOOKS = {"cache_free_order", "unmap_block"}
+LOOKS = {"cache_free_order", "cache_list", "taken_on", "is_local", "node_of", "unmapped_pages"}
 """Operations on a frame that change nothing of who holds it."""
 
 
@@ -285,7 +285,7 @@ class Supervisor:
                 raise BrokenRuleError("bounds", f"{name} of list {more[list_at - 1]}; there are {at.STRATEGY_LISTS}")
             if frame_at and name not in LOOKS:
                 self._holds(m, name, int(more[frame_at - 1]))
-            self._list(name, more)
+            self._list(m, name, more)
             result = function(m, *more)
             if m.w[at.CFG_ERROR]:
                 raise BrokenRuleError("frees", self._misuse(m, name))
@@ -306,7 +306,7 @@ class Supervisor:
         if name.startswith("cache_") and state in STATE_NAMES:
             raise BrokenRuleError("frees", f"{name} of frame {frame:#x}, which is {STATE_NAMES[state]}")
 
-    def _list(self, name: str, arguments: tuple[Any, ...]) -> None:
+    def _list(self, m: Any, name: str, arguments: tuple[Any, ...]) -> None:
         """Which blocks are on the strategy's lists: none is put on one twice or taken from none."""
         if name == "cache_put":
             frame = int(arguments[1])
@@ -315,9 +315,9 @@ class Supervisor:
             self._listed.add(frame)
         elif name in ("cache_take", "cache_join"):
             frame = int(arguments[0]) ^ (1 << int(arguments[1]) if name == "cache_join" else 0)
-            if frame not in self._listed:
+            if frame not in self._listed and not linked(m, frame):  # the free path puts captured blocks on lists
                 raise BrokenRuleError("frees", f"{name} of frame {frame:#x}, which is on no list")
-            self._listed.remove(frame)
+            self._listed.discard(frame)
 
     def _misuse(self, m: Any, name: str) -> str:
         frame = int(m.w[at.CFG_ERROR_FRAME])
@@ -337,6 +337,14 @@ def _held(m: Any) -> int:
 def info_of(m: Any, frame: int) -> int:
     """Info word of a frame (machine/layout.py)."""
     return int(m.pg[at.NODE_WORDS * (m.w[at.CFG_NODES] + frame) + at.INFO])
+
+
+def linked(m: Any, frame: int) -> bool:
+    """Whether a frame's neighbours on a list know it."""
+    node = int(m.w[at.CFG_NODES]) + frame
+    after, before = (int(m.pg[at.NODE_WORDS * node + word]) for word in (at.NEXT, at.PREV))
+    back, forth = m.pg[at.NODE_WORDS * after + at.PREV], m.pg[at.NODE_WORDS * before + at.NEXT]
+    return bool(back == node and forth == node)
 
 
 def state_in_words(info: int) -> str:

@@ -200,7 +200,8 @@ def _counters(params: Params, supervisor: Supervisor, trial: Trial, cycles: int 
         if waiting := int(engine.arrays.x[loop.X_PARKED]):
             raise BrokenRuleError("waits", f"{waiting} requests still wait when everything else was freed long ago")
         kept.append(int(engine.machine.w[at.CFG_RESERVE]))
-    if len(kept) >= 3 and all(a < b for a, b in pairwise(kept)):
+    grown = [b - a for a, b in pairwise(kept)]
+    if len(grown) >= 3 and 0 < max(grown) <= 2 * min(grown):  # a cache that fills up grows less and less
         raise BrokenRuleError("leaks", f"the reserve grows with each repetition of the same demand: {kept} pages")
     outcome = engine.finish()
     return workload.counted(outcome)

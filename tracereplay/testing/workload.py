@@ -47,7 +47,7 @@ def trials() -> tuple[Trial, ...]:
             MachineConfig(zones=small, cpus=CPUS, nodes=2, occupancy=0.75, fragmentation=0.7, seed=5),
             path=True,
         ),
-        Trial("on a path", MachineConfig(zones=(normal,), cpus=CPUS, occupancy=0.0), path=True, cycles=1),
+        Trial("on a path", MachineConfig(zones=(normal,), cpus=CPUS, occupancy=0.0), path=True),
         Trial("room for all", MachineConfig(zones=(normal,), cpus=CPUS, occupancy=0.0), cycles=1, largest=True),
     )
 
