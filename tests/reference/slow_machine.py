@@ -19,12 +19,15 @@ from tests.reference.slow_reclaim import Kswapd, Reclaim, Way
 
 MAX_ORDER, PAGEBLOCK_ORDER, COSTLY_ORDER = 10, 9, 3
 PAGEBLOCK = 1 << PAGEBLOCK_ORDER
-UNMOVABLE, MOVABLE, RECLAIMABLE, HIGHATOMIC, CMA = 0, 1, 2, 3, 4
+UNMOVABLE, MOVABLE, RECLAIMABLE, HIGHATOMIC, CMA, UNMAPPED = 0, 1, 2, 3, 4, 6
 FALLBACKS = {
-    UNMOVABLE: (RECLAIMABLE, MOVABLE),
-    MOVABLE: (RECLAIMABLE, UNMOVABLE),
-    RECLAIMABLE: (UNMOVABLE, MOVABLE),
+    UNMOVABLE: (RECLAIMABLE, MOVABLE, UNMAPPED),
+    MOVABLE: (RECLAIMABLE, UNMOVABLE, UNMAPPED),
+    RECLAIMABLE: (UNMOVABLE, MOVABLE, UNMAPPED),
+    UNMAPPED: (UNMOVABLE, RECLAIMABLE, MOVABLE),
 }
+WANTS_UNMAPPED = 1 << 40
+"""A flag of its own for requests of MIGRATE_UNMAPPED."""
 ZONES = ("DMA", "DMA32", "Normal", "Movable")
 GFP_ZONES = {
     0x0: "Normal",
@@ -276,6 +279,8 @@ class SlowMachine(Reclaim):
     # ------------------------------------------------------------------ fallback (section 4.4)
     def rmqueue(self, zone: Zone, order: int, mt: int, way: Way, mode: str = NORMAL) -> tuple[int | None, str]:
         """A block and the mode that the rest of this lock hold goes on in."""
+        if mt == UNMAPPED:
+            return self.rmqueue_unmapped(zone, order, way), NORMAL
         mostly_cma = way.cma and zone.free_of(CMA) > zone.free_pages // 2
         if mostly_cma and (pfn := self.rmqueue_smallest(zone, order, CMA)) is not None:
             return pfn, mode
@@ -294,6 +299,26 @@ class SlowMachine(Reclaim):
         if not way.nofragment and (pfn := self.steal(zone, order, mt)) is not None:
             return pfn, STEAL
         return None, NORMAL
+
+    def rmqueue_unmapped(self, zone: Zone, order: int, way: Way) -> int | None:
+        """Own lists; else the pageblock of the largest foreign block, whatever is in use there."""
+        pfn = self.rmqueue_smallest(zone, order, UNMAPPED)
+        if pfn is not None:
+            return pfn
+        for found in range(MAX_ORDER, self.least(order, way) - 1, -1):
+            pfn = self.foreign(zone, found, UNMAPPED)
+            if pfn is None or (found < PAGEBLOCK_ORDER and self.first_to_move(zone, pfn) is None):
+                continue
+            self.count("fallbacks")
+            self.count("fallback_block_moves")
+            if found >= PAGEBLOCK_ORDER:
+                self.retype(pfn, found, UNMAPPED)
+                return self.take_and_cut(zone, pfn, order, UNMAPPED)
+            self.boost_watermark(zone, way)
+            self.move_chunks(zone, pfn, UNMAPPED)
+            self.block_types[pfn >> PAGEBLOCK_ORDER] = UNMAPPED
+            return self.rmqueue_smallest(zone, order, UNMAPPED)
+        return None
 
     def least(self, order: int, way: Way) -> int:
         """Smaller foreign blocks are left alone; before 5.18 NOFRAGMENT lowers that for orders above a pageblock."""
@@ -444,6 +469,8 @@ class SlowMachine(Reclaim):
         return order <= COSTLY_ORDER or order == PAGEBLOCK_ORDER
 
     def index(self, order: int, mt: int) -> int:
+        if mt == UNMAPPED:
+            return 15 + min(order, COSTLY_ORDER + 1)
         if order <= COSTLY_ORDER:
             return 3 * order + mt
         return 12 + {1: 0, 2: int(mt == MOVABLE), 3: mt}[self.rules.thp_lists]
@@ -497,7 +524,7 @@ class SlowMachine(Reclaim):
 
     def pcp_free(self, zone: Zone, pcp: Pcp, pfn: int, order: int) -> None:
         mt = self.block_types[pfn >> PAGEBLOCK_ORDER]
-        index = self.index(order, mt if mt <= RECLAIMABLE else MOVABLE)
+        index = self.index(order, mt if mt <= RECLAIMABLE or mt == UNMAPPED else MOVABLE)
         pcp.alloc_factor >>= 1
         pcp.lists[index].insert(0, (pfn, order, mt))
         pcp.count += 1 << order
@@ -722,7 +749,7 @@ class SlowMachine(Reclaim):
             mark -= mark // 4
         if free <= mark + zone.reserve[self.highest_zone(way.gfp) if top is None else top]:
             return False
-        types = [UNMOVABLE, MOVABLE, RECLAIMABLE] + [CMA] * way.cma + [HIGHATOMIC] * way.highatomic
+        types = [UNMOVABLE, MOVABLE, RECLAIMABLE, UNMAPPED] + [CMA] * way.cma + [HIGHATOMIC] * way.highatomic
         return order == 0 or any(zone.lists.get((o, mt)) for o in range(order, MAX_ORDER + 1) for mt in types)
 
     def passes(self, zone: Zone, order: int, way: Way) -> bool:
@@ -1014,4 +1041,6 @@ def clamp(value: int, low: int, high: int) -> int:
 
 def migratetype(gfp: int) -> int:
     """Type that a mask asks for (section 1.3)."""
+    if gfp & WANTS_UNMAPPED:
+        return UNMAPPED
     return {0x00: UNMOVABLE, 0x08: MOVABLE, 0x10: RECLAIMABLE, 0x18: UNMOVABLE}[gfp & 0x18]

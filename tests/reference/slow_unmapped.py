@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 
 from tests.reference.slow_direct_map import SlowDirectMap
-from tests.reference.slow_machine import ZERO
+from tests.reference.slow_machine import WANTS_UNMAPPED, ZERO
 from tests.reference.slow_replay import Piece, Strategy
 from tracereplay.demand.stream import REQUIRED
 
@@ -170,4 +170,35 @@ class UnmappedCache(Unmapped):
                     self.machine.free_to_tail(pfn, order)
 
 
-STRATEGIES: dict[str, type[Strategy]] = {"unmapped-cache": UnmappedCache}
+@dataclass
+class UnmappedMigratetype(Unmapped):
+    """Pageblocks of a type of their own; pages leave the direct map at allocation and return at free."""
+
+    def __post_init__(self) -> None:
+        for pcp in self.machine.pcps.values():
+            pcp.lists += [[] for _ in range(20 - len(pcp.lists))]
+
+    def allocate(self, cpu: int, pages: int, order: int, gfp: int, flags: int) -> list[Piece] | None:
+        size = order if flags & REQUIRED else 0
+        blocks: list[Piece] = []
+        for _ in range(pages >> size):
+            pfn = self.machine.alloc(cpu, size, gfp | WANTS_UNMAPPED)
+            if pfn is not None and not self.unmap_all(cpu, pfn, size):
+                self.machine.free(cpu, pfn, size)
+                pfn = None
+            if pfn is None:
+                for block in blocks:
+                    self.release(cpu, block, flags)
+                return None
+            blocks.append((pfn, size))
+        return blocks
+
+    def release(self, cpu: int, block: Piece, flags: int) -> None:
+        self.direct_map.map(block[0], 1 << block[1])
+        self.machine.free(cpu, *block)
+
+
+STRATEGIES: dict[str, type[Strategy]] = {
+    "unmapped-cache": UnmappedCache,
+    "unmapped-migratetype": UnmappedMigratetype,
+}

@@ -38,9 +38,14 @@ from tracereplay.strategies.contract import (
 )
 from tracereplay.strategies.registry import load_strategy
 
+
+def nothing(m: Any, st: Any, pages: int) -> None:
+    """A strategy without a shrinker."""
+
+
 bind(strategy)
 init, allocate, release = inner(strategy.init), inner(strategy.allocate), inner(strategy.release)
-shrink = inner(strategy.shrink)
+shrink = inner(getattr(strategy, "shrink", nothing))
 TAKE, GIVE, SHRINK, OTHER, OTHER_FREE = range(5)
 
 

@@ -25,6 +25,8 @@ MIGRATE_PCPTYPES = 3
 MIGRATE_HIGHATOMIC = 3
 MIGRATE_CMA = 4
 """With CONFIG_CMA; without, 4 is Isolate."""
+MIGRATE_UNMAPPED = 6
+"""No kernel's: the type of an RFC of 2022 (strategies.md 6.5), behind those of all kernels."""
 MIGRATETYPE_NAMES = ("Unmovable", "Movable", "Reclaimable", "HighAtomic", "CMA", "Isolate")
 
 

@@ -17,6 +17,7 @@ from tracereplay.kernel.constants import (
     MIGRATE_HIGHATOMIC,
     MIGRATE_MOVABLE,
     MIGRATE_RECLAIMABLE,
+    MIGRATE_UNMAPPED,
     MIGRATE_UNMOVABLE,
     NR_PAGE_ORDERS,
     PAGEBLOCK_ORDER,
@@ -66,7 +67,11 @@ MODE_NORMAL, MODE_CMA, MODE_CLAIM, MODE_STEAL = range(4)
 
 @hot
 def fallback_type(mt, i):
-    """The i-th (0, 1) type to fall back to (``fallbacks[][]``)."""
+    """The i-th (0, 1, 2) type to fall back to (``fallbacks[][]``). UNMAPPED comes last, which no kernel has."""
+    if mt == MIGRATE_UNMAPPED:
+        return MIGRATE_UNMOVABLE if i == 0 else MIGRATE_RECLAIMABLE if i == 1 else MIGRATE_MOVABLE
+    if i == 2:
+        return MIGRATE_UNMAPPED
     if mt == MIGRATE_UNMOVABLE:
         return MIGRATE_RECLAIMABLE if i == 0 else MIGRATE_MOVABLE
     if mt == MIGRATE_MOVABLE:
@@ -83,7 +88,7 @@ def may_claim(order, mt):
 @inner
 def find_fallback(m, z, order, mt):
     """First fallback type with a free block of exactly ``order``; -1 when none has one."""
-    for i in range(2):
+    for i in range(3):
         other = fallback_type(mt, i)
         if nr_free(m, z, order, other) > 0:
             return other
@@ -332,6 +337,39 @@ def rmqueue_c(m, z, order, mt, flags, mode, cma):
     return -1, MODE_NORMAL
 
 
+@inner
+def rmqueue_unmapped(m, z, order, flags):
+    """A block of MIGRATE_UNMAPPED: its own lists, then whole pageblocks of other types (strategies.md 6.5). Or -1.
+
+    The largest foreign block, of UNMOVABLE before RECLAIMABLE before MOVABLE; its pageblock changes its type whatever
+    else is in use there, and all of its free pages move. The direct-map entry is split when the first page of it leaves
+    the map, not here.
+    """
+    pfn = rmqueue_smallest(m, z, order, MIGRATE_UNMAPPED)
+    if pfn >= 0:
+        return pfn
+    for found in range(MAX_PAGE_ORDER, least_order(m, order, flags) - 1, -1):
+        other = find_fallback(m, z, found, MIGRATE_UNMAPPED)
+        if other < 0:
+            continue
+        pfn = first(m.pg, buddy_head(z, found, other)) - m.w[CFG_NODES]
+        if found < PAGEBLOCK_ORDER:
+            start = first_to_move(m, z, pfn)
+            if start < 0:
+                continue
+            boost(m, z, flags)
+            move_block(m, z, start, MIGRATE_UNMAPPED)
+            m.pb[(pfn >> PAGEBLOCK_ORDER) * B_WORDS + B_TYPE] = MIGRATE_UNMAPPED
+            pfn = rmqueue_smallest(m, z, order, MIGRATE_UNMAPPED)
+        else:
+            retype(m, pfn, found, MIGRATE_UNMAPPED)
+            pfn = take_first(m, z, order, found, other, MIGRATE_UNMAPPED)
+        m.c[FALLBACKS] += 1
+        m.c[FALLBACK_BLOCK_MOVES] += 1
+        return pfn
+    return -1
+
+
 @entry(Machine, int, int, int, int, int)
 def rmqueue(m, z, order, mt, flags, mode):
     """One block from the buddy lists (``__rmqueue``): own type first, then fallback.
@@ -339,6 +377,8 @@ def rmqueue(m, z, order, mt, flags, mode):
     ``flags`` are ALLOC_* of the request; ``mode`` is the state that generation C keeps during one hold of the zone
     lock. Returns (frame or -1, mode).
     """
+    if mt == MIGRATE_UNMAPPED:
+        return rmqueue_unmapped(m, z, order, flags), MODE_NORMAL
     cma = flags & ALLOC_CMA != 0 and m.w[z * Z_WORDS + Z_CMA] > 0
     if cma and pages_of_type(m, z, MIGRATE_CMA) > m.w[z * Z_WORDS + Z_FREE] // 2:
         pfn = rmqueue_smallest(m, z, order, MIGRATE_CMA)

@@ -77,10 +77,12 @@ MAX_CPUS = 1024
 MAX_NODES = 8
 MAX_POOL = 1 << 16
 """Elements a mempool may have."""
-NR_TYPES = 6
-"""Migratetypes that have buddy lists (page-allocator.md 1.3)."""
-PCP_LISTS = 16
-"""List heads reserved per (zone, CPU); at most 15 are used."""
+NR_TYPES = 7
+"""Migratetypes that have buddy lists (page-allocator.md 1.3), MIGRATE_UNMAPPED among them."""
+UNMAPPED_PCP_LIST = 15
+"""First per-CPU list of MIGRATE_UNMAPPED, behind those that kernels have: one each for orders 0 to 3 and 9."""
+PCP_LISTS = 20
+"""List heads reserved per (zone, CPU)."""
 MAX_TIMERS = 2 * MAX_CPUS
 """Timers a strategy may have."""
 STRATEGY_LISTS = 2 * MAX_CPUS
@@ -264,7 +266,8 @@ _DM = MACHINE_WORDS
     DM_TABLES,  # page-table pages that its splits took and that are in use
     CACHE_WORK,  # work units of the current hold of a strategy's own lock
     CACHE_LONGEST,  # longest such hold
-) = range(_DM, _DM + 3)
+    DM_UNMAPPED_TYPE,  # pageblocks may become MIGRATE_UNMAPPED, which has per-CPU lists
+) = range(_DM, _DM + 4)
 DM_ABSENT = _DM + 16
 DM_ABSENT_WORDS = (1 << PAGEBLOCK_ORDER) // 64
 """Words of bits for a pageblock. Behind them, for each pageblock and then for each GiB, the frame + 1 of the page table

@@ -7,6 +7,7 @@ their parameters needs no compiler.
 ``alloc_pages_bulk(m, cpu, gfp, wanted, slots) -> populated``, ``bulk_call``, the same in other forms: the page
 allocator (page_alloc.py, bulk.py, page_free.py). ``alloc_pages_here`` and ``free_pages_here`` are the same inlined, for
 the one place in a strategy where each page passes.
+``alloc_of_type(m, cpu, order, gfp, type) -> frame | -1``: for a migratetype that no gfp asks for (page_alloc.py).
 ``free_to_tail(m, frame, order)``, ``capture_frees(m, frame, on)``: give back what was held back; own the frees of a
 pageblock (page_free.py). ``node_of(m, frame)`` (zonelist.py).
 ``pool_alloc(m, cpu, gfp) -> frame | -1``, ``pool_alloc_again``, the same after a sleep, ``pool_free(m, cpu, frame)``,
@@ -49,6 +50,7 @@ _HOMES = {
     "bulk_call": "bulk",
     "free_pages": "page_free",
     "free_pages_here": "page_free",
+    "alloc_of_type": "page_alloc",
     "free_to_tail": "page_free",
     "capture_frees": "page_free",
     "node_of": "zonelist",

@@ -76,6 +76,17 @@ def alloc_pages(m, cpu, order, gfp):
     return alloc_pages_here(m, cpu, order, gfp)
 
 
+@entry(Machine, int, int, int, int)
+def alloc_of_type(m, cpu, order, gfp, mt):
+    """``alloc_pages`` for a migratetype that no gfp flag asks for: MIGRATE_UNMAPPED. First frame or -1."""
+    m.c[ALLOC_CALLS] += 1
+    z = m.w[zonelist(m, cpu, gfp)]
+    pfn = alloc_pages_elsewhere(m, cpu, order, gfp, mt, m.w[z * Z_WORDS + Z_NOFRAGMENT] | gfp & ALLOC_KSWAPD, 0)
+    if pfn >= 0:
+        prepare(m, cpu, pfn, order, gfp, mt)
+    return pfn
+
+
 @entry(Machine, int, int, int, int, int, int)
 def alloc_pages_elsewhere(m, cpu, order, gfp, mt, flags, first):
     """What follows when the preferred zone gave nothing: the zonelist from place ``first`` on, then the slow path."""

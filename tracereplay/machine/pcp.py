@@ -15,6 +15,7 @@ from tracereplay.kernel.constants import (
     MIGRATE_CMA,
     MIGRATE_MOVABLE,
     MIGRATE_PCPTYPES,
+    MIGRATE_UNMAPPED,
     PAGE_ALLOC_COSTLY_ORDER,
     PAGEBLOCK_ORDER,
 )
@@ -53,6 +54,7 @@ from tracereplay.machine.layout import (
     CFG_THP_LISTS,
     CFG_WITHHOLD,
     CFG_ZONES,
+    DM_UNMAPPED_TYPE,
     HELD,
     INFO_ORDER,
     INFO_STATE,
@@ -72,6 +74,7 @@ from tracereplay.machine.layout import (
     P_WORDS,
     PCP,
     PCP_LISTS,
+    UNMAPPED_PCP_LIST,
     Z_BELOW_HIGH,
     Z_CMA,
     Z_HIGH,
@@ -96,6 +99,8 @@ def pcp_holds(m, order):
 @hot
 def pcp_index(m, order, mt):
     """Number of the list for an order and type (``order_to_pindex``)."""
+    if mt == MIGRATE_UNMAPPED:
+        return UNMAPPED_PCP_LIST + min(order, PAGE_ALLOC_COSTLY_ORDER + 1)
     if order < PAGEBLOCK_ORDER:
         return MIGRATE_PCPTYPES * order + mt
     lists = m.w[CFG_THP_LISTS]
@@ -200,6 +205,8 @@ def drain_lists(m, z, p, pages, index):
     lists = MIGRATE_PCPTYPES * m.w[CFG_PCP_ORDERS]
     if m.w[CFG_THP_LISTS] > 0:
         lists = THP_LIST + m.w[CFG_THP_LISTS]
+    if m.w[DM_UNMAPPED_TYPE]:
+        lists = PCP_LISTS
     pages = min(pages, m.w[p * P_WORDS + P_COUNT] - m.w[p * P_WORDS + P_UNLISTED])
     moved = 0
     zone_lock(m, z)
@@ -329,7 +336,7 @@ def pcp_push(m, z, p, pfn, order, mt):
     """
     m.w[p * P_WORDS + P_ALLOC_FACTOR] >>= 1
     set_info(m, pfn, PCP | (mt << INFO_TYPE_SHIFT) | order)
-    index = pcp_index(m, order, mt if mt < MIGRATE_PCPTYPES else MIGRATE_MOVABLE)
+    index = pcp_index(m, order, mt if mt < MIGRATE_PCPTYPES or mt == MIGRATE_UNMAPPED else MIGRATE_MOVABLE)
     add_head(m.pg, pcp_head(m, p, index), m.w[CFG_NODES] + pfn)
     m.w[p * P_WORDS + P_COUNT] += 1 << order
     m.c[FREES_PCP] += 1

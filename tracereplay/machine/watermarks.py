@@ -17,6 +17,7 @@ from tracereplay.kernel.constants import (
     MIGRATE_CMA,
     MIGRATE_HIGHATOMIC,
     MIGRATE_PCPTYPES,
+    MIGRATE_UNMAPPED,
     NR_PAGE_ORDERS,
     PAGEBLOCK_ORDER,
 )
@@ -107,6 +108,8 @@ def zone_watermark_ok(m, z, order, mark, top, flags):
         for mt in range(MIGRATE_PCPTYPES):
             if nr_free(m, z, o, mt) > 0:
                 return True
+        if nr_free(m, z, o, MIGRATE_UNMAPPED) > 0:
+            return True
         if flags & ALLOC_CMA and nr_free(m, z, o, MIGRATE_CMA) > 0:
             return True
         if flags & ALLOC_HIGHATOMIC and nr_free(m, z, o, MIGRATE_HIGHATOMIC) > 0:
