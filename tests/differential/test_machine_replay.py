@@ -36,6 +36,8 @@ STRATEGIES = (
     ("mempool-bulk", {"form": "array", "reserve_counted": "true", "quota_check": "per_page", "pop_lock_per_page": "0"}),
     ("mempool-bulk-atomic", {"pool_pages": "20"}),
     ("unmapped-migratetype", {}),
+    ("unmapped-per-use", {"block_order": "7", "give_back": "block"}),
+    ("unmapped-per-use", {"mode": "page"}),
 )
 PATH = PathConfig("dm-crypt", 16, 300, counter_batch=7)
 """A small reserve and quota, so that both run out; readers of the quota's counter are a little wrong."""

@@ -114,7 +114,7 @@ def picture_of_map(machine: at.Machine) -> dict[str, Any]:
     assert w[at.CFG_MAP_1G] == sum(size == LARGE for size in entries.values())
     words = w[at.DM_ABSENT : at.DM_ABSENT + blocks * at.DM_ABSENT_WORDS].view(np.uint8)
     absent = set(np.flatnonzero(np.unpackbits(words, bitorder="little")).tolist())
-    places = w[at.DM_ABSENT + blocks * at.DM_ABSENT_WORDS : at.machine_words(blocks)]
+    places = w[at.DM_ABSENT + blocks * at.DM_ABSENT_WORDS : at.notes_from(blocks)]
     tables = {}
     for number in np.flatnonzero(places).tolist():
         key = (number << PAGEBLOCK_ORDER, MEDIUM) if number < blocks else ((number - blocks) << GIB_ORDER, LARGE)

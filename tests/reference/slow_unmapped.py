@@ -27,9 +27,14 @@ class Unmapped(Strategy):
         lists = sum(len(found) << order for (_, order), found in self.lists.items())
         return lists + sum(1 << order for _, order in self.machine.captured)
 
+    @property
+    def largest(self) -> int:
+        """Order up to which blocks merge."""
+        return int(self.params.get("block_order", 10))
+
     def put(self, cache: int, pfn: int, order: int) -> None:
         """Into a cache, merging; the lock is held."""
-        while order < 10 and pfn ^ (1 << order) in self.lists[cache, order]:
+        while order < self.largest and pfn ^ (1 << order) in self.lists[cache, order]:
             self.lists[cache, order].remove(pfn ^ (1 << order))
             pfn &= ~(1 << order)
             order += 1
@@ -198,7 +203,80 @@ class UnmappedMigratetype(Unmapped):
         self.machine.free(cpu, *block)
 
 
+@dataclass
+class UnmappedPerUse(Unmapped):
+    """A pool for one user (streams here name one caller), or page by page."""
+
+    live: int = 0
+
+    def single(self, cpu: int, order: int, gfp: int) -> int | None:
+        pfn = self.machine.alloc(cpu, order, gfp)
+        if pfn is not None and not self.unmap_all(cpu, pfn, order):
+            self.machine.free(cpu, pfn, order)
+            return None
+        return pfn
+
+    def one(self, cpu: int, order: int, gfp: int) -> int | None:
+        if self.params["mode"] == "page":
+            return self.single(cpu, order, gfp)
+        size = self.params["block_order"]
+        self.machine.count("alloc_calls")
+        pfn = self.take(0, order)
+        if pfn is not None:
+            self.machine.count("cache_hits")
+        else:
+            self.machine.count("cache_misses")
+            grown = self.single(cpu, size, gfp) if order <= size else None
+            if grown is not None:
+                self.machine.count("cache_refills")
+                self.machine.count("cache_locks")
+                self.put(0, grown, size)
+                pfn = self.take(0, order)
+        if pfn is not None:
+            self.live += 1 << order
+        return pfn
+
+    def allocate(self, cpu: int, pages: int, order: int, gfp: int, flags: int) -> list[Piece] | None:
+        size = order if flags & REQUIRED else 0
+        blocks: list[Piece] = []
+        for _ in range(pages >> size):
+            pfn = self.one(cpu, size, gfp)
+            if pfn is None:
+                for block in blocks:
+                    self.give(cpu, block)
+                return None
+            blocks.append((pfn, size))
+        return blocks
+
+    def give(self, cpu: int, block: Piece) -> None:
+        pfn, order = block
+        if self.params["mode"] == "page":
+            self.give_to_system(cpu, pfn, order)
+            return
+        size = self.params["block_order"]
+        self.live -= 1 << order
+        before = len(self.lists[0, size])
+        self.put_locked(0, pfn, order)
+        whole = len(self.lists[0, size]) > before
+        if {"last": self.live == 0, "block": whole, "never": False}[self.params["give_back"]]:
+            while self.lists[0, size]:
+                self.machine.count("cache_locks")
+                self.give_to_system(cpu, self.lists[0, size].pop(0), size)
+
+    def give_to_system(self, cpu: int, pfn: int, order: int) -> None:
+        self.machine.count("zeroed_pages", 1 << order)
+        self.direct_map.map(pfn, 1 << order)
+        self.machine.free(cpu, pfn, order)
+
+    def release(self, cpu: int, block: Piece, flags: int) -> None:
+        if self.params["mode"] == "pool":
+            self.machine.count("free_calls")
+            self.machine.count("cache_puts")
+        self.give(cpu, block)
+
+
 STRATEGIES: dict[str, type[Strategy]] = {
     "unmapped-cache": UnmappedCache,
     "unmapped-migratetype": UnmappedMigratetype,
+    "unmapped-per-use": UnmappedPerUse,
 }

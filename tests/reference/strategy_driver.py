@@ -1,27 +1,20 @@
-"""A strategy by itself on a machine: requests, releases, other users' allocations and shrinker scans, one by one.
-
-A template, as the replay loop is: ``Driven`` loads a copy for each strategy, so that driver and strategy are compiled
-together. As it stands it drives ``unmapped-cache``.
-"""
+"""A strategy by itself on a machine: requests, releases, other users' allocations and shrinker scans, one by one."""
 
 from __future__ import annotations
 
-import hashlib
-import sys
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-import tracereplay.strategies.unmapped_cache as strategy  # STRATEGY
-from tracereplay.compiled import inner, kernel
+from tracereplay.compiled import kernel
 from tracereplay.machine import layout as at
 from tracereplay.machine.build import build_machine
 from tracereplay.machine.config import MachineConfig
 from tracereplay.machine.page_alloc import alloc_pages
 from tracereplay.machine.page_free import free_pages
-from tracereplay.replay.calls import bind
+from tracereplay.replay.calls import put_addresses
+from tracereplay.replay.layout import X_ALLOCATE, X_INIT, X_RELEASE, X_REQ, X_SHRINK
+from tracereplay.replay.serve import call_allocate, call_init, call_release, call_shrink
 from tracereplay.strategies.contract import (
     BLOCK_FLAGS,
     BLOCK_FRAME,
@@ -29,6 +22,7 @@ from tracereplay.strategies.contract import (
     BLOCK_WORDS,
     DONE,
     REQ_BLOCKS,
+    REQ_CALLER,
     REQ_CPU,
     REQ_FLAGS,
     REQ_GFP,
@@ -38,29 +32,22 @@ from tracereplay.strategies.contract import (
 )
 from tracereplay.strategies.registry import load_strategy
 
-
-def nothing(m: Any, st: Any, pages: int) -> None:
-    """A strategy without a shrinker."""
-
-
-bind(strategy)
-init, allocate, release = inner(strategy.init), inner(strategy.allocate), inner(strategy.release)
-shrink = inner(getattr(strategy, "shrink", nothing))
-TAKE, GIVE, SHRINK, OTHER, OTHER_FREE = range(5)
+INIT, TAKE, GIVE, SHRINK, OTHER, OTHER_FREE = range(6)
 
 
 @kernel
-def run(m: Any, st: Any, req: Any, block: Any, out: Any, what: int, a: int, b: int) -> int:
+def run(m: Any, st: Any, x: Any, req: Any, block: Any, out: Any, what: int, a: int, b: int) -> int:
     """One operation. TAKE: number of blocks or -1. OTHER: a frame or -1."""
-    if what < 0:
-        init(m, st)
+    if what == INIT:
+        call_init(x[X_INIT], (m, st))
     elif what == TAKE:
         req[REQ_BLOCKS] = 0
-        return np.int64(req[REQ_BLOCKS] if allocate(m, st, req, out) == DONE else -1)
+        done = call_allocate(x[X_ALLOCATE], (m, st, req, out)) == DONE
+        return np.int64(req[REQ_BLOCKS] if done else -1)
     elif what == GIVE:
-        release(m, st, block, a, b)
+        call_release(x[X_RELEASE], (m, st, block, a, b))
     elif what == SHRINK:
-        shrink(m, st, a)
+        call_shrink(x[X_SHRINK], (m, st, a))
     elif what == OTHER:
         return np.int64(alloc_pages(m, a, b, req[REQ_GFP]))
     elif what == OTHER_FREE:
@@ -73,7 +60,8 @@ class Driven:
 
     def __init__(self, name: str, config: MachineConfig, **params: str) -> None:
         chosen = load_strategy(name).from_text(params)
-        self._module = driver_of(sys.modules[type(chosen).__module__])
+        self._x = np.zeros(X_REQ, np.int64)
+        put_addresses(type(chosen), self._x)
         self.machine = build_machine(config)
         self.state = np.zeros(chosen.state_words(), np.int64)
         packed = chosen.pack()
@@ -81,24 +69,24 @@ class Driven:
         self._req = np.zeros(REQ_WORDS, np.int64)
         self._block = np.zeros(BLOCK_WORDS, np.int64)
         self._out = np.zeros(1 << 15, np.int64)
-        self._run(-1, 0, 0)
+        self._run(INIT, 0, 0)
 
     def _run(self, what: int, a: int, b: int) -> int:
-        found = self._module.run(self.machine, self.state, self._req, self._block, self._out, what, a, b)
+        found = run(self.machine, self.state, self._x, self._req, self._block, self._out, what, a, b)
         assert self.machine.w[at.CFG_ERROR] == 0
         return int(found)
 
     def take(
-        self, pages: int = 1, *, order: int = 0, flags: int = 0, cpu: int = 0, gfp: int = 0xCC0, **words: int
+        self, pages: int = 1, *, order: int = 0, flags: int = 0, cpu: int = 0, gfp: int = 0xCC0, caller: int = 0
     ) -> list[tuple[int, int]] | None:
-        """Blocks of a request; None when it failed. ``words``: other words of the request, by place."""
+        """Blocks of a request; None when it failed."""
         for place, value in (
             (REQ_PAGES, pages),
             (REQ_ORDER, order),
             (REQ_FLAGS, flags),
             (REQ_CPU, cpu),
             (REQ_GFP, gfp),
-            *((int(name.removeprefix("word")), value) for name, value in words.items()),
+            (REQ_CALLER, caller),
         ):
             self._req[place] = value
         blocks = self._run(TAKE, 0, 0)
@@ -121,18 +109,3 @@ class Driven:
     def other_free(self, frame: int, order: int) -> None:
         """Somebody else frees a block."""
         self._run(OTHER_FREE, frame, order)
-
-
-def driver_of(module: ModuleType) -> ModuleType:
-    """The driver for a strategy's module."""
-    mark = "import tracereplay.strategies.unmapped_cache as strategy  # STRATEGY"
-    text = Path(__file__).read_text()
-    assert text.count(mark) == 2
-    name = f"strategy_driver_{hashlib.sha256(module.__name__.encode()).hexdigest()[:12]}"
-    if name in sys.modules:
-        return sys.modules[name]
-    driver = ModuleType(name)
-    driver.__file__ = __file__
-    sys.modules[name] = driver
-    exec(compile(text.replace(mark, f"import {module.__name__} as strategy", 1), __file__, "exec"), driver.__dict__)
-    return driver

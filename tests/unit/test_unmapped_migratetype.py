@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.reference.machine_check import check_machine
-from tests.reference.machine_driver import Compiled, counters_of
+from tests.reference.machine_driver import counters_of
 from tests.reference.strategy_driver import Driven
 from tracereplay.demand.stream import REQUIRED
 from tracereplay.kernel.constants import MIGRATE_MOVABLE, MIGRATE_RECLAIMABLE, MIGRATE_UNMAPPED, MIGRATE_UNMOVABLE
@@ -118,7 +118,6 @@ def test_zeroing_and_charging_are_the_allocators() -> None:
     assert (counters["zeroed_pages"], counters["memcg_charges"], counters["alloc_calls"]) == (1, 1, 1)
 
 
-def test_the_machine_serves_nobody_from_lists_it_does_not_have() -> None:
-    """Without the strategy the type's lists stay empty and cost nothing."""
-    runner = Compiled(Driven("unmapped-cache", machine()).machine)
-    assert runner.machine.w[at.DM_UNMAPPED_TYPE] == 0
+def test_only_this_strategy_has_the_type() -> None:
+    for name, there in (("unmapped-cache", 0), ("unmapped-migratetype", 1)):
+        assert Driven(name, machine()).machine.w[at.DM_UNMAPPED_TYPE] == there

@@ -12,15 +12,19 @@ put, taken and joined under it are its work units; the longest hold is kept.
 from __future__ import annotations
 
 from tracereplay.compiled import hot, inner
+from tracereplay.kernel.constants import GIB_ORDER, PAGEBLOCK_ORDER
 from tracereplay.machine.buddy import get_info, set_info
 from tracereplay.machine.counters import CACHE_LOCKS
 from tracereplay.machine.layout import (
     CACHE_LONGEST,
     CACHE_WORK,
     CACHED,
+    CFG_BLOCKS,
     CFG_FRAMES,
     CFG_NODES,
     CFG_STRATEGY_LIST,
+    DM_ABSENT,
+    DM_ABSENT_WORDS,
     HELD,
     INFO_CPU_SHIFT,
     INFO_ORDER,
@@ -94,6 +98,26 @@ def cache_free_order(m, pfn):
         return -1
     info = get_info(m, pfn)
     return info & INFO_ORDER if info & INFO_STATE == CACHED else -1
+
+
+@hot
+def note_at(m, pfn):
+    """Place in ``w`` of the note on a frame's 64 pages (``layout.notes_from``)."""
+    blocks = m.w[CFG_BLOCKS]
+    return DM_ABSENT + blocks * (DM_ABSENT_WORDS + 1) + (blocks >> GIB_ORDER - PAGEBLOCK_ORDER) + 1 + (pfn >> 6)
+
+
+@inner
+def note_block(m, pfn, order, note):
+    """Note something with a block of at least 64 pages: whose it is."""
+    for page in range(pfn, pfn + (1 << order), 64):
+        m.w[note_at(m, page)] = note
+
+
+@hot
+def noted(m, pfn):
+    """What was noted last with the block that a frame belongs to; 0: nothing."""
+    return m.w[note_at(m, pfn)]
 
 
 @inner

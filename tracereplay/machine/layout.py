@@ -276,6 +276,11 @@ that a split of its entry took; 0: none is known."""
 
 def machine_words(blocks: int) -> int:
     """Words of ``w`` for a machine of so many pageblocks."""
+    return notes_from(blocks) + blocks * DM_ABSENT_WORDS
+
+
+def notes_from(blocks: int) -> int:
+    """First of the words, one for 64 pages, in which a strategy may note whose they are; behind the page tables."""
     return DM_ABSENT + blocks * (DM_ABSENT_WORDS + 1) + (blocks >> GIB_ORDER - PAGEBLOCK_ORDER) + 1
 
 

@@ -69,6 +69,7 @@ from tracereplay.strategies.contract import (
     DONE,
     FAIL,
     REQ_BLOCKS,
+    REQ_CALLER,
     REQ_CPU,
     REQ_FLAGS,
     REQ_GFP,
@@ -77,7 +78,6 @@ from tracereplay.strategies.contract import (
     REQ_ORDER,
     REQ_PAGES,
     REQ_WAIT,
-    REQ_WORDS,
     WAIT,
 )
 
@@ -113,7 +113,7 @@ def new_request(e, pages, order):
     e.x[X_REQ + REQ_PAGES] = pages
     e.x[X_REQ + REQ_ORDER] = order
     e.x[X_REQ + REQ_BLOCKS] = 0
-    for k in range(REQ_WAIT, REQ_WORDS):
+    for k in range(REQ_WAIT, REQ_CALLER):
         e.x[X_REQ + k] = 0
 
 
@@ -157,6 +157,7 @@ def serve_targeted(m, st, e, ops, i, extents):
     e.x[X_REQ + REQ_GFP] = ops[i].gfp
     e.x[X_REQ + REQ_FLAGS] = flags
     e.x[X_REQ + REQ_NOW] = now
+    e.x[X_REQ + REQ_CALLER] = ops[i].caller
     e.x[X_TARGETED_REQUESTS] += 1
     e.x[X_TARGETED_PAGES] += pages
     e.x[X_REQ + REQ_ID] = e.x[X_TARGETED_REQUESTS]

@@ -69,8 +69,10 @@ limit."""
 REQ_STEP = 10
 """The strategy's own, kept between calls; 0 at the first."""
 REQ_OWN = 11
-"""First of the words that are the strategy's own, to REQ_WORDS - 1."""
-REQ_WORDS = 16
+"""First of the words that are the strategy's own, to REQ_CALLER - 1."""
+REQ_CALLER = 16
+"""Number of the request's caller, in the order in which the demand met them (``DemandReport.callers``)."""
+REQ_WORDS = 17
 
 # ---- what a request waits for
 WAIT_MUTEX = 1

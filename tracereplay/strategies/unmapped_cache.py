@@ -128,7 +128,7 @@ def absorb(m, st):
         order = ops.cache_free_order(m, frame)
         ops.cache_take(m, frame, order, 0)
         ops.reserve_add(m, -(1 << order))
-        put(m, lists_of(m, st, frame), frame, order)
+        put(m, lists_of(m, st, frame), frame, order, LARGEST)
         frame = ops.cache_first(m, CAPTURED_LIST)
 
 
@@ -157,7 +157,7 @@ def refill(m, st, cpu, order, gfp):
                 return -1
             ops.count(m, CACHE_REFILLS, 1)
             lists = lists_of(m, st, frame)
-            put_locked(m, lists, frame, o)
+            put_locked(m, lists, frame, o, LARGEST)
             return lists
     return -1
 
@@ -207,7 +207,7 @@ def allocate(m, st, req, out):
         frame = one_block(m, st, req[REQ_CPU], order, req[REQ_GFP])
         if frame < 0:
             for k in range(i):
-                put_locked(m, lists_of(m, st, out[2 * k]), out[2 * k], order)
+                put_locked(m, lists_of(m, st, out[2 * k]), out[2 * k], order, LARGEST)
             return FAIL
         out[2 * i] = frame
         out[2 * i + 1] = order
@@ -220,7 +220,8 @@ def release(m, st, block, cpu, now):
     absorb(m, st)
     ops.count(m, FREE_CALLS, 1)
     ops.count(m, CACHE_PUTS, 1)
-    put_locked(m, lists_of(m, st, block[BLOCK_FRAME]), block[BLOCK_FRAME], block[BLOCK_ORDER])
+    frame = block[BLOCK_FRAME]
+    put_locked(m, lists_of(m, st, frame), frame, block[BLOCK_ORDER], LARGEST)
 
 
 @compiled

@@ -17,13 +17,17 @@ REFILL_FROM = 9
 
 
 @compiled
-def put(m, lists, frame, order):
-    """Put a block into a cache, merging with free buddies up to order 10. The caller holds the cache's lock."""
+def put(m, lists, frame, order, largest):
+    """Put a block into a cache, merging with free buddies up to ``largest``. The caller holds the cache's lock.
+
+    The order that it has then.
+    """
     ops.reserve_add(m, 1 << order)
-    while order < LARGEST and ops.cache_list(m, frame ^ (1 << order)) == lists + order:
+    while order < largest and ops.cache_list(m, frame ^ (1 << order)) == lists + order:
         frame = ops.cache_join(m, frame, order)
         order += 1
     ops.cache_put(m, lists + order, frame, order, False)
+    return order
 
 
 @compiled
@@ -45,11 +49,12 @@ def take(m, lists, cpu, order):
 
 
 @compiled
-def put_locked(m, lists, frame, order):
+def put_locked(m, lists, frame, order, largest):
     """``put`` under a hold of the lock of its own."""
     ops.cache_lock(m)
-    put(m, lists, frame, order)
+    order = put(m, lists, frame, order, largest)
     ops.cache_unlock(m)
+    return order
 
 
 @compiled
