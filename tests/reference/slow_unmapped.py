@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 
 from tests.reference.slow_direct_map import SlowDirectMap
-from tests.reference.slow_machine import WANTS_UNMAPPED, ZERO
+from tests.reference.slow_machine import MOVABLE, UNMOVABLE, WANTS_UNMAPPED, ZERO
 from tests.reference.slow_replay import Piece, Strategy
 from tracereplay.demand.stream import REQUIRED
 
@@ -63,6 +63,13 @@ class Unmapped(Strategy):
         self.direct_map.flush(1 << order)
         return True
 
+    def own(self, pfn: int) -> None:
+        """A block from the machine is for a cache: its pages are no movable ones, whatever got it."""
+        order, mt, cpu = self.machine.used[pfn]
+        if mt == MOVABLE:
+            self.machine.note_movable(pfn, order, -1)
+            self.machine.used[pfn] = (order, UNMOVABLE, cpu)
+
     def finish(self) -> None:
         """The end of the stream."""
 
@@ -100,6 +107,7 @@ class UnmappedCache(Unmapped):
                 self.machine.free(cpu, pfn, larger)
                 return None
             self.machine.count("cache_refills")
+            self.own(pfn)
             cache = self.cache_of(pfn)
             self.put_locked(cache, pfn, larger)
             return cache
@@ -230,6 +238,7 @@ class UnmappedPerUse(Unmapped):
             if grown is not None:
                 self.machine.count("cache_refills")
                 self.machine.count("cache_locks")
+                self.own(grown)
                 self.put(0, grown, size)
                 pfn = self.take(0, order)
         if pfn is not None:
@@ -261,7 +270,9 @@ class UnmappedPerUse(Unmapped):
         if {"last": self.live == 0, "block": whole, "never": False}[self.params["give_back"]]:
             while self.lists[0, size]:
                 self.machine.count("cache_locks")
-                self.give_to_system(cpu, self.lists[0, size].pop(0), size)
+                taken = self.lists[0, size].pop(0)
+                self.machine.used[taken] = (size, UNMOVABLE, cpu)  # whoever takes it off the list has it
+                self.give_to_system(cpu, taken, size)
 
     def give_to_system(self, cpu: int, pfn: int, order: int) -> None:
         self.machine.count("zeroed_pages", 1 << order)

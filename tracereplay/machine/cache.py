@@ -12,8 +12,8 @@ put, taken and joined under it are its work units; the longest hold is kept.
 from __future__ import annotations
 
 from tracereplay.compiled import hot, inner
-from tracereplay.kernel.constants import GIB_ORDER, PAGEBLOCK_ORDER
-from tracereplay.machine.buddy import get_info, set_info
+from tracereplay.kernel.constants import GIB_ORDER, MIGRATE_MOVABLE, PAGEBLOCK_ORDER
+from tracereplay.machine.buddy import get_info, info_type, note_movable, set_info
 from tracereplay.machine.counters import CACHE_LOCKS
 from tracereplay.machine.layout import (
     CACHE_LONGEST,
@@ -29,6 +29,8 @@ from tracereplay.machine.layout import (
     INFO_CPU_SHIFT,
     INFO_ORDER,
     INFO_STATE,
+    INFO_TYPE,
+    INFO_TYPE_SHIFT,
     USED,
 )
 from tracereplay.machine.lists import add_head, add_tail, first, remove
@@ -98,6 +100,15 @@ def cache_free_order(m, pfn):
         return -1
     info = get_info(m, pfn)
     return info & INFO_ORDER if info & INFO_STATE == CACHED else -1
+
+
+@inner
+def cache_own(m, pfn, order):
+    """Make a block that was just allocated the strategy's: whatever flags got it, its pages are no movable ones."""
+    info = get_info(m, pfn)
+    if info_type(info) == MIGRATE_MOVABLE:
+        note_movable(m, pfn, order, -1)
+        set_info(m, pfn, info & ~(INFO_TYPE << INFO_TYPE_SHIFT))
 
 
 @hot

@@ -19,8 +19,9 @@ path's quota (quota.py).
 ``cache_put(m, list, frame, order, tail)``, ``cache_take(m, frame, order, cpu)``,
 ``cache_first(m, list) -> frame | -1``, ``cache_free_order(m, frame) -> order | -1``,
 ``cache_join(m, frame, order) -> frame``, ``cache_list(m, frame) -> list | -1``: a strategy's own lists;
-``cache_lock(m)``, ``cache_unlock(m)``: its lock, for the accounting; ``note_block(m, frame, order, note)``,
-``noted(m, frame) -> note``: whose a block of at least 64 pages is (cache.py).
+``cache_own(m, frame, order)``: a block just allocated is for such a list; ``cache_lock(m)``, ``cache_unlock(m)``: its
+lock, for the accounting; ``note_block(m, frame, order, note)``, ``noted(m, frame) -> note``: whose a block of at least
+64 pages is (cache.py).
 ``stack_push(m, list, frame, tail)``, ``stack_pop(m, list, cpu) -> frame | -1``: lists of single idle pages
 (page_stack.py), with ``taken_on(m, frame) -> cpu``, ``is_local(m, cpu, frame)``, ``cpus(m)``, ``time_now(m)``.
 ``pop_listed(m, cpu, any_type) -> frame | -1``, ``alloc_listed(m, cpu, gfp) -> frame | -1``: a page that is on the CPU's
@@ -90,6 +91,7 @@ _HOMES = {
     "keep_page": "cut",
     "cache_list": "cache",
     "cache_lock": "cache",
+    "cache_own": "cache",
     "cache_unlock": "cache",
     "note_block": "cache",
     "noted": "cache",

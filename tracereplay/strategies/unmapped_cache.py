@@ -156,6 +156,7 @@ def refill(m, st, cpu, order, gfp):
                 ops.free_pages(m, cpu, frame, o)
                 return -1
             ops.count(m, CACHE_REFILLS, 1)
+            ops.cache_own(m, frame, o)
             lists = lists_of(m, st, frame)
             put_locked(m, lists, frame, o, LARGEST)
             return lists

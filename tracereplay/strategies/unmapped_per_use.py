@@ -121,6 +121,7 @@ def grow(m, st, cpu, user, gfp):
     if frame < 0:
         return False
     ops.count(m, CACHE_REFILLS, 1)
+    ops.cache_own(m, frame, order)
     ops.note_block(m, frame, order, user)
     put_locked(m, user * NR_LISTS, frame, order, order)
     return True
