@@ -19,7 +19,7 @@ from tracereplay.kernel.constants import MAX_PAGE_ORDER, MIGRATE_MOVABLE, NR_PAG
 from tracereplay.machine.initial import EVIDENCE_NONE, I8, Records
 from tracereplay.machine.initial_free import mergeable
 from tracereplay.machine.initial_scan import BUDDY, NEVER, STATE
-from tracereplay.machine.layout import NR_TYPES
+from tracereplay.machine.layout import NR_KERNEL_TYPES
 
 FREE_BY_RUN, FREE_BY_GROWTH, FREE_BY_COUNT = range(3)
 """Pages that are taken to be free, by reason."""
@@ -221,10 +221,10 @@ def complete_zone(
     change. ``pages`` is raised by reason (FREE_BY_GROWTH, FREE_BY_COUNT).
     """
     start, end, handed = span
-    have = np.zeros((NR_TYPES, NR_PAGE_ORDERS), np.int64)
+    have = np.zeros((NR_KERNEL_TYPES, NR_PAGE_ORDERS), np.int64)
     mark_heads(proven, heads, have)
     pages[FREE_BY_GROWTH] += grow(first, heads, types, have, wanted, proven[::-1], start, end)
-    for mt in (0, 2, *range(3, NR_TYPES), MIGRATE_MOVABLE):
+    for mt in (0, 2, *range(3, NR_KERNEL_TYPES), MIGRATE_MOVABLE):
         for spare in (False, True):  # first where the type is known to be this one, then where nothing is known
             missing = (wanted[mt] - have[mt]).clip(min=0)
             if not missing.any() or (spare and mt not in (0, 2)):

@@ -24,7 +24,7 @@ from tracereplay.kernel.constants import (
     MIGRATE_PCPTYPES,
     PAGEBLOCK_ORDER,
 )
-from tracereplay.machine.layout import NR_TYPES
+from tracereplay.machine.layout import NR_KERNEL_TYPES
 from tracereplay.trace.schema import PAGE_KINDS
 
 K_ALLOC = PAGE_KINDS.index("alloc")
@@ -96,7 +96,7 @@ class Tables(NamedTuple):
 @hot
 def note_type(t, pfn, order, mt, weak):
     """An event names the type of a block's pageblocks; ``weak``: of the list on which it lay."""
-    if mt >= NR_TYPES:
+    if mt >= NR_KERNEL_TYPES:
         return
     for block in range(pfn >> PAGEBLOCK_ORDER, ((pfn + (1 << order) - 1) >> PAGEBLOCK_ORDER) + 1):
         if t.closed[block] & CLOSED or (weak and t.closed[block]):

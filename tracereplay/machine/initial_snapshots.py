@@ -19,7 +19,7 @@ from tracereplay.kernel.constants import (
 )
 from tracereplay.kernel.generations import GENERATIONS
 from tracereplay.machine.config import MachineConfig, ZoneConfig
-from tracereplay.machine.layout import NR_TYPES
+from tracereplay.machine.layout import NR_KERNEL_TYPES
 from tracereplay.trace.snapshots import ZoneFacts, snapshot_times, zones
 
 if TYPE_CHECKING:
@@ -96,9 +96,9 @@ def _by_type(trace: Trace) -> tuple[dict[tuple[int, str], I64], dict[tuple[int, 
             continue
         number = MIGRATETYPE_NAMES.index(migratetype) - (migratetype == "Isolate" and not cma)
         if name == "nr_blocks":
-            blocks.setdefault((node, zone), [0] * NR_TYPES)[number] = value
+            blocks.setdefault((node, zone), [0] * NR_KERNEL_TYPES)[number] = value
         elif order is not None and order < NR_PAGE_ORDERS:
-            free.setdefault((node, zone), np.zeros((NR_TYPES, NR_PAGE_ORDERS), np.int64))[number, order] = value
+            free.setdefault((node, zone), np.zeros((NR_KERNEL_TYPES, NR_PAGE_ORDERS), np.int64))[number, order] = value
     return free, blocks
 
 
@@ -106,10 +106,10 @@ def _split_by_type(total: list[int] | None, by_type: I64 | None) -> I64 | None:
     """Counts by type that add up to ``total``: pagetypeinfo is read at another time, and stops at 100,000."""
     if total is None:
         return None
-    made = np.zeros((NR_TYPES, NR_PAGE_ORDERS), np.int64)
+    made = np.zeros((NR_KERNEL_TYPES, NR_PAGE_ORDERS), np.int64)
     left = np.array(total, np.int64)
     if by_type is not None:
-        for mt in sorted(range(NR_TYPES), key=lambda t: t == MIGRATE_MOVABLE):
+        for mt in sorted(range(NR_KERNEL_TYPES), key=lambda t: t == MIGRATE_MOVABLE):
             made[mt] = np.minimum(by_type[mt], left)
             left -= made[mt]
     made[MIGRATE_MOVABLE] += left

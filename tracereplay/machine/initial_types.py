@@ -33,7 +33,7 @@ from tracereplay.machine.initial import (
     EVIDENCE_NONE,
     I8,
 )
-from tracereplay.machine.layout import NR_TYPES
+from tracereplay.machine.layout import NR_KERNEL_TYPES
 
 HELD_MOVABLE, HELD_SLAB, HELD_TABLES, HELD_OTHER, HELD_FREE, HELD_NOTHING = range(6)
 KIND_CLASSES = {
@@ -162,11 +162,11 @@ def type_facts(
     inside = zone >= 0
     shares = np.bincount(evidence[inside], minlength=len(EVIDENCE_NAMES))
     known = [z for z, count in enumerate(counted) if count is not None]
-    wanted = np.zeros(NR_TYPES, np.int64)
+    wanted = np.zeros(NR_KERNEL_TYPES, np.int64)
     for count in counted:
         if count is not None:
-            wanted[: len(count)] += np.array(count[:NR_TYPES], np.int64)
-    found = np.bincount(types[np.isin(zone, known)], minlength=NR_TYPES)[:NR_TYPES]
+            wanted[: len(count)] += np.array(count[:NR_KERNEL_TYPES], np.int64)
+    found = np.bincount(types[np.isin(zone, known)], minlength=NR_KERNEL_TYPES)[:NR_KERNEL_TYPES]
     facts: dict[str, Any] = {
         "pageblocks": int(np.count_nonzero(inside)),
         "by_evidence": {name: int(n) for name, n in zip(EVIDENCE_NAMES, shares, strict=True)},

@@ -77,6 +77,8 @@ MAX_CPUS = 1024
 MAX_NODES = 8
 MAX_POOL = 1 << 16
 """Elements a mempool may have."""
+NR_KERNEL_TYPES = 6
+"""Migratetypes that a kernel may have, and a trace may name."""
 NR_TYPES = 7
 """Migratetypes that have buddy lists (page-allocator.md 1.3), MIGRATE_UNMAPPED among them."""
 UNMAPPED_PCP_LIST = 15
