@@ -16,7 +16,6 @@ import platform
 import re
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
@@ -131,8 +130,8 @@ def _usable(directory: Path) -> bool:
         state = directory.stat()
         if state.st_uid != os.geteuid() or state.st_mode & 0o022:
             return False
-        with tempfile.TemporaryFile(dir=directory):
-            pass
+        if not os.access(directory, os.W_OK | os.X_OK):
+            return False
         os.utime(directory)
         if fresh:
             _remove_stale(directory.parent)
