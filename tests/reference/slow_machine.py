@@ -164,8 +164,8 @@ class SlowMachine(Reclaim):
     """State of splitmix64."""
     boost_factor: int = 0
     kswapd_rate: int = 0
-    shrink_asked: int = 0
-    """Pages that reclaim asked a shrinker for since anybody looked."""
+    shrink_asked: int | None = None
+    """Pages that reclaim asked a shrinker for since anybody looked; None: it did not ask."""
     """Pages a ms."""
     reclaim_pages: int = 0
     compaction_share: int = 0

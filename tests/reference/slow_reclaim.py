@@ -173,7 +173,7 @@ class Reclaim:
             if not left:
                 return False
             step = min(left, 32) if self.kswapd_rate else left
-            self.shrink_asked += step
+            self.ask_shrinker(0 if balanced else step)
             left -= step
             job.done += step
             if self.kswapd_rate:
@@ -203,9 +203,13 @@ class Reclaim:
         self.count("reclaimed_pages", freed)
         return freed
 
+    def ask_shrinker(self: SlowMachine, pages: int) -> None:
+        self.shrink_asked = (self.shrink_asked or 0) + pages
+
     def direct_reclaim(self: SlowMachine, cpu: int, gfp: int) -> int:
         self.count("reclaim_attempts")
-        self.shrink_asked += max(self.reclaim_pages, 32)
+        short = all(self.zones[z].free_pages <= self.zones[z].marks["high"] for z in self.zonelist(cpu, gfp))
+        self.ask_shrinker(max(self.reclaim_pages, 32) if short else 0)
         freed = 0
         for z in self.zonelist(cpu, gfp):
             here = self.reclaim(cpu, z, self.reclaim_pages - freed)

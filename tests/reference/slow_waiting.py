@@ -101,8 +101,8 @@ class Clock:
             if not (self.agenda and self.agenda[0][0] <= self.now and self.agenda[0][1] == RELEASE):
                 self.note_waste(0)
             return True
-        if machine.shrink_asked:
-            pages, machine.shrink_asked = machine.shrink_asked, 0
+        if machine.shrink_asked is not None:
+            pages, machine.shrink_asked = machine.shrink_asked, None
             self.as_worker(lambda: strategy.shrink(pages))
             return True
         self.wake()

@@ -144,7 +144,7 @@ _CFG_END = CFG_HELD_CURSOR + NR_PAGE_ORDERS
 _CFG_END = CFG_REACH + NR_ZONE_TYPES
 (
     CFG_WOKEN,  # what may let waiting requests go on since the engine last looked: WOKEN_* bits
-    CFG_SHRINK,  # pages that reclaim asked a strategy's shrinker for since the engine last looked
+    CFG_SHRINK,  # pages that reclaim asked a strategy's shrinker for since the engine last looked; or COUNT_ONLY
     CFG_RANDOM,  # state of the generator behind chance.py, from the machine's seed
     CFG_TIMER_IDS,  # timers of the strategy that were ever set have numbers below this
     CFG_TIMER_DUE,  # when the first of them is due, ns; NEVER for none
@@ -157,6 +157,8 @@ _CFG_END = CFG_REACH + NR_ZONE_TYPES
 ) = range(_CFG_END, _CFG_END + 11)
 _CFG_END = CFG_DRY_LONGEST + 1
 NEVER = 1 << 62
+COUNT_ONLY = -1
+"""In CFG_SHRINK: a shrinker was only made to count."""
 WOKEN_POOL = 1
 """An element came into the mempool's reserve."""
 WOKEN_MUTEX = 2

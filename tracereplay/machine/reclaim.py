@@ -36,6 +36,7 @@ from tracereplay.machine.layout import (
     CFG_TIMER,
     CFG_ZONES,
     CN,
+    COUNT_ONLY,
     KS_DONE,
     KS_GOAL,
     KS_HOPELESS,
@@ -44,6 +45,8 @@ from tracereplay.machine.layout import (
     KS_WORDS,
     Z_COMPACT_CURSOR,
     Z_END,
+    Z_FREE,
+    Z_HIGH,
     Z_NODE,
     Z_RECLAIM_CURSOR,
     Z_START,
@@ -90,20 +93,37 @@ def reclaim_zone(m, cpu, z, pages):
 
 @inner
 def ask_shrinker(m, pages):
-    """Have a strategy's shrinker asked for ``pages``, once the present operation is over (``shrink_slab``).
+    """Have a strategy's shrinker asked for ``pages``, once the present operation is over; 0: it is only made to count.
 
-    A model: as many as this reclaim wants itself. The kernel asks a shrinker for ``(freeable >> priority) * 4 / seeks``
-    of its objects, in batches of 128, and lets what is short of a batch wait.
+    A model of ``shrink_slab``: as many as this reclaim wants itself while single pages are short, else none. The
+    kernel asks for ``(freeable >> priority) * 4 / seeks`` in batches of 128: at the lowest urgency, which is that of a
+    reclaim for the sake of a large block, a cache of less than 2^18 pages is counted and not scanned.
     """
-    m.w[CFG_SHRINK] += pages
+    if pages > 0:
+        m.w[CFG_SHRINK] = max(m.w[CFG_SHRINK], 0) + pages
+    elif m.w[CFG_SHRINK] == 0:
+        m.w[CFG_SHRINK] = COUNT_ONLY
     m.w[CFG_TIMER] = min(m.w[CFG_TIMER], m.w[CFG_NOW])
+
+
+@inner
+def short_of_pages(m, cpu, gfp):
+    """Whether no zone that a request may use has more than HIGH free."""
+    row = zonelist(m, cpu, gfp)
+    for k in range(ZL_WORDS):
+        z = zone_at(m, row, k, gfp)
+        if z < 0:
+            break
+        if m.w[z * Z_WORDS + Z_FREE] > m.w[z * Z_WORDS + Z_HIGH]:
+            return False
+    return True
 
 
 @entry(Machine, int, int)
 def direct_reclaim(m, cpu, gfp):
     """One direct reclaim (``__perform_reclaim``): up to ``CFG_RECLAIM_PAGES`` along the zonelist. Pages freed."""
     m.c[RECLAIM_ATTEMPTS] += 1
-    ask_shrinker(m, max(m.w[CFG_RECLAIM_PAGES], RECLAIM_STEP))
+    ask_shrinker(m, max(m.w[CFG_RECLAIM_PAGES], RECLAIM_STEP) if short_of_pages(m, cpu, gfp) else 0)
     freed = 0
     row = zonelist(m, cpu, gfp)
     for k in range(ZL_WORDS):
@@ -162,7 +182,7 @@ def run_kswapd(m, node):
         step = min(budget, RECLAIM_STEP) if rate > 0 else budget
         budget -= step
         m.w[k + KS_DONE] += step
-        ask_shrinker(m, step)
+        ask_shrinker(m, 0 if balanced else step)
         if rate > 0 and reclaim_node(m, cpu, node, step) == 0:
             m.w[k + KS_HOPELESS] = 1
             stop_kswapd(m, node)

@@ -173,7 +173,7 @@ def step(m, st, e, until):
         free_due(m, st, e)
         return True
     if m.w[CFG_SHRINK] != 0:
-        pages = m.w[CFG_SHRINK]
+        pages = max(m.w[CFG_SHRINK], 0)
         m.w[CFG_SHRINK] = 0
         run_shrinker(m, st, e, pages)
         return True
