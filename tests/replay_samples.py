@@ -222,7 +222,6 @@ def run_slow(
     )
     replay.feed(ops)
     replay.wind_up()
-    chosen.finish()
     return replay
 
 
