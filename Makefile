@@ -1,5 +1,5 @@
 # `make demo` and `make test` do all their own set-up on a fresh Debian-like machine, as root or not.
-.PHONY: help env demo test lint bench accuracy clean
+.PHONY: help env demo test lint bench accuracy scenarios clean
 .DEFAULT_GOAL := help
 
 VENV := .venv
@@ -12,6 +12,7 @@ help:
 	@echo 'make test    lint, types and all tests'
 	@echo 'make bench   benchmarks (a few minutes; wants an idle machine)'
 	@echo 'make accuracy  check the machine against the shipped traces, write the table of docs/accuracy.md'
+	@echo 'make scenarios  run the scenarios, write their tables into docs/scenarios'
 	@echo 'make env     the virtual environment only'
 	@echo 'make clean   remove demo/, caches and the virtual environment'
 
@@ -36,6 +37,9 @@ bench: env
 
 accuracy: env
 	@$(BIN)/python -m tracereplay.cli.accuracy -o docs/accuracy.md
+
+scenarios: env
+	@$(BIN)/python -m tracereplay.cli.scenario_pages docs/scenarios
 
 clean:
 	rm -rf demo $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

@@ -28,6 +28,7 @@ LAYERS = (
     {"replay", "verify"},
     {"analysis", "cost"},
     {"whatif", "report", "testing"},
+    {"scenarios"},
     {"cli"},
 )
 """Lowest first. A part imports its own layer and the layers below."""

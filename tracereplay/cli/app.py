@@ -30,6 +30,7 @@ VERBS = {
     "demand": "demand",
     "strategies": "strategies",
     "replay": "replay",
+    "scenarios": "scenarios",
     "verify": "verify",
     "report": "report",
 }
