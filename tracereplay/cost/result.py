@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tracereplay.cost.price import cost_block, unpriced
 from tracereplay.cost.profile import Profile
+from tracereplay.cost.sections import priced
 from tracereplay.demand.report import as_json
 from tracereplay.replay import layout as at
 from tracereplay.replay.result import result_entry, warnings_of
@@ -40,7 +41,8 @@ def result_of(
             requests=int(outcome.scalars[at.X_TARGETED_REQUESTS]),
             seed=seed,
         )
-        entries.append(entry | {"cost": cost, "unpriced": unpriced(entry["counters"], profile)})
+        held = priced(entry["sections"], profile)
+        entries.append(entry | {"cost": cost, "unpriced": unpriced(entry["counters"], profile), "sections": held})
     found = as_json(report)
     return {
         "schema": RESULT_SCHEMA,

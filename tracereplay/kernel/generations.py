@@ -36,14 +36,17 @@ class Generation:
     of ``batch`` (6.18; stable kernels may have it earlier)."""
     drain_all_chunked: bool = False
     """``drain_all_pages`` lets go of the locks every ``batch << scale_max`` pages (read in 6.12)."""
+    pcp_lock: str = "trylock"
+    """What protects the pcp lists (section 3.9), of PCP_LOCKS: interrupts off until 5.13, local_lock until 5.18, a
+    spinlock tried with interrupts off until 6.1, with interrupts on since 6.2."""
 
 
 GENERATIONS: dict[str, Generation] = {
     g.name: g
     for g in (
-        Generation("5.10", 1, 0, 0, False, False, False, False, False),
-        Generation("5.14", 4, 3, 1, False, False, False, False, True),
-        Generation("6.1", 4, 1, 1, True, False, False, False, True, True),
+        Generation("5.10", 1, 0, 0, False, False, False, False, False, pcp_lock="irqoff"),
+        Generation("5.14", 4, 3, 1, False, False, False, False, True, pcp_lock="local_lock"),
+        Generation("6.1", 4, 1, 1, True, False, False, False, True, True, pcp_lock="trylock_irqsave"),
         Generation("6.7", 4, 1, 2, True, False, False, False, True, True, pcp_decay=1),
         Generation("6.12", 4, 2, 2, True, False, True, False, True, True, pcp_decay=1, drain_all_chunked=True),
         Generation("6.18", 4, 2, 2, True, False, True, True, True, True, pcp_decay=2, drain_all_chunked=True),
@@ -51,6 +54,15 @@ GENERATIONS: dict[str, Generation] = {
     )
 }
 DEFAULT_GENERATION = "6.12"
+PCP_LOCKS = {
+    "irqoff": True,
+    "local_lock": True,
+    "trylock_irqsave": True,
+    "trylock": False,
+    "llist": False,
+}
+"""Protections of the pcp lists: whether interrupts are off under them. local_lock is irqoff unless the kernel is
+PREEMPT_RT; llist, a lock-free list, is an idea of M. Gorman's (2021-03-12) that nobody has built."""
 
 
 def generation_of_release(release: str | None) -> str:

@@ -18,10 +18,15 @@ from tracereplay.kernel.gfp import GFP_ACCOUNT
 from tracereplay.machine.counters import (
     BULK_CALLS,
     CALLBACKS,
+    FALLBACK_BLOCK_MOVES,
+    FALLBACKS,
     PAGES_LISTED,
     PAGES_PREPARED_UNLOCKED,
     PCP_REFILL_PAGES,
+    PCP_REFILLS,
+    SPLITS,
     WATERMARK_CHECKS,
+    ZEROED_PAGES,
 )
 from tracereplay.machine.layout import (
     ANY_NODE,
@@ -36,6 +41,7 @@ from tracereplay.machine.layout import (
     NO_SINGLE,
     P_LONGEST,
     P_WORDS,
+    SECTION_BULK,
     TWO_PASS,
     Z_LOW,
     Z_NODE,
@@ -47,6 +53,7 @@ from tracereplay.machine.layout import (
 from tracereplay.machine.page_alloc import alloc_pages, prepare
 from tracereplay.machine.page_free import report_error
 from tracereplay.machine.pcp import pcp_index_of_cpu, pcp_lock, pcp_pop
+from tracereplay.machine.sections import note_section
 from tracereplay.machine.watermarks import watermark_ok
 from tracereplay.machine.zonelist import migratetype, zone_at, zonelist
 
@@ -101,7 +108,8 @@ def bulk_batch(m, cpu, z, gfp, at, wanted, slots, how):
     mt = migratetype(gfp)
     first = at
     taken = 0
-    refilled = m.c[PCP_REFILL_PAGES]
+    refills, refilled, splits = m.c[PCP_REFILLS], m.c[PCP_REFILL_PAGES], m.c[SPLITS]
+    fallbacks, moves, zeroed = m.c[FALLBACKS], m.c[FALLBACK_BLOCK_MOVES], m.c[ZEROED_PAGES]
     pcp_lock(m, p)
     while at < wanted:
         if slots[2 * at] < 0:
@@ -114,7 +122,12 @@ def bulk_batch(m, cpu, z, gfp, at, wanted, slots, how):
             if not how & TWO_PASS:
                 prepare_slot(m, cpu, gfp, slots, at)
         at += 1
-    work = m.c[PCP_REFILL_PAGES] - refilled + (taken if how & TWO_PASS else 2 * taken)
+    prepared = 0 if how & TWO_PASS else taken
+    refills, refilled, splits = m.c[PCP_REFILLS] - refills, m.c[PCP_REFILL_PAGES] - refilled, m.c[SPLITS] - splits
+    fallbacks, moves = m.c[FALLBACKS] - fallbacks, m.c[FALLBACK_BLOCK_MOVES] - moves
+    zeroed = m.c[ZEROED_PAGES] - zeroed
+    note_section(m, SECTION_BULK, refills, refilled, splits, fallbacks, moves, taken, prepared, zeroed)
+    work = refilled + taken + prepared
     m.w[p * P_WORDS + P_LONGEST] = max(m.w[p * P_WORDS + P_LONGEST], work)
     if how & TWO_PASS:
         m.c[PAGES_PREPARED_UNLOCKED] += taken

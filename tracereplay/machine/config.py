@@ -12,7 +12,7 @@ from typing import Any
 
 from tracereplay.errors import ParameterError, nearest
 from tracereplay.kernel.constants import MAX_PAGE_ORDER, NR_PAGE_ORDERS, PAGE_SIZE
-from tracereplay.kernel.generations import DEFAULT_GENERATION, GENERATIONS
+from tracereplay.kernel.generations import DEFAULT_GENERATION, GENERATIONS, PCP_LOCKS
 from tracereplay.machine.directmap_start import DirectMap
 
 DMA_END = 0x1000
@@ -77,6 +77,8 @@ class MachineConfig:
     """Fixed high; None: by generation from the watermarks."""
     pcp_scale_max: int = 5
     """CONFIG_PCP_BATCH_SCALE_MAX."""
+    pcp_lock: str | None = None
+    """What protects the per-CPU lists, of PCP_LOCKS; None: by generation. It moves no page (replay/sections.py)."""
     llc_pages_per_cpu: int = 512
     """Each CPU's slice of last-level cache, pages; above 3 x batch it sets PCPF_FREE_HIGH_BATCH."""
     vmstat_interval: float = 1.0
@@ -100,6 +102,11 @@ class MachineConfig:
     notes: tuple[str, ...] = field(default=())
 
     @property
+    def pcp_protection(self) -> str:
+        """What protects the per-CPU lists, of PCP_LOCKS."""
+        return self.pcp_lock or GENERATIONS[self.generation].pcp_lock
+
+    @property
     def memory_bytes(self) -> int:
         """Managed memory of all zones."""
         return sum(z.pages for z in self.zones) * PAGE_SIZE
@@ -113,6 +120,7 @@ class MachineConfig:
             "nodes": self.nodes,
             "generation": self.generation,
             "pcp": {"batch": self.pcp_batch, "high": self.pcp_high, "scale_max": self.pcp_scale_max},
+            "pcp_lock": self.pcp_protection,
             "occupancy": None if self.zones[0].free_blocks is not None else self.occupancy,
             "fragmentation": None if self.zones[0].free_blocks is not None else self.fragmentation,
             "vmstat_interval_s": self.vmstat_interval,
@@ -267,6 +275,7 @@ KEYS: dict[str, str] = {
     "pcp.batch": "pages",
     "pcp.high": "pages, fixed",
     "pcp.scale_max": "0 to 6",
+    "pcp_lock": f"one of {', '.join(PCP_LOCKS)}",
     "vmstat_interval": "seconds, 0 for never",
     "watermark_boost_factor": "ten-thousandths of the high watermark, 0 for no boost",
     "kswapd_rate": "pages a ms that kswapd frees while it runs",
@@ -328,6 +337,10 @@ def _apply(config: MachineConfig, key: str, text: str) -> MachineConfig:
             if not 0 <= scale <= 6:
                 raise ValueError("0 to 6")
             return replace(config, pcp_scale_max=scale)
+        case "pcp_lock":
+            if text not in PCP_LOCKS:
+                raise ValueError(text)
+            return replace(config, pcp_lock=text)
         case "vmstat_interval":
             interval = float(text)
             if not 0 <= interval <= 86400:

@@ -75,7 +75,8 @@ from tracereplay.kernel.constants import NR_PAGE_ORDERS
     PAGES_LISTED,  # what the list form of a bulk call does beyond the array form
     UNLOCKED_HITS,  # like CACHE_HITS and CACHE_PUTS, of a cache that needs no lock: another price
     UNLOCKED_PUTS,
-) = range(65)
+    PCP_ATOMICS,  # what per-CPU lists without a lock would count instead of PCP_LOCK_ACQUISITIONS (replay/atomics.py)
+) = range(66)
 
 COUNTERS: tuple[str, ...] = (
     "free_calls",
@@ -143,6 +144,7 @@ COUNTERS: tuple[str, ...] = (
     "pages_listed",
     "unlocked_hits",
     "unlocked_puts",
+    "pcp_atomics",
 )
 PEAKS: tuple[str, ...] = ("reserve_pages_peak", "waste_pages_peak")
 """Maxima, not sums: kept for the whole run only."""

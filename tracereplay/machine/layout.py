@@ -247,7 +247,27 @@ _POOL = TM + MAX_TIMERS
 ) = range(_POOL, _POOL + 7)
 PC = POOL_ELEMENTS + MAX_POOL
 """``w[PC + cpu]``: what a CPU has added to that counter and not folded in yet."""
-MACHINE_WORDS = PC + MAX_CPUS
+SECTION_PARTS = (
+    "refills",
+    "blocks_refilled",
+    "splits",
+    "fallbacks",
+    "block_moves",
+    "unlinked",
+    "prepared",
+    "zeroed",
+)
+"""Work under a pcp lock: zone-lock holds, blocks they moved, split or took from other types, pageblocks they moved;
+blocks taken off the list, pages prepared, and zeroed while they were."""
+SECTION_WORDS = 1 + len(SECTION_PARTS)
+SECTION_REFILL = PC + MAX_CPUS
+"""The longest refill: ``w[SECTION_REFILL]`` its work units, then its parts."""
+SECTION_BULK = SECTION_REFILL + SECTION_WORDS
+"""The longest section of a bulk call, refills included, likewise."""
+SECTION_DRAIN = SECTION_BULK + SECTION_WORDS
+"""Pages of the longest drain under one hold."""
+SECTION_WORK = 0
+MACHINE_WORDS = SECTION_DRAIN + 1
 NO_QUOTA = 1 << 62
 
 # ---- how bulk_call goes (bits; 0: the array form of alloc_pages_bulk)

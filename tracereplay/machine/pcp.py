@@ -30,6 +30,8 @@ from tracereplay.machine.buddy import (
     zone_unlock,
 )
 from tracereplay.machine.counters import (
+    FALLBACK_BLOCK_MOVES,
+    FALLBACKS,
     FREES_PCP,
     PCP_DRAIN_PAGES,
     PCP_DRAINS,
@@ -37,6 +39,7 @@ from tracereplay.machine.counters import (
     PCP_LOCK_ACQUISITIONS,
     PCP_REFILL_PAGES,
     PCP_REFILLS,
+    SPLITS,
 )
 from tracereplay.machine.fallback import MODE_NORMAL, rmqueue
 from tracereplay.machine.layout import (
@@ -74,6 +77,8 @@ from tracereplay.machine.layout import (
     P_WORDS,
     PCP,
     PCP_LISTS,
+    SECTION_DRAIN,
+    SECTION_REFILL,
     UNMAPPED_PCP_LIST,
     Z_BELOW_HIGH,
     Z_CMA,
@@ -85,6 +90,7 @@ from tracereplay.machine.layout import (
 )
 from tracereplay.machine.lists import add_head, add_tail, first, last, remove
 from tracereplay.machine.pcp_sizes import drain_pages_fixed, drain_pages_tuned, refill_blocks
+from tracereplay.machine.sections import note_section
 from tracereplay.machine.watermarks import watermark_ok
 
 THP_LIST = MIGRATE_PCPTYPES * (PAGE_ALLOC_COSTLY_ORDER + 1)
@@ -135,6 +141,7 @@ def refill(m, z, p, order, mt, flags):
     mode = MODE_NORMAL
     plain = m.w[z * Z_WORDS + Z_CMA] == 0  # else CMA pages may come before those of the own type
     got = 0
+    splits, fallbacks, moves = m.c[SPLITS], m.c[FALLBACKS], m.c[FALLBACK_BLOCK_MOVES]
     zone_lock(m, z)
     while got < wanted:
         pfn = rmqueue_smallest_here(m, z, order, mt) if plain and mode == MODE_NORMAL else -1
@@ -147,6 +154,8 @@ def refill(m, z, p, order, mt, flags):
         add_tail(m.pg, head, m.w[CFG_NODES] + pfn)
         got += 1
     zone_unlock(m, z)
+    splits, fallbacks, moves = m.c[SPLITS] - splits, m.c[FALLBACKS] - fallbacks, m.c[FALLBACK_BLOCK_MOVES] - moves
+    note_section(m, SECTION_REFILL, 1, got, splits, fallbacks, moves, 0, 0, 0)
     m.w[p * P_WORDS + P_COUNT] += got << order
     m.c[PCP_REFILLS] += 1
     m.c[PCP_REFILL_PAGES] += got << order
@@ -242,6 +251,7 @@ def drain_lists(m, z, p, pages, index):
     zone_unlock(m, z)
     m.w[p * P_WORDS + P_COUNT] -= moved
     m.w[p * P_WORDS + P_LONGEST] = max(m.w[p * P_WORDS + P_LONGEST], moved)
+    m.w[SECTION_DRAIN] = max(m.w[SECTION_DRAIN], moved)
     m.c[PCP_DRAIN_PAGES] += moved
     return moved
 

@@ -38,6 +38,7 @@ from tracereplay.machine.layout import (
 )
 from tracereplay.machine.mempool import fill_reserve
 from tracereplay.replay import layout as at
+from tracereplay.replay.atomics import lockless
 from tracereplay.replay.blocks import end_live
 from tracereplay.replay.calls import put_addresses
 from tracereplay.replay.loop import run, wind_up
@@ -112,6 +113,7 @@ class Engine:
         )
         machine.w[POOL_GFP] = path.gfp if path else 0
         self.generation = config.generation
+        self.pcp_protection = config.pcp_protection
         self.background = np.zeros(NR_SLOTS, np.int64)
         self.machine = charged_to(machine, self.background)
         self.state = np.zeros(params.state_words(), np.int64)
@@ -172,7 +174,7 @@ class Engine:
         kept = counts > 0  # an allocation's vector alone is not a request's
         totals = x[at.X_TARGETED : at.X_TARGETED + NR_SLOTS].copy()
         totals[:NR_COUNTERS] = counts @ vectors
-        return Outcome(
+        outcome = Outcome(
             totals=totals,
             worker=x[at.X_WORKER : at.X_WORKER + NR_SLOTS].copy(),
             background=self.background.copy(),
@@ -183,6 +185,7 @@ class Engine:
             scalars=x[: at.X_REQ].copy(),
             machine=self.machine,
         )
+        return lockless(outcome) if self.pcp_protection == "llist" else outcome
 
     def _grow(self, reason: int) -> None:
         e, x = self.arrays, self.arrays.x

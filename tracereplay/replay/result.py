@@ -28,6 +28,7 @@ from tracereplay.machine.layout import (
 from tracereplay.replay import layout as at
 from tracereplay.replay.engine import Outcome
 from tracereplay.replay.run import Replayed
+from tracereplay.replay.sections import sections
 from tracereplay.strategies.registry import Choice
 
 
@@ -108,6 +109,7 @@ def result_entry(choice: Choice, outcome: Outcome, config: MachineConfig) -> dic
         "cache_lock": {"longest_hold_work": int(w[CACHE_LONGEST])},
         "direct_map_kib": direct_map_kib(outcome.machine),
         "reserve": reserve_of(outcome),
+        "sections": sections(outcome.machine, config.pcp_protection),
         "series": _series(outcome),
     }
 

@@ -96,6 +96,8 @@ class Comparison:
     """Zone-lock acquisitions over time."""
     waits: tuple[tuple[str, ...], ...]
     """What it is, then its value for each strategy; nothing where no request waited."""
+    sections: tuple[tuple[str, ...], ...]
+    """Likewise: the longest sections of the machine, in work units."""
     verdict: tuple[str, ...]
     cautions: tuple[str, ...]
     targeted_pages: int
@@ -127,6 +129,7 @@ def build_comparison(result: Mapping[str, Any]) -> Comparison:
         callers=tuple(_caller(row) for row in demand.get("by_caller") or ()),
         charts=_charts(rows),
         waits=_waits(rows),
+        sections=_sections(rows),
         verdict=_verdict(strategies, name, demand, pages, unit),
         cautions=_cautions(result, strategies),
         targeted_pages=pages,
@@ -322,6 +325,18 @@ def _waits(rows: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, ...], ...]:
         ("deadlocked", *(count(w.get("deadlocked")) for w in waits)),
     ]
     return tuple(lines)
+
+
+def _sections(rows: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, ...], ...]:
+    found = [row.get("sections") for row in rows]
+    if not all(found):
+        return ()
+    lock = found[0]["pcp"]["lock"] if found and found[0] else ""
+    return (
+        (f"pcp lock ({lock})", *(count(s["pcp"]["work"]) for s in found if s)),
+        ("interrupts off", *(count(s["interrupts_off"]["work"]) for s in found if s)),
+        ("pages of a drain", *(count(s["interrupts_off"]["longest_drain_pages"]) for s in found if s)),
+    )
 
 
 def _verdict(

@@ -14,6 +14,11 @@ BESIDE_COUNTERS = (
     "waited",
     "longest_wait_ns",
     "longest_zone_hold",
+    "pcp_section_work",
+    "pcp_section_cost",
+    "interrupts_off_work",
+    "interrupts_off_cost",
+    "longest_drain_pages",
     "cost_per_page",
     "cost_per_request",
     "miss_percent",
@@ -22,8 +27,9 @@ BESIDE_COUNTERS = (
     "dry_mean_ms",
     "dry_longest_ms",
 )
-"""Figures that are no counters: requests, those of them that failed or waited, the longest hold of a zone lock in work
-units, prices; of caches: misses in a hundred pages asked of them, idle pages on average, times without a page."""
+"""Figures that are no counters: requests, those of them that failed or waited, the longest sections (docs/replay.md) in
+work units and their prices, prices of the targeted requests; of caches: misses in a hundred pages asked of them, idle
+pages on average, times without a page."""
 
 
 def known_figures(text: str) -> list[str]:
@@ -45,9 +51,8 @@ def known_figures(text: str) -> list[str]:
 
 def figures_of(entry: Mapping[str, Any]) -> dict[str, Any]:
     """All figures of an entry of ``results`` by name. Prices are in the profile's unit."""
-    requests = entry["requests"]
+    requests, held, reserve = entry["requests"], entry["sections"], entry["reserve"]
     hits, misses = (entry["counters"][name] for name in ("cache_hits", "cache_misses"))
-    reserve = entry["reserve"]
     return {
         **entry["counters"],
         "requests": requests["served"] + requests["failed"] + requests["waiting"],
@@ -55,6 +60,11 @@ def figures_of(entry: Mapping[str, Any]) -> dict[str, Any]:
         "waited": entry["waits"]["requests"],
         "longest_wait_ns": entry["waits"]["longest_ns"],
         "longest_zone_hold": max(zone["longest_hold_work"] for zone in entry["zone_locks"]),
+        "pcp_section_work": held["pcp"]["work"],
+        "pcp_section_cost": held["pcp"]["cost"],
+        "interrupts_off_work": held["interrupts_off"]["work"],
+        "interrupts_off_cost": held["interrupts_off"]["cost"],
+        "longest_drain_pages": held["interrupts_off"]["longest_drain_pages"],
         "cost_per_page": entry["cost"]["per_page"],
         "cost_per_request": entry["cost"]["per_request"]["mean"],
         "miss_percent": 100 * misses / (hits + misses) if hits + misses else None,

@@ -195,6 +195,11 @@ def _operations(data: Comparison) -> Markup:
         _table("Per 1,000 targeted pages; peaks are pages", ("operation", *(s.label for s in data.strategies)), rows),
         *(line_chart(chart) for chart in data.charts),
         *([_table("Waits", ("requests", *(s.label for s in data.strategies)), data.waits)] if data.waits else []),
+        *(
+            [_table("Longest sections", ("work units", *(s.label for s in data.strategies)), data.sections)]
+            if data.sections
+            else []
+        ),
     )
 
 

@@ -41,7 +41,7 @@ ACCOUNTED = ("matched", "unmatched frees", "left-censored", "right-censored", "l
 def comparison(result: Mapping[str, Any]) -> str:
     """What ``replay`` prints: accounting first, then prices, then counters. No line exceeds 80 columns."""
     data = build_comparison(result)
-    parts = [_facts(data), _prices(data), _counters(data), _waits(data), _said(data.verdict)]
+    parts = [_facts(data), _prices(data), _counters(data), _waits(data), _sections(data), _said(data.verdict)]
     parts.append(_said(data.cautions, "caution: "))
     return "\n\n".join(part for part in parts if part)
 
@@ -115,12 +115,21 @@ def _counters(data: Comparison) -> str:
 
 
 def _waits(data: Comparison) -> str:
+    return _lines("waits", data, data.waits)
+
+
+def _lines(title: str, data: Comparison, lines: Sequence[Sequence[str]]) -> str:
+    """Lines with a value for each strategy, four strategies beside each other."""
     blocks = []
     for start in range(0, len(data.strategies), 4):
         labels = [short(s.label) for s in data.strategies[start : start + 4]]
-        rows = [(line[0], *line[1 + start : 5 + start]) for line in data.waits]
-        blocks.append(table(("waits", *labels), rows))
-    return "\n\n".join(blocks) if data.waits else ""
+        rows = [(line[0], *line[1 + start : 5 + start]) for line in lines]
+        blocks.append(table((title, *labels), rows))
+    return "\n\n".join(blocks) if lines else ""
+
+
+def _sections(data: Comparison) -> str:
+    return _lines("longest, work units", data, data.sections)
 
 
 def short(label: str, width: int = LABEL) -> str:
