@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from tracereplay.strategies.registry import load_strategy
+
 TRACE = Path(__file__).parents[2] / "traces" / "dmcrypt-6.1-1M"
 COMMAND = [sys.executable, "-c", "from tracereplay.cli.app import main; main()"]
 
@@ -164,4 +166,4 @@ def test_parameters_in_one_spec_and_by_set_are_the_same() -> None:
         for how in (("bulk:batch_cap=16",), ("bulk", "--set", "bulk.batch_cap=16"))
     ]
     assert runs[0] == runs[1]
-    assert runs[0]["params"] == {"batch_cap": 16}
+    assert runs[0]["params"] == load_strategy("bulk")().values() | {"batch_cap": 16}
