@@ -143,6 +143,7 @@ def test_sizes(text: str, size: int) -> None:
         ("fragmentation", "-0.1", "fragmentation"),
         ("pcp.batch", "none", "pcp.batch"),
         ("pcp.scale_max", "7", "scale_max"),
+        ("pcp_lock", "spinlock", "trylock_irqsave"),
         ("init_on_alloc", "maybe", "init_on_alloc"),
         ("pcp.bach", "3", "did you mean 'pcp.batch'"),
         ("colour", "red", "machine keys: memory"),
