@@ -88,6 +88,14 @@ def test_callers_and_their_sizes(result: dict[str, Any]) -> None:
     ]
 
 
+def test_who_leaves_requests_unserved_is_not_the_cheapest(result: dict[str, Any]) -> None:
+    entry = next(row for row in result["results"] if row["label"] == "compound")
+    entry["requests"] = {"served": 50, "failed": 48, "waiting": 2}
+    said = build_comparison(result).verdict
+    assert not said[0].startswith("compound")
+    assert any(text.startswith("compound left 50 % of its requests unserved") for text in said)
+
+
 def test_verdict_names_the_cheapest_and_its_coverage(result: dict[str, Any]) -> None:
     said = build_comparison(result).verdict
     assert said[0].startswith("compound is cheapest: 4.24 ns per page")

@@ -8,7 +8,8 @@ from typing import Any
 
 from tracereplay.cost.price import price, ratio_interval95, unpriced
 from tracereplay.cost.profile import Profile
-from tracereplay.report.numbers import UNKNOWN, count, figure, in_intervals, seconds, share, size, span
+from tracereplay.report.numbers import UNKNOWN, count, figure, in_intervals, seconds, share, size
+from tracereplay.report.verdict import cautions, selector_of, verdict
 
 PAGES_PER_MIB = 256
 
@@ -48,6 +49,8 @@ class StrategyCost:
     """Share of the cost that rests on coefficients marked as assumptions."""
     counters: Mapping[str, int]
     unpriced: Mapping[str, int]
+    failed: float
+    """Share of its requests that got nothing, or still waited at the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +133,8 @@ def build_comparison(result: Mapping[str, Any]) -> Comparison:
         charts=_charts(rows),
         waits=_waits(rows),
         sections=_sections(rows),
-        verdict=_verdict(strategies, name, demand, pages, unit),
-        cautions=_cautions(result, strategies),
+        verdict=verdict(strategies, name, demand, pages, unit),
+        cautions=cautions(result, strategies),
         targeted_pages=pages,
         trace_path=result["trace"].get("path"),
         command=result.get("command"),
@@ -210,7 +213,13 @@ def _strategy(
         assumed=assumed,
         counters=counters,
         unpriced=unpriced(counters, profile) if profile is not None else {},
+        failed=_failed_share(row.get("requests") or {}),
     )
+
+
+def _failed_share(requests: Mapping[str, int]) -> float:
+    lost = requests.get("failed", 0) + requests.get("waiting", 0)
+    return lost / max(lost + requests.get("served", 0), 1)
 
 
 def _caller(row: Mapping[str, Any]) -> Caller:
@@ -279,7 +288,7 @@ def _unseen_fact(estimate: Mapping[str, Any]) -> Fact:
 
 def _demand_facts(demand: Mapping[str, Any], result: Mapping[str, Any]) -> tuple[Fact, ...]:
     pages, targeted = demand.get("pages"), demand.get("targeted_pages")
-    target = _selector(demand)
+    target = selector_of(demand)
     bios = demand.get("bios") or {}
     facts = [
         Fact("requests", count(demand.get("requests")), f"{count(pages)} pages"),
@@ -292,12 +301,6 @@ def _demand_facts(demand: Mapping[str, Any], result: Mapping[str, Any]) -> tuple
     if path := result.get("path"):
         facts.append(Fact("path", str(path.get("name") if isinstance(path, Mapping) else path)))
     return tuple(facts)
-
-
-def _selector(demand: Mapping[str, Any]) -> str:
-    """What ``--target`` chose."""
-    targeted = demand.get("targeted")
-    return str(targeted.get("selector", UNKNOWN)) if isinstance(targeted, Mapping) else UNKNOWN
 
 
 def _charts(rows: Sequence[Mapping[str, Any]]) -> tuple[Chart, ...]:
@@ -337,62 +340,3 @@ def _sections(rows: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, ...], ...]:
         ("interrupts off", *(count(s["interrupts_off"]["work"]) for s in found if s)),
         ("pages of a drain", *(count(s["interrupts_off"]["longest_drain_pages"]) for s in found if s)),
     )
-
-
-def _verdict(
-    strategies: tuple[StrategyCost, ...], baseline: str | None, demand: Mapping[str, Any], pages: int, unit: str
-) -> tuple[str, ...]:
-    """The comparison in two or three sentences; nothing that the numbers do not carry."""
-    priced = [s for s in strategies if s.per_page is not None]
-    if not priced or not pages:
-        return ("No targeted request in this trace: there is nothing to compare. Try --target all.",)
-    best = min(priced, key=lambda s: s.per_page or 0.0)
-    said = [f"{best.label} is cheapest: {figure(best.per_page)} {unit} per page ({span(best.interval)} at 95 %)."]
-    if len(priced) > 1 and best.label != baseline and best.ratio is not None:
-        said.append(f"That is {figure(best.ratio)} of what {baseline} costs ({span(best.ratio_interval)}).")
-    for other in sorted(priced, key=lambda s: s.per_page or 0.0)[1:]:
-        ends = other.ratio_interval if best.label == baseline else None
-        if ends and ends[0] <= 1 <= ends[1]:
-            said.append(f"The profile cannot tell {other.label} from it.")
-    if best.ratio_interval and best.ratio_interval[0] <= 1 <= best.ratio_interval[1]:
-        said.append(f"The profile cannot tell it from {baseline}.")
-    said.append(
-        f"This concerns the targeted {share(pages, demand.get('pages'))} of the pages; all others went through the "
-        "same memory as recorded."
-    )
-    return tuple(said)
-
-
-def _cautions(result: Mapping[str, Any], strategies: tuple[StrategyCost, ...]) -> tuple[str, ...]:
-    """What a reader should hold against the numbers."""
-    a = result["accounting"]
-    said = [str(text) for text in result.get("warnings") or ()]
-    if result["trace"].get("complete") is False:
-        said.append("The capture did not finish; its last events are missing.")
-    said += [
-        f"Not the whole of what happened: {what}."
-        for what in (result["trace"].get("completeness") or {}).get("left_out") or ()
-    ]
-    if a.get("lost"):
-        lost = f"{count(a['lost'])} events were" if a["lost"] != 1 else "1 event was"
-        said.append(f"{lost} lost; requests and lifetimes around the gaps are unsure.")
-    elif "lost" in a and a["lost"] is None:
-        said.append("Events were lost and the source does not say how many.")
-    if _selector(result["demand"]) == "all":
-        said.append("Every request is targeted, also those of callers that cannot use the strategy: an upper bound.")
-    assumed = [f"{s.label} {share(s.assumed, 1)}" for s in strategies if s.assumed]
-    if assumed:
-        said.append(f"Share of the cost that rests on coefficients marked as assumptions: {', '.join(assumed)}.")
-    for name in dict.fromkeys(name for s in strategies for name in s.unpriced):
-        who = ", ".join(f"{s.label} {count(s.unpriced[name])}" for s in strategies if name in s.unpriced)
-        said.append(f"Counted, but without a price: {name.replace('_', ' ')} ({who}).")
-    for s in strategies:
-        if s.counters.get("failures") and not result.get("warnings"):
-            said.append(f"{s.label}: {count(s.counters['failures'])} requests got no memory.")
-        for peak, what in (
-            ("waste_pages_peak", "given back by the caller but still held"),
-            ("reserve_pages_peak", "idle in reserves"),
-        ):
-            if s.counters.get(peak):
-                said.append(f"{s.label}: at most {count(s.counters[peak])} pages at once were {what}.")
-    return tuple(dict.fromkeys(said))
