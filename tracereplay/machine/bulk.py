@@ -50,8 +50,8 @@ from tracereplay.machine.layout import (
     ZL_WORDS,
     Machine,
 )
+from tracereplay.machine.misuse import report_error
 from tracereplay.machine.page_alloc import alloc_pages, prepare
-from tracereplay.machine.page_free import report_error
 from tracereplay.machine.pcp import pcp_index_of_cpu, pcp_lock, pcp_pop
 from tracereplay.machine.sections import note_section
 from tracereplay.machine.watermarks import watermark_ok

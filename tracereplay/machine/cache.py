@@ -25,6 +25,7 @@ from tracereplay.machine.layout import (
     CFG_STRATEGY_LIST,
     DM_ABSENT,
     DM_ABSENT_WORDS,
+    ERROR_NOT_HELD,
     HELD,
     INFO_CPU_SHIFT,
     INFO_ORDER,
@@ -34,6 +35,7 @@ from tracereplay.machine.layout import (
     USED,
 )
 from tracereplay.machine.lists import add_head, add_tail, first, remove
+from tracereplay.machine.misuse import has_block, has_list, report_error
 
 
 @hot
@@ -58,6 +60,8 @@ def cache_unlock(m):
 @inner
 def cache_put(m, lst, pfn, order, tail):
     """Put a block on list ``lst`` (0 to STRATEGY_LISTS - 1)."""
+    if not has_block(m, pfn, order) or not has_list(m, lst):
+        return
     set_info(m, pfn, CACHED | (lst << INFO_CPU_SHIFT) | order)
     m.w[CACHE_WORK] += 1
     head = m.w[CFG_STRATEGY_LIST] + lst
@@ -70,6 +74,9 @@ def cache_put(m, lst, pfn, order, tail):
 @inner
 def cache_take(m, pfn, order, cpu):
     """Take a block off its list, to be in use with ``order`` (a part of it when smaller than it was)."""
+    if cache_free_order(m, pfn) < order:
+        report_error(m, ERROR_NOT_HELD, pfn)
+        return
     remove(m.pg, m.w[CFG_NODES] + pfn)
     m.w[CACHE_WORK] += 1
     set_info(m, pfn, USED | (cpu << INFO_CPU_SHIFT) | order)
@@ -79,6 +86,9 @@ def cache_take(m, pfn, order, cpu):
 def cache_join(m, pfn, order):
     """Take the cached buddy of a block off its list and make both one. First frame of the larger block."""
     buddy = pfn ^ (1 << order)
+    if cache_free_order(m, buddy) != order:
+        report_error(m, ERROR_NOT_HELD, buddy)
+        return pfn
     m.w[CACHE_WORK] += 1
     remove(m.pg, m.w[CFG_NODES] + buddy)
     set_info(m, pfn | buddy, HELD)  # the upper half heads nothing any more
@@ -88,6 +98,8 @@ def cache_join(m, pfn, order):
 @inner
 def cache_first(m, lst):
     """First frame of the block at the head of a list; -1 when it is empty."""
+    if not has_list(m, lst):
+        return -1
     head = m.w[CFG_STRATEGY_LIST] + lst
     node = first(m.pg, head)
     return -1 if node == head else node - m.w[CFG_NODES]

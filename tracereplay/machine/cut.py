@@ -21,7 +21,7 @@ from tracereplay.machine.layout import (
     INFO_STATE,
     USED,
 )
-from tracereplay.machine.page_free import report_error
+from tracereplay.machine.misuse import report_error
 
 
 @inner

@@ -43,6 +43,7 @@ from tracereplay.machine.layout import (
     MAP_4K,
     Machine,
 )
+from tracereplay.machine.misuse import has_pages
 from tracereplay.machine.page_alloc import alloc_pages
 from tracereplay.machine.page_free import free_pages
 
@@ -101,6 +102,8 @@ def unmap_pages(m, cpu, pfn, pages):
 
     It stops there. Pages that are out already stay so.
     """
+    if not has_pages(m, pfn, pages):
+        return 0
     for i in range(pages):
         page = pfn + i
         if is_unmapped(m, page):
@@ -116,6 +119,8 @@ def unmap_pages(m, cpu, pfn, pages):
 def map_pages(m, pfn, pages):
     """Put pages back into the direct map; no flush is needed. How many were out."""
     done = 0
+    if not has_pages(m, pfn, pages):
+        return done
     for page in range(pfn, pfn + pages):
         if is_unmapped(m, page):
             m.w[DM_ABSENT + (page >> 6)] &= ~(np.int64(1) << (page & 63))

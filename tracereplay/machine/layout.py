@@ -334,3 +334,5 @@ ERROR_MUTEX_KEPT = 9
 """A request ended with the mutex held."""
 ERROR_NO_PROGRESS = 10
 """Waiting requests or timers are called over and over at one simulated time."""
+ERROR_NO_SUCH = 11
+"""An order, CPU or list that the machine does not have."""

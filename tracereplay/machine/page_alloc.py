@@ -32,6 +32,7 @@ from tracereplay.machine.layout import (
     Z_WORDS,
     Machine,
 )
+from tracereplay.machine.misuse import has_cpu, has_order
 from tracereplay.machine.page_prep import charge_if_accounted, zero_if_asked
 from tracereplay.machine.slow_path import slow_path
 from tracereplay.machine.zonelist import highest_zone, migratetype, zonelist
@@ -73,6 +74,8 @@ def alloc_pages_here(m, cpu, order, gfp):
 @entry(Machine, int, int, int)
 def alloc_pages(m, cpu, order, gfp):
     """Allocate a block of ``order`` (``__alloc_pages``). First frame, or -1 when it failed."""
+    if not has_order(m, order) or not has_cpu(m, cpu):
+        return -1
     return alloc_pages_here(m, cpu, order, gfp)
 
 

@@ -37,8 +37,6 @@ from tracereplay.machine.layout import (
     B_MOVABLE,
     B_WORDS,
     CAPTURED_LIST,
-    CFG_ERROR,
-    CFG_ERROR_FRAME,
     CFG_FRAMES,
     CFG_HELD_CURSOR,
     CFG_KEEPS_TYPE,
@@ -46,7 +44,6 @@ from tracereplay.machine.layout import (
     CFG_RESERVE_PEAK,
     CFG_ZONES,
     ERROR_BAD_FREE,
-    ERROR_NONE,
     ERROR_OUTSIDE,
     HELD,
     INFO_CPU_SHIFT,
@@ -59,15 +56,8 @@ from tracereplay.machine.layout import (
     Z_WORDS,
     Machine,
 )
+from tracereplay.machine.misuse import report_error
 from tracereplay.machine.pcp import pcp_holds, pcp_index_of_cpu, pcp_lock, pcp_push
-
-
-@inner
-def report_error(m, code, pfn):
-    """Keep the first misuse of the machine; the engine turns it into a named error."""
-    if m.w[CFG_ERROR] == ERROR_NONE:
-        m.w[CFG_ERROR] = code
-        m.w[CFG_ERROR_FRAME] = pfn
 
 
 @entry(Machine, int, int, int)

@@ -32,7 +32,7 @@ from tracereplay.machine.layout import (
 )
 from tracereplay.machine.lists import add_head, add_tail, first, remove
 from tracereplay.machine.mempool import reserve_add
-from tracereplay.machine.page_free import report_error
+from tracereplay.machine.misuse import report_error
 
 
 @inner

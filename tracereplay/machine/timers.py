@@ -15,7 +15,7 @@ from tracereplay.machine.layout import (
     NEVER,
     TM,
 )
-from tracereplay.machine.page_free import report_error
+from tracereplay.machine.misuse import report_error
 
 
 @inner

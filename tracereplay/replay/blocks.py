@@ -27,8 +27,9 @@ from tracereplay.machine.layout import (
     USED,
     Machine,
 )
+from tracereplay.machine.misuse import report_error
 from tracereplay.machine.page_alloc import alloc_pages
-from tracereplay.machine.page_free import free_held, free_pages, report_error
+from tracereplay.machine.page_free import free_held, free_pages
 from tracereplay.replay.layout import (
     BL_FRAME,
     BL_LEFT,

@@ -25,6 +25,7 @@ from tracereplay.machine.layout import (
     ERROR_MUTEX_KEPT,
     ERROR_NO_BULK,
     ERROR_NO_PROGRESS,
+    ERROR_NO_SUCH,
     ERROR_NOT_HELD,
     ERROR_OUTSIDE,
     ERROR_TOO_MANY,
@@ -218,6 +219,7 @@ class Engine:
             )
         what = {
             ERROR_BAD_FREE: f"freed frame {frame:#x}, which it does not hold with that order",
+            ERROR_NO_SUCH: f"named order, CPU or list {frame}, which the machine does not have",
             ERROR_OUTSIDE: f"used frame {frame:#x}, which no zone has",
             ERROR_NOT_HELD: f"gave frame {frame:#x}, which it does not hold with that order",
             ERROR_TOO_MANY: "gave more blocks than the request has pages",

@@ -14,7 +14,7 @@ from tracereplay.compiled import hot, indirect, inner, kernel
 from tracereplay.demand.stream import REQUIRED
 from tracereplay.machine.counters import FAILURES, NR_SLOTS
 from tracereplay.machine.layout import CFG_CPUS, CFG_MUTEX_OWNER, CFG_NOW, ERROR_MAY_NOT_WAIT, ERROR_MUTEX_KEPT
-from tracereplay.machine.page_free import report_error
+from tracereplay.machine.misuse import report_error
 from tracereplay.replay.blocks import (
     block_word,
     charge_targeted,

@@ -25,7 +25,7 @@ from tracereplay.machine.layout import (
     NEVER,
     WOKEN_MUTEX,
 )
-from tracereplay.machine.page_free import report_error
+from tracereplay.machine.misuse import report_error
 from tracereplay.replay.agenda import (
     append_slot,
     first_of,

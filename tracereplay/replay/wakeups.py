@@ -14,7 +14,7 @@ from tracereplay.machine.layout import (
     WOKEN_MUTEX,
     WOKEN_POOL,
 )
-from tracereplay.machine.page_free import report_error
+from tracereplay.machine.misuse import report_error
 from tracereplay.replay.agenda import (
     append_slot,
     drop_first,
