@@ -170,25 +170,7 @@ def test_compound_restarts_with_single_pages() -> None:
     assert by_order(large, "pages_allocated")[:3] == [1, 0, 2 * 256]
 
 
-# ---------------------------------------------------------------- 5, 13: the quota
-@pytest.mark.parametrize("account", ["true", "false"])
-def test_compound_and_the_quota(account: str) -> None:
-    path = PathConfig("dm-crypt", 256, 256 + 255)
-    outcome = run_engine(
-        ops_of(request(0, MIB, flags=ON)), machine(), "compound", {"account_large": account}, path=path
-    )
-    found = counters(outcome)
-    if account == "false":
-        assert "quota_refusals" not in found
-        assert by_order(outcome, "pages_allocated") == [0] * 8 + [256, 0, 0]
-    else:
-        # 128 fit, then 64, 32, ... 1; the last page comes from the reserve
-        assert by_order(outcome, "pages_allocated") == [1 << order for order in range(8)] + [0] * 3
-        assert found["mempool_takes"] == 1
-        assert "failed_attempts" not in found, "the allocator was not asked"
-        assert found["quota_refusals"] == 9  # orders 8 to 1, each time the quota lacks one page, and the last page
-
-
+# ---------------------------------------------------------------- 13: the quota (5: test_strategies.py)
 def test_quota_overshoot() -> None:
     """The loop never, with an exact counter; a call that is tested once by up to n - 1 pages."""
     ops = ops_of(request(0, MIB, flags=ON))
