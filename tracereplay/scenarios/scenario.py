@@ -101,12 +101,12 @@ def run_scenario(scenario: Scenario) -> list[dict[str, Any]]:
     return rows
 
 
-def one_zone(pages: int, free_blocks: Sequence[int], *, low: int = 0, cpus: int = 2, node: int = 0) -> MachineConfig:
+def one_zone(pages: int, free_blocks: Sequence[int], *, low: int = 0, cpus: int = 2) -> MachineConfig:
     """A machine of one Normal zone whose free memory is unmovable and lies in blocks as given, by order.
 
     ``low``: its LOW watermark, MIN being 4/5 of it. Nothing is reclaimed: what is free changes by the demand alone.
     """
-    return MachineConfig(zones=(zone(0, pages, free_blocks, low=low, node=node),), cpus=cpus, vmstat_interval=0)
+    return MachineConfig(zones=(zone(0, pages, free_blocks, low=low),), cpus=cpus, vmstat_interval=0)
 
 
 def zone(start: int, pages: int, free_blocks: Sequence[int], *, low: int = 0, node: int = 0) -> ZoneConfig:
