@@ -517,6 +517,9 @@ class SlowMachine(Reclaim):
             pcp.count += len(entries) << order
             self.count("pcp_refills")
             self.count("pcp_refill_pages", len(entries) << order)
+            self.count("pcp_refill_blocks", len(entries))
+            if self.rules.tuning != "auto":
+                self.count("new_pages_checked", len(entries) << order)
         if not entries:
             return None
         pcp.count -= 1 << order
@@ -636,6 +639,7 @@ class SlowMachine(Reclaim):
         pfn, order, mt = pcp.lists[index].pop()
         pcp.count -= 1 << order
         self.count("pcp_drain_pages", 1 << order)
+        self.count("pcp_drain_blocks")
         if self.rules.exact_types:
             mt = self.block_types[pfn >> PAGEBLOCK_ORDER]
         self.free_one_page(zone, pfn, order, mt)
@@ -805,6 +809,10 @@ class SlowMachine(Reclaim):
         if pfn is None and way.non_block and self.rules.exact_types:
             pfn = self.rmqueue_smallest(zone, order, HIGHATOMIC)
         self.unlock(zone)
+        if pfn is not None:
+            self.count("allocs_buddy")
+            if self.rules.tuning != "auto":
+                self.count("new_pages_checked", 1 << order)
         return pfn
 
     def alloc(self, cpu: int, order: int, gfp: int) -> int | None:
@@ -879,6 +887,8 @@ class SlowMachine(Reclaim):
         self.by_order["pages_allocated", order] += pages
         if gfp & ZERO or self.init_on_alloc:
             self.count("zeroed_pages", pages)
+        if self.init_on_alloc and self.rules.tuning == "auto":
+            self.count("new_pages_checked", pages)
         if gfp & COMP and order > 0:
             self.count("compound_preps")
             self.count("tail_pages_prepared", pages - 1)
@@ -988,6 +998,8 @@ class SlowMachine(Reclaim):
         z = next(z for z, zone in enumerate(self.zones) if zone.start <= pfn < zone.end)
         self.count("pages_freed", 1 << order)
         self.count("tail_pages_checked", (1 << order) - 1)
+        if self.init_on_alloc and self.rules.tuning == "auto":
+            self.count("freed_pages_checked", 1 << order)
         if self.on_pcp(order):
             self.pcp_lock(self.pcps[z, cpu])
             self.pcp_free(self.zones[z], self.pcps[z, cpu], pfn, order)

@@ -70,6 +70,7 @@ def build_machine(
     w[at.CFG_VMSTAT_INTERVAL] = round(config.vmstat_interval * 1e9)
     w[at.CFG_SCALE_MAX] = config.pcp_scale_max
     w[at.CFG_INIT_ON_ALLOC] = config.init_on_alloc
+    w[at.CFG_PAGE_CHECKS] = _page_checks(config)
     w[at.CFG_FREE_HIGH_ADD] = generation.fallback_claim_then_steal  # both came by 6.18
     w[at.CFG_TIMER] = w[at.CFG_TIMER_DUE] = at.NEVER
     w[at.CFG_RANDOM] = config.seed
@@ -108,6 +109,17 @@ def build_machine(
         _free_cma(machine, z, zone)
         w[at.CFG_UNPLACED] += _place(machine, z, zone, config, rng)
     return machine
+
+
+def _page_checks(config: MachineConfig) -> int:
+    """When struct pages are checked: as they leave the buddy lists up to 6.2, since then only under init_on_alloc.
+
+    Debian's kernels show it (tests/data/cost): under init_on_alloc 6.12 checks each page it hands out or takes back,
+    else none; 6.1 checks always. Kernels built with CONFIG_DEBUG_VM check more and are not modelled.
+    """
+    if GENERATIONS[config.generation].pcp_rule < 2:
+        return at.CHECK_LEAVING
+    return at.CHECK_HANDED if config.init_on_alloc else at.CHECK_NONE
 
 
 def notes_of(machine: at.Machine) -> tuple[str, ...]:

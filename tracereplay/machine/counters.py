@@ -76,7 +76,12 @@ from tracereplay.kernel.constants import NR_PAGE_ORDERS
     UNLOCKED_HITS,  # like CACHE_HITS and CACHE_PUTS, of a cache that needs no lock: another price
     UNLOCKED_PUTS,
     PCP_ATOMICS,  # what per-CPU lists without a lock would count instead of PCP_LOCK_ACQUISITIONS (replay/atomics.py)
-) = range(66)
+    ALLOCS_BUDDY,  # blocks handed out straight from the buddy lists, as FREES_BUDDY: what the zone lock alone costs
+    PCP_REFILL_BLOCKS,  # a refill moves blocks of its order, and costs by block, not by page
+    PCP_DRAIN_BLOCKS,
+    NEW_PAGES_CHECKED,  # check_new_page: at a refill, or as a block is handed out (CFG_PAGE_CHECKS)
+    FREED_PAGES_CHECKED,  # the same of pages that come back, where a kernel can leave it out
+) = range(71)
 
 COUNTERS: tuple[str, ...] = (
     "free_calls",
@@ -145,6 +150,11 @@ COUNTERS: tuple[str, ...] = (
     "unlocked_hits",
     "unlocked_puts",
     "pcp_atomics",
+    "allocs_buddy",
+    "pcp_refill_blocks",
+    "pcp_drain_blocks",
+    "new_pages_checked",
+    "freed_pages_checked",
 )
 PEAKS: tuple[str, ...] = ("reserve_pages_peak", "waste_pages_peak")
 """Maxima, not sums: kept for the whole run only."""

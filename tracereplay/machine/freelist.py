@@ -18,7 +18,7 @@ from tracereplay.machine.alloc_flags import (
     ALLOC_WMARK_MIN,
 )
 from tracereplay.machine.buddy import rmqueue_smallest, zone_lock, zone_unlock
-from tracereplay.machine.counters import WATERMARK_CHECKS
+from tracereplay.machine.counters import ALLOCS_BUDDY, WATERMARK_CHECKS
 from tracereplay.machine.fallback import MODE_NORMAL, rmqueue
 from tracereplay.machine.highatomic import reserve_highatomic
 from tracereplay.machine.layout import (
@@ -36,6 +36,7 @@ from tracereplay.machine.layout import (
     ZL_WORDS,
     Machine,
 )
+from tracereplay.machine.page_prep import check_leaving
 from tracereplay.machine.pcp import note_pcp_alloc, pcp_holds, pcp_index_of_cpu, pcp_lock, pcp_pop
 from tracereplay.machine.watermarks import watermark_ok
 from tracereplay.machine.zonelist import highest_zone, zone_at, zonelist
@@ -56,6 +57,9 @@ def rmqueue_buddy(m, z, order, mt, flags):
     if pfn < 0 and flags & ALLOC_NON_BLOCK and m.w[CFG_KEEPS_TYPE]:
         pfn = rmqueue_smallest(m, z, order, MIGRATE_HIGHATOMIC)
     zone_unlock(m, z)
+    if pfn >= 0:
+        m.c[ALLOCS_BUDDY] += 1
+        check_leaving(m, 1 << order)
     return pfn
 
 

@@ -138,9 +138,10 @@ _CFG_END = CFG_HELD_CURSOR + NR_PAGE_ORDERS
     CFG_MERGES_RESERVED,  # 5.10, 5.14: free HIGHATOMIC and CMA blocks merge with any other
     CFG_SKIP_BUSY,  # 6.18: nodes whose kswapd runs are passed over at first
     CFG_UNPLACED,  # pages of the free blocks asked for that had no place at the start
+    CFG_PAGE_CHECKS,  # when struct pages are checked: CHECK_NONE, CHECK_LEAVING, CHECK_HANDED
     CFG_WITHHOLD,  # list on which drained pages are left, for the twin check; 0: they go to the buddy lists
     CFG_REACH,  # for each zone type: that which a request for it gets, Normal where the machine has no such zone
-) = range(_CFG_END, _CFG_END + 12)
+) = range(_CFG_END, _CFG_END + 13)
 _CFG_END = CFG_REACH + NR_ZONE_TYPES
 (
     CFG_WOKEN,  # what may let waiting requests go on since the engine last looked: WOKEN_* bits
@@ -307,6 +308,10 @@ def notes_from(blocks: int) -> int:
     """First of the words, one for 64 pages, in which a strategy may note whose they are; behind the page tables."""
     return DM_ABSENT + blocks * (DM_ABSENT_WORDS + 1) + (blocks >> GIB_ORDER - PAGEBLOCK_ORDER) + 1
 
+
+# ---- w[CFG_PAGE_CHECKS]
+CHECK_NONE, CHECK_LEAVING, CHECK_HANDED = range(3)
+"""Struct pages are checked never, as blocks leave the buddy lists, or as they are handed out and come back."""
 
 # ---- w[CFG_BULK]
 BULK_NONE, BULK_EARLY, BULK_FULL = range(3)

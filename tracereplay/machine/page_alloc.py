@@ -33,7 +33,7 @@ from tracereplay.machine.layout import (
     Machine,
 )
 from tracereplay.machine.misuse import has_cpu, has_order
-from tracereplay.machine.page_prep import charge_if_accounted, zero_if_asked
+from tracereplay.machine.page_prep import charge_if_accounted, check_handed, zero_if_asked
 from tracereplay.machine.slow_path import slow_path
 from tracereplay.machine.zonelist import highest_zone, migratetype, zonelist
 
@@ -46,6 +46,7 @@ def prepare(m, cpu, pfn, order, gfp, mt):
         note_movable(m, pfn, order, 1)
     m.c[PAGES_ALLOCATED] += 1 << order
     m.c[PAGES_ALLOCATED_BY_ORDER + order] += 1 << order
+    check_handed(m, 1 << order)
     zero_if_asked(m, order, gfp)
     if order > 0 and gfp & GFP_COMP:
         m.c[COMPOUND_PREPS] += 1

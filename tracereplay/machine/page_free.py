@@ -57,6 +57,7 @@ from tracereplay.machine.layout import (
     Machine,
 )
 from tracereplay.machine.misuse import report_error
+from tracereplay.machine.page_prep import check_freed
 from tracereplay.machine.pcp import pcp_holds, pcp_index_of_cpu, pcp_lock, pcp_push
 
 
@@ -118,6 +119,7 @@ def free_prepared(m, z, cpu, pfn, order):
     m.c[PAGES_FREED] += 1 << order
     if order > 0:
         m.c[TAIL_PAGES_CHECKED] += (1 << order) - 1
+    check_freed(m, 1 << order)
     if pcp_holds(m, order):
         mt = block_type(m, pfn)
         p = pcp_index_of_cpu(m, z, cpu)

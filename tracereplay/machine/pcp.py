@@ -33,10 +33,12 @@ from tracereplay.machine.counters import (
     FALLBACK_BLOCK_MOVES,
     FALLBACKS,
     FREES_PCP,
+    PCP_DRAIN_BLOCKS,
     PCP_DRAIN_PAGES,
     PCP_DRAINS,
     PCP_HITS,
     PCP_LOCK_ACQUISITIONS,
+    PCP_REFILL_BLOCKS,
     PCP_REFILL_PAGES,
     PCP_REFILLS,
     SPLITS,
@@ -89,6 +91,7 @@ from tracereplay.machine.layout import (
     Machine,
 )
 from tracereplay.machine.lists import add_head, add_tail, first, last, remove
+from tracereplay.machine.page_prep import check_leaving
 from tracereplay.machine.pcp_sizes import drain_pages_fixed, drain_pages_tuned, refill_blocks
 from tracereplay.machine.sections import note_section
 from tracereplay.machine.watermarks import watermark_ok
@@ -158,7 +161,9 @@ def refill(m, z, p, order, mt, flags):
     note_section(m, SECTION_REFILL, 1, got, splits, fallbacks, moves, 0, 0, 0)
     m.w[p * P_WORDS + P_COUNT] += got << order
     m.c[PCP_REFILLS] += 1
+    m.c[PCP_REFILL_BLOCKS] += got
     m.c[PCP_REFILL_PAGES] += got << order
+    check_leaving(m, got << order)
     return got
 
 
@@ -218,6 +223,7 @@ def drain_lists(m, z, p, pages, index):
         lists = PCP_LISTS
     pages = min(pages, m.w[p * P_WORDS + P_COUNT] - m.w[p * P_WORDS + P_UNLISTED])
     moved = 0
+    blocks = 0
     zone_lock(m, z)
     from_freed = m.w[CFG_FROM_FREED] != 0
     if not from_freed:
@@ -245,6 +251,7 @@ def drain_lists(m, z, p, pages, index):
             break
         while True:
             moved += drain_one(m, z, head)
+            blocks += 1
             share -= 1
             if moved >= pages or share == 0 or last(m.pg, head) == head:
                 break
@@ -252,6 +259,7 @@ def drain_lists(m, z, p, pages, index):
     m.w[p * P_WORDS + P_COUNT] -= moved
     m.w[p * P_WORDS + P_LONGEST] = max(m.w[p * P_WORDS + P_LONGEST], moved)
     m.w[SECTION_DRAIN] = max(m.w[SECTION_DRAIN], moved)
+    m.c[PCP_DRAIN_BLOCKS] += blocks
     m.c[PCP_DRAIN_PAGES] += moved
     return moved
 
