@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from tracereplay.cost.distribution import distributions
 from tracereplay.cost.price import cost_block, unpriced
 from tracereplay.cost.profile import Profile
+from tracereplay.cost.rates import against, covered_time, memory, rates
 from tracereplay.cost.sections import priced
 from tracereplay.demand.report import as_json
 from tracereplay.replay import layout as at
@@ -29,7 +31,9 @@ def result_of(
     if any(p.name == "cpus" for p in profile.parameters):
         profile = profile.with_parameters(cpus=done.machine.cpus)
     entries = []
-    for choice, outcome in done.outcomes:
+    covered = covered_time(trace)
+    spreads = distributions([outcome for _, outcome in done.outcomes], profile)
+    for (choice, outcome), distribution in zip(done.outcomes, spreads, strict=True):
         entry = result_entry(choice, outcome, done.machine)
         cost = cost_block(
             entry["counters"],
@@ -42,7 +46,18 @@ def result_of(
             seed=seed,
         )
         held = priced(entry["sections"], profile)
-        entries.append(entry | {"cost": cost, "unpriced": unpriced(entry["counters"], profile), "sections": held})
+        entries.append(
+            entry
+            | {
+                "cost": cost,
+                "unpriced": unpriced(entry["counters"], profile),
+                "sections": held,
+                "distribution": distribution,
+                "rates": rates(outcome, entry["counters"], profile, covered),
+                "memory": memory(entry, done.path),
+            }
+        )
+    against(entries)
     found = as_json(report)
     return {
         "schema": RESULT_SCHEMA,
