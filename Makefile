@@ -1,5 +1,5 @@
 # `make demo` and `make test` do all their own set-up on a fresh Debian-like machine, as root or not.
-.PHONY: help env demo test lint bench accuracy scenarios clean
+.PHONY: help env demo test lint bench accuracy scenarios validation clean
 .DEFAULT_GOAL := help
 
 VENV := .venv
@@ -13,6 +13,7 @@ help:
 	@echo 'make bench   benchmarks (a few minutes; wants an idle machine)'
 	@echo 'make accuracy  check the machine against the shipped traces, write the table of docs/accuracy.md'
 	@echo 'make scenarios  run the scenarios, write their tables into docs/scenarios'
+	@echo 'make validation  set published figures beside the simulator, write the tables of docs/validation.md'
 	@echo 'make env     the virtual environment only'
 	@echo 'make clean   remove demo/, caches and the virtual environment'
 
@@ -40,6 +41,9 @@ accuracy: env
 
 scenarios: env
 	@$(BIN)/python -m tracereplay.cli.scenario_pages docs/scenarios
+
+validation: env
+	@$(BIN)/python -m tracereplay.cli.validation -o docs/validation.md
 
 clean:
 	rm -rf demo $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

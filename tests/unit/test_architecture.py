@@ -29,6 +29,7 @@ LAYERS = (
     {"analysis", "cost"},
     {"whatif", "report", "testing"},
     {"scenarios"},
+    {"validation"},
     {"cli"},
 )
 """Lowest first. A part imports its own layer and the layers below."""

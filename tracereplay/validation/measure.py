@@ -1,0 +1,81 @@
+"""Counters of a strategy on demand made by hand: what an operation costs once the per-CPU lists are warm."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from tracereplay.cost.price import interval95, total
+from tracereplay.cost.profile import Profile
+from tracereplay.machine.config import MachineConfig
+from tracereplay.replay.engine import Engine, Outcome, PathConfig
+from tracereplay.replay.result import counters_of
+from tracereplay.scenarios.scenario import in_order, one_zone
+from tracereplay.strategies.registry import choose
+from tracereplay.testing.demand import Demand
+
+GIB = 1 << 18
+"""Pages."""
+US = 1000
+"""Nanoseconds."""
+PEAKS = ("reserve_pages_peak", "waste_pages_peak")
+"""What of the counters is no sum."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """Where it runs: one CPU, 1 GiB of which half is free in blocks of 4 MiB; nothing else asks for memory."""
+
+    generation: str = "5.14"
+    """The first with a bulk allocator."""
+    pcp_high: int = 378
+    """6 x batch, as up to 5.13."""
+    path: PathConfig | None = None
+    freed: bool = True
+    """Whether pages come back; else only the allocation is counted."""
+
+    @property
+    def machine(self) -> MachineConfig:
+        """Its configuration."""
+        zone = one_zone(GIB, in_order(10, GIB // 2), cpus=1)
+        return replace(zone, generation=self.generation, pcp_batch=63, pcp_high=self.pcp_high)
+
+
+def replayed(strategy: str, machine: MachineConfig, demand: Demand, path: PathConfig | None = None) -> Outcome:
+    """A strategy, as after ``-s``, on a demand."""
+    choice = choose([strategy])[0]
+    engine = Engine(
+        choice.params, machine, frames=demand.frames, start_ns=0, end_ns=demand.now, bins=1, path=path
+    )  # fmt: skip
+    engine.feed(demand.batch())
+    return engine.finish()
+
+
+def loop(strategy: str, pages: int, bench: Bench) -> dict[str, int]:
+    """Counters of one turn of: ask for ``pages``, give each back. The lists are warm from the turns before."""
+    demand = Demand()
+    for _ in range(3):  # not targeted, so not counted
+        made = demand.request(max(pages, 64), targeted=False)
+        demand.wait(US)
+        demand.free(made)
+        demand.wait(US)
+    made = demand.request(pages, on_path=bench.path is not None)
+    demand.wait(US)
+    if bench.freed:
+        demand.free(made)
+        demand.wait(US)
+    outcome = replayed(strategy, bench.machine, demand, bench.path)
+    return {name: n for name, n in counters_of(outcome).items() if n and name not in PEAKS}
+
+
+def difference(more: dict[str, int], less: dict[str, int], times: int = 1) -> dict[str, int]:
+    """``more`` - ``times`` x ``less``, by counter."""
+    return {name: more.get(name, 0) - times * less.get(name, 0) for name in {*more, *less}}
+
+
+def priced(
+    counters: dict[str, int], profile: Profile, shown: Callable[[float], float] = float
+) -> tuple[float, tuple[float, float]]:
+    """Cost and its 95 % interval, both through the monotone function ``shown``. Seed 0."""
+    low, high = sorted(map(shown, interval95(counters, profile, 0)))
+    return shown(total(counters, profile)), (low, high)

@@ -1,0 +1,139 @@
+"""Claims as Markdown: the tables of docs/validation.md, by the names of its sections."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from tracereplay.report.numbers import span
+from tracereplay.validation import bulk_rows, crypt_rows, other_rows
+from tracereplay.validation.verdict import CONSISTENT, INPUT, NOT_EXPLAINED, REPRODUCED, Claim, Figure
+
+FEW = 4
+"""More figures than these are shown by the worst of them."""
+
+
+def all_claims() -> list[Claim]:
+    """Every row, in the order of their numbers."""
+    claims = [*bulk_rows.claims(), *crypt_rows.claims(), *other_rows.claims()]
+    return sorted(claims, key=lambda c: (int(c.row.rstrip("abc")), c.row))
+
+
+def sections(claims: Sequence[Claim]) -> dict[str, str]:
+    """Section of the page -> its Markdown."""
+    return {
+        "summary": summary(claims),
+        "rows": rows(claims),
+        "reasons": reasons(claims),
+        "curves": curves({c.row: c for c in claims}),
+        "identities": identities(),
+    }
+
+
+def number(x: float, digits: int = 4) -> str:
+    """So many significant digits."""
+    return f"{x:,.0f}" if abs(x) >= 1000 else f"{x + 0.0:.{digits}g}"
+
+
+def percent(share: float) -> str:
+    """With its sign; what rounds to nothing has none."""
+    text = f"{100 * share:+.1f} %"
+    return "0.0 %" if text in ("+0.0 %", "-0.0 %") else text
+
+
+def off(figure: Figure) -> str:
+    """By how much the simulator's figure differs."""
+    if figure.bound and figure.within(0.0):
+        return "-"
+    if figure.deviation is None:
+        return f"{figure.value - figure.published:+.2f} {figure.unit}"
+    return percent(figure.deviation)
+
+
+def published(figure: Figure) -> str:
+    """The published number, with the end that it is."""
+    end = {"": "", "at least": "&ge; ", "at most": "&le; "}[figure.bound]
+    return f"{end}{number(figure.published, 5)} {figure.unit}".rstrip()
+
+
+def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """Rows as Markdown."""
+    return "\n".join("| " + " | ".join(line) + " |" for line in [head, ["---"] * len(head), *lines])
+
+
+def summary(claims: Sequence[Claim]) -> str:
+    """How many rows have which verdict."""
+    count = Counter(c.verdict for c in claims)
+    named = {v: ", ".join(c.row for c in claims if c.verdict == v) for v in count}
+    order = (REPRODUCED, CONSISTENT, NOT_EXPLAINED, INPUT)
+    return "\n".join(f"- *{v}*: {count[v]} rows ({named[v]})" for v in order if count[v])
+
+
+def rows(claims: Sequence[Claim]) -> str:
+    """The table: a line for each figure, or for the worst of many."""
+    lines = []
+    for claim in claims:
+        shown: Sequence[Figure] = claim.figures
+        many = len(shown) > FEW
+        if many:
+            shown = [claim.worst]
+        for i, f in enumerate(shown):
+            first = i == 0
+            lines.append(
+                [
+                    claim.row if first else "",
+                    f"{claim.claim} ({claim.grade})" if first else "",
+                    f"worst of {sum(not g.given for g in claim.figures)}: {f.label}" if many else f.label,
+                    published(f),
+                    f"{number(f.value)} {f.unit}".rstrip(),
+                    span(f.interval),
+                    off(f),
+                    f"**{claim.verdict}**" if first else "",
+                ]
+            )
+    head = ("#", "claim (class)", "figure", "published", "tracereplay", "95 %", "off by", "verdict")
+    return table(head, lines)
+
+
+def reasons(claims: Sequence[Claim]) -> str:
+    """What each row rests on."""
+    first: dict[tuple[str, str], str] = {}
+    lines = []
+    for c in claims:
+        told = first.setdefault((c.machine, c.source), c.row)
+        origin = f"{c.machine}. {c.source}." if told == c.row else f"As row {told}."
+        lines.append(f"- **{c.row}** {c.why} *{origin}*")
+    return "\n".join(lines)
+
+
+def curves(claims: dict[str, Claim]) -> str:
+    """All points of rows 2 and 3."""
+    parts = []
+    for row, form in (("2", "array"), ("3", "list")):
+        ends = {f.label: f for f in claims[f"{row}a"].figures}
+        lines = []
+        for f in claims[row].figures:
+            held = ends.get(f.label)
+            lines.append(
+                [
+                    f.label.removeprefix("n = "),
+                    f"{f.published:.3f}",
+                    f"{f.value:.3f}",
+                    span(f.interval),
+                    "given" if f.given else off(f),
+                    f"{held.value:.3f}" if held else "given",
+                    off(held) if held else "",
+                ]
+            )
+        head = ("n", "published, ns", "tracereplay, ns", "95 %", "off by", "from n = 2 and 128, ns", "off by")
+        parts.append(f"Row {row}, {form} form:\n\n" + table(head, lines))
+    return "\n\n".join(parts)
+
+
+def identities() -> str:
+    """What ties the published figures together."""
+    lines = [
+        [name, number(computed), number(reported), f"{100 * (reported / computed - 1):+.2f} %", f"{100 * most:g} %"]
+        for name, computed, reported, most in crypt_rows.identities()
+    ]
+    return table(("identity", "computed", "reported", "off by", "allowed"), lines)
