@@ -29,7 +29,7 @@ LAYERS = (
     {"analysis", "cost"},
     {"whatif", "report", "testing"},
     {"scenarios"},
-    {"validation"},
+    {"validation", "casestudy"},
     {"cli"},
 )
 """Lowest first. A part imports its own layer and the layers below."""

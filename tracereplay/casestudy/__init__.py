@@ -1,0 +1,1 @@
+"""The case study docs/case-study.md: compound pages against bulk on dm-crypt's writes."""
