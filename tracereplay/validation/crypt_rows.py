@@ -9,8 +9,8 @@ import numpy as np
 
 from tracereplay.cost.price import price_vectors
 from tracereplay.cost.profile import Profile, load_profile
-from tracereplay.scenarios.crypt import crypt_path, writes
-from tracereplay.validation.measure import Bench, difference, loop, priced, replayed
+from tracereplay.scenarios.crypt import crypt_path
+from tracereplay.validation.measure import Bench, difference, loop, priced, turns
 from tracereplay.validation.verdict import Claim, Figure
 
 BUFFER = 256
@@ -99,10 +99,8 @@ def throughput(run: Run, bulk: str, profile: Profile, published: float, what: st
 
 def spread(strategy: str, profile: Profile) -> float:
     """Standard deviation of the cost of a buffer among 64, ns."""
-    outcome = replayed(strategy, INSIDE.machine, writes([BUFFER] * 64), INSIDE.path)
-    costs = np.repeat(price_vectors(outcome.vectors, profile), outcome.counts)
-    # the first two writes fill cold lists
-    return round(float(np.std(np.sort(costs)[: len(costs) - 2])), 6)
+    outcome = turns(strategy, BUFFER, INSIDE, 64)
+    return round(float(np.std(np.repeat(price_vectors(outcome.vectors, profile), outcome.counts))), 6)
 
 
 def small_write(array: Profile) -> Claim:

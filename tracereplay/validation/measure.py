@@ -51,21 +51,27 @@ def replayed(strategy: str, machine: MachineConfig, demand: Demand, path: PathCo
     return engine.finish()
 
 
-def loop(strategy: str, pages: int, bench: Bench) -> dict[str, int]:
-    """Counters of one turn of: ask for ``pages``, give each back. The lists are warm from the turns before."""
+def turns(strategy: str, pages: int, bench: Bench, times: int = 1) -> Outcome:
+    """So many turns of: ask for ``pages``, give each back. Three turns before, not counted, have warmed the lists."""
     demand = Demand()
-    for _ in range(3):  # not targeted, so not counted
-        made = demand.request(max(pages, 64), targeted=False)
+    for turn in range(3 + times):
+        warming = turn < 3
+        made = demand.request(
+            max(pages, 64) if warming else pages,
+            targeted=not warming,
+            on_path=bench.path is not None and not warming,
+        )
         demand.wait(US)
-        demand.free(made)
-        demand.wait(US)
-    made = demand.request(pages, on_path=bench.path is not None)
-    demand.wait(US)
-    if bench.freed:
-        demand.free(made)
-        demand.wait(US)
-    outcome = replayed(strategy, bench.machine, demand, bench.path)
-    return {name: n for name, n in counters_of(outcome).items() if n and name not in PEAKS}
+        if warming or bench.freed:
+            demand.free(made)
+            demand.wait(US)
+    return replayed(strategy, bench.machine, demand, bench.path)
+
+
+def loop(strategy: str, pages: int, bench: Bench) -> dict[str, int]:
+    """Counters of one turn."""
+    counters = counters_of(turns(strategy, pages, bench))
+    return {name: n for name, n in counters.items() if n and name not in PEAKS}
 
 
 def difference(more: dict[str, int], less: dict[str, int], times: int = 1) -> dict[str, int]:
