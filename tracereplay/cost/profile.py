@@ -81,6 +81,8 @@ class Profile:
     """Counter -> the counters that already price it."""
     sha256: str
     """Of the file (and of the profile it is based on): which figures these were."""
+    correlation: tuple[tuple[str, ...], tuple[tuple[float, ...], ...]] | None = None
+    """Names of numbers that were fitted together, and the lower triangle of their correlation matrix, row by row."""
 
     @property
     def groups(self) -> tuple[str, ...]:
