@@ -190,6 +190,10 @@ class UnknownProfileError(ProfileError):
         self.name = name
 
 
+class RowsError(ProfileError):
+    """A table of measured cases is not one: named with file, line and column."""
+
+
 # ---------------------------------------------------------------- results (exit 3)
 class ResultsError(TracereplayError):
     """A file that holds no results of ``tracereplay replay``."""
