@@ -35,7 +35,7 @@ def complete(**changes: str) -> str:
 
 
 def test_shipped() -> None:
-    assert shipped_profiles() == ("brouer-2021", "brouer-2021-list")
+    assert {"brouer-2021", "brouer-2021-list", "linux-6.1", "linux-6.12"} <= {*shipped_profiles()}
 
 
 @pytest.mark.parametrize("name", shipped_profiles())
@@ -52,6 +52,8 @@ def test_every_figure_says_where_it_comes_from(name: str) -> None:
     for row in [*profile.parameters, *profile.coefficients]:
         assert row.evidence in EVIDENCE
         assert len(row.source) > 15, row.name
+    if profile.kernel is not None:  # fitted: no parameters, tests/unit/test_cost_fit.py looks at the rows
+        return
     # nothing derived from an unmeasured figure alone may pass as derived, and vice versa
     measured = {p.name for p in profile.parameters if p.evidence == "measured"}
     for c in profile.coefficients:

@@ -83,6 +83,10 @@ class Profile:
     """Of the file (and of the profile it is based on): which figures these were."""
     correlation: tuple[tuple[str, ...], tuple[tuple[float, ...], ...]] | None = None
     """Names of numbers that were fitted together, and the lower triangle of their correlation matrix, row by row."""
+    kernel: str | None = None
+    """Kernel whose rows it was fitted from, as they name it."""
+    timers: tuple[float, float] | None = None
+    """What those rows hold for the time stamps: of an allocation and of a release. Nobody pays for them."""
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -128,7 +132,19 @@ class Profile:
             },
             "unpriced": dict(self.unpriced),
             "implied": dict(self.implied),
-        }
+        } | self._fitted()
+
+    def _fitted(self) -> dict[str, Any]:
+        """What only profiles have that were fitted from rows."""
+        found: dict[str, Any] = {}
+        if self.correlation is not None:
+            names_, rows = self.correlation
+            found["correlation"] = {"names": list(names_), "rows": [list(row) for row in rows]}
+        if self.kernel is not None:
+            found["kernel"] = self.kernel
+        if self.timers is not None:
+            found["timer"] = dict(zip(("alloc", "free"), self.timers, strict=True))
+        return found
 
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> Profile:
@@ -213,7 +229,44 @@ def _build(data: Mapping[str, Any], where: str, digest: str) -> Profile:
         unpriced=unpriced,
         implied=implied,
         sha256=digest,
+        correlation=_correlation(data, [*values, *(c.name for c in coefficients)], where),
+        kernel=_text(data, "kernel", where) if "kernel" in data else None,
+        timers=_timers(data, where),
     )
+
+
+def _correlation(
+    data: Mapping[str, Any], known: list[str], where: str
+) -> tuple[tuple[str, ...], tuple[tuple[float, ...], ...]] | None:
+    """The ``[correlation]`` table: ``names``, and ``rows`` of a lower triangle with ones on the diagonal."""
+    if "correlation" not in data:
+        return None
+    where = f"{where}, [correlation]"
+    table = _table(data["correlation"], where)
+    given, rows = table.get("names"), table.get("rows")
+    if not isinstance(given, list) or not isinstance(rows, list) or len(given) != len(rows):
+        raise ProfileError(f"{where}: names and rows must be lists of one length")
+    for name in given:
+        if name not in known or given.count(name) > 1:
+            raise ProfileError(f"{where}: {name!r} is not a parameter or coefficient, or stands there twice")
+    for i, row in enumerate(rows):
+        if not isinstance(row, list) or len(row) != i + 1 or row[i] != 1 or not all(_is_share(v) for v in row):
+            raise ProfileError(f"{where}: row {i} must hold {i + 1} numbers from -1 to 1, the last of them 1")
+    return tuple(given), tuple(tuple(float(v) for v in row) for row in rows)
+
+
+def _is_share(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and -1 <= value <= 1
+
+
+def _timers(data: Mapping[str, Any], where: str) -> tuple[float, float] | None:
+    if "timer" not in data:
+        return None
+    table = _table(data["timer"], f"{where}, [timer]")
+    found = [table.get(half) for half in ("alloc", "free")]
+    if not all(isinstance(v, int | float) and not isinstance(v, bool) and v >= 0 for v in found):
+        raise ProfileError(f"{where}, [timer]: alloc and free must be numbers from 0")
+    return float(found[0] or 0), float(found[1] or 0)
 
 
 def _reasons(data: Mapping[str, Any], table: str, where: str) -> dict[str, str]:
