@@ -32,6 +32,7 @@ VERBS = {
     "replay": "replay",
     "scenarios": "scenarios",
     "verify": "verify",
+    "profiles": "profiles",
     "report": "report",
 }
 """Verb -> module of this package; each module's ``run`` is the verb, its docstring the help text."""
