@@ -1,5 +1,5 @@
 # `make demo` and `make test` do all their own set-up on a fresh Debian-like machine, as root or not.
-.PHONY: help env demo test lint bench accuracy scenarios validation clean
+.PHONY: help env demo test lint bench accuracy scenarios validation case-study clean
 .DEFAULT_GOAL := help
 
 VENV := .venv
@@ -14,6 +14,7 @@ help:
 	@echo 'make accuracy  check the machine against the shipped traces, write the table of docs/accuracy.md'
 	@echo 'make scenarios  run the scenarios, write their tables into docs/scenarios'
 	@echo 'make validation  set published figures beside the simulator, write the tables of docs/validation.md'
+	@echo 'make case-study  compound pages against bulk: replay, price, write docs/case-study.md and its pictures'
 	@echo 'make env     the virtual environment only'
 	@echo 'make clean   remove demo/, caches and the virtual environment'
 
@@ -44,6 +45,9 @@ scenarios: env
 
 validation: env
 	@$(BIN)/python -m tracereplay.cli.validation -o docs/validation.md
+
+case-study: env
+	@$(BIN)/python -m tracereplay.cli.case_study docs
 
 clean:
 	rm -rf demo $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tracereplay.casestudy.cases import STRATEGIES, Case, machine_for
+import polars as pl
+
+from tracereplay.casestudy.cases import FRAGMENTED, STRATEGIES, Case, Source, machine_for
+from tracereplay.kernel.gfp import GFP_DIRECT_RECLAIM, GFP_MOVABLE
 from tracereplay.machine.from_trace import machine_of
 from tracereplay.replay import layout as at
 from tracereplay.replay.result import result_entry
 from tracereplay.replay.run import replay
+from tracereplay.strategies.compound import LARGE_GFP
 from tracereplay.strategies.registry import choose
 from tracereplay.trace.reader import Trace
 
 TRACES = Path(__file__).parents[2] / "traces"
+RECORDED = "recorded"
+"""In place of a strategy: what the kernel did."""
+PACKED = ("counters", "blocks", "lock", "interrupts_off")
 
 
 def rows_of(case: Case, trace: Trace) -> list[dict[str, Any]]:
@@ -30,24 +38,53 @@ def rows_of(case: Case, trace: Trace) -> list[dict[str, Any]]:
     for choice, outcome in done.outcomes:
         entry = result_entry(choice, outcome, done.machine)
         orders = entry["by_order"]["pages_allocated"]
+        counters = entry["counters"]
         rows.append(
             {
                 **case.key(),
                 "strategy": choice.label,
                 "requests": int(outcome.scalars[at.X_TARGETED_REQUESTS]),
                 "pages": int(outcome.scalars[at.X_TARGETED_PAGES]),
-                "counters": {name: n for name, n in entry["counters"].items() if n},
+                "counters": {name: n for name, n in counters.items() if n},
                 "blocks": {str(order): pages >> order for order, pages in enumerate(orders) if pages},
                 "failed": entry["requests"]["failed"],
                 "waited": entry["waits"]["requests"],
-                "background_failed": entry["requests"]["background_failed"],
-                "section": entry["sections"]["pcp"],
+                "others_failed": entry["requests"]["background_failed"],
+                "lock": entry["sections"]["pcp"],
                 "interrupts_off": entry["sections"]["interrupts_off"],
-                "zone_hold": max(z["longest_hold_work"] for z in entry["zone_locks"]),
-                "notes": list(done.machine.notes),
             }
         )
     return rows
+
+
+def recorded_row(source: Source, trace: Trace) -> dict[str, Any]:
+    """What a kernel with compound pages gave dm-crypt, by its own events: blocks above order 0 and failed attempts.
+
+    The gfp mask tells them from other requests: compound, not movable, without reclaim, retries, warnings, reserves.
+    """
+    asked = pl.col("gfp").cast(pl.Int64)
+    rows = (
+        trace.page_events.filter(
+            pl.col("kind").is_in(["alloc", "alloc_failed"])
+            & (asked & LARGE_GFP == LARGE_GFP)
+            & (asked & (GFP_DIRECT_RECLAIM | GFP_MOVABLE) == 0)
+        )
+        .group_by("kind", "order")
+        .len()
+        .sort("order")
+        .collect()
+    )
+    blocks = {str(order): n for kind, order, n in rows.iter_rows() if kind == "alloc"}
+    failed = sum(n for kind, _, n in rows.iter_rows() if kind == "alloc_failed")
+    return {
+        **Case(source).key(),
+        "strategy": RECORDED,
+        "pages": sum(n << int(order) for order, n in blocks.items()),
+        "counters": {"failed_attempts": failed},
+        "blocks": blocks,
+        "lock": {},
+        "interrupts_off": {},
+    }
 
 
 def run(cases: Iterable[Case], traces: Path = TRACES) -> Iterator[list[dict[str, Any]]]:
@@ -58,3 +95,32 @@ def run(cases: Iterable[Case], traces: Path = TRACES) -> Iterator[list[dict[str,
         if name not in opened:
             opened[name] = Trace.open(traces / name)
         yield rows_of(case, opened[name])
+        if case == Case(FRAGMENTED):
+            yield [recorded_row(case.source, opened[name])]
+
+
+def packed(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as JSON, one a line, with each mapping's values in the order of ``names``: no key is repeated."""
+    names: dict[str, list[str]] = {}
+    for field in PACKED:
+        names[field] = sorted({name for row in rows for name in row[field]})
+    lines = [
+        json.dumps({**row, **{f: [row[f].get(name, 0) for name in names[f]] for f in PACKED}}, separators=(",", ":"))
+        for row in rows
+    ]
+    return json.dumps({"names": names}, separators=(",", ":"))[:-1] + ',"rows":[\n' + ",\n".join(lines) + "\n]}\n"
+
+
+def unpacked(text: str) -> list[dict[str, Any]]:
+    """The rows of :func:`packed`."""
+    stored = json.loads(text)
+    return [
+        {
+            **row,
+            **{
+                field: {name: n for name, n in zip(names, row[field], strict=True) if n}
+                for field, names in stored["names"].items()
+            },
+        }
+        for row in stored["rows"]
+    ]
