@@ -215,10 +215,10 @@ def _check(path: Path, kernel: str | None, profile: str | None, format: Format) 
 
 
 def _table(checked: list[Checked]) -> None:
-    columns = ["kernel", "init", "strategy", "pages", "held", "frag", "took", "predicted", "error"]
+    columns = ["kernel", "init", "strategy", "pages", "held", "frag", "took", "priced", "error"]
     rows = [
         [
-            c.row.kernel, int(c.row.init_on_alloc), f"{c.row.strategy}/{c.row.gfp}", c.row.n_pages, c.row.buffers_held,
+            c.row.kernel, int(c.row.init_on_alloc), f"{c.row.strategy} {c.row.gfp}", c.row.n_pages, c.row.buffers_held,
             c.row.fragmentation, round(c.row.total), round(c.alloc + c.free), f"{c.error:+.1%}".rjust(7),
         ]
         for c in checked

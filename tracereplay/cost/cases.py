@@ -24,7 +24,7 @@ from tracereplay.kernel.constants import (
 )
 from tracereplay.kernel.generations import GENERATIONS, generation_of_release
 from tracereplay.kernel.gfp import GFP_NOIO, GFP_NOWAIT, GFP_NOWARN
-from tracereplay.machine.config import DMA_END, MachineConfig, ZoneConfig
+from tracereplay.machine.config import DMA_END, MachineConfig, ZoneConfig, derived_watermarks, pcp_batch
 from tracereplay.machine.counters import BY_ORDER, COUNTERS, NR_COUNTERS, NR_SLOTS
 from tracereplay.machine.initial import BLOCK, EVIDENCE_NONE, PCP_ENTRY, PCP_PAGES, InitialState, Records
 
@@ -38,8 +38,9 @@ FREE_BLOCKS = {
 6.12's, those of orders 4 and 5 are taken for another type's: its cases of these orders split twice and once."""
 USUAL_FREE_BLOCKS = (2, 1, 1, 1, 1, 2, 2, 2, 2, 2, 460)
 """Where nobody noted them: some of every order, as in the nowait cases, which split nothing."""
-PCP_PAGES_AT_START = 4_400
-"""Pages on the per-CPU lists before the run: up to ``high`` (the low mark of DMA32, one CPU) but for some room."""
+LISTED_SHARE = 0.315
+"""Pages on the per-CPU lists before the run, as a share of ``high``: of 6.1's 13,971 that is 4,400, as the drains show
+in its case of 64 buffers of 256 pages."""
 WARM_UP = 2
 SAMPLES = 400
 GFP = {"noio": GFP_NOIO, "nowait": GFP_NOWAIT | GFP_NOWARN}
@@ -109,6 +110,15 @@ def guest(row: Row) -> MachineConfig:
     return MachineConfig(zones=zones, cpus=1, generation=generation, init_on_alloc=row.init_on_alloc)
 
 
+def _listed_pages(row: Row) -> int:
+    """Pages on the per-CPU lists before a row's case; ``high`` is the low mark, or six batches on 5.10."""
+    config = guest(row)
+    zone = config.zones[-1]
+    fixed = GENERATIONS[config.generation].pcp_rule == 0
+    high = 6 * pcp_batch(zone.pages) if fixed else derived_watermarks(config)[-1].low
+    return int(LISTED_SHARE * high)
+
+
 def initial_state(row: Row, rounds: int) -> InitialState:
     """Free memory before a row's case.
 
@@ -120,7 +130,7 @@ def initial_state(row: Row, rounds: int) -> InitialState:
         blocks, pcp = _fragmented(row, rounds)
     else:
         noted = FREE_BLOCKS.get(row.kernel) if row.gfp == "noio" else None
-        blocks, pcp = _as_booted(row.free_blocks or noted or USUAL_FREE_BLOCKS)
+        blocks, pcp = _as_booted(row.free_blocks or noted or USUAL_FREE_BLOCKS, _listed_pages(row))
     count = (GUEST_END >> PAGEBLOCK_ORDER) + 1
     return InitialState(
         blocks=blocks,
@@ -132,13 +142,13 @@ def initial_state(row: Row, rounds: int) -> InitialState:
     )
 
 
-def _as_booted(counts: tuple[int, ...]) -> tuple[Records, Records]:
+def _as_booted(counts: tuple[int, ...], listed: int) -> tuple[Records, Records]:
     """Blocks of the given number per order, each in a region of the largest order of its own; and pages on the per-CPU
     lists, no two beside each other."""
     regions = np.arange(DMA_END, GUEST_END - (1 << MAX_PAGE_ORDER), 1 << MAX_PAGE_ORDER, dtype=np.int64)
-    room = len(regions) - (2 * PCP_PAGES_AT_START >> MAX_PAGE_ORDER) - 1
+    room = len(regions) - (2 * listed >> MAX_PAGE_ORDER) - 1
     orders = np.repeat(np.arange(NR_PAGE_ORDERS), counts)[:room]
-    spare = np.arange(regions[len(orders)], GUEST_END, 2, dtype=np.int64)[:PCP_PAGES_AT_START]
+    spare = np.arange(regions[len(orders)], GUEST_END, 2, dtype=np.int64)[:listed]
     return _blocks(regions[: len(orders)], orders), _listed(spare, 0, MIGRATE_MOVABLE)
 
 
@@ -150,7 +160,7 @@ def _fragmented(row: Row, rounds: int) -> tuple[Records, Records]:
     frames = DMA_END + (np.arange(len(orders)) << MAX_PAGE_ORDER)
     on_lists = orders < GENERATIONS[generation_of_release(row.kernel)].pcp_orders
     held = np.arange(DMA_END + (len(orders) << MAX_PAGE_ORDER), GUEST_END - step, step, dtype=np.int64)
-    listed = len(held) - min(PCP_PAGES_AT_START, len(held) // 2)
+    listed = len(held) - min(_listed_pages(row), len(held) // 2)
     pieces = [_blocks(frames[~on_lists], orders[~on_lists]), _blocks(held[:listed] + 1, 0)]
     pieces += [_blocks(held + (1 << order), order) for order in range(1, row.fragmentation)]
     if on_lists.any():  # the watermark test wants a free block of that order, though none is taken
