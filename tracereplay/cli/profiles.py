@@ -215,11 +215,11 @@ def _check(path: Path, kernel: str | None, profile: str | None, format: Format) 
 
 
 def _table(checked: list[Checked]) -> None:
-    columns = ["kernel", "init", "strategy", "pages", "held", "frag", "took", "priced", "error"]
+    columns = ["kernel", "init", "strategy", "pages", "held", "f", "took", "priced", "error"]
     rows = [
         [
             c.row.kernel, int(c.row.init_on_alloc), f"{c.row.strategy} {c.row.gfp}", c.row.n_pages, c.row.buffers_held,
-            c.row.fragmentation, round(c.row.total), round(c.alloc + c.free), f"{c.error:+.1%}".rjust(7),
+            c.row.fragmentation, round(c.row.total), round(c.alloc + c.free), f"{c.error:+.1%}".rjust(6),
         ]
         for c in checked
     ]  # fmt: skip
