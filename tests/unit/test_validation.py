@@ -13,6 +13,7 @@ from tracereplay.cost.profile import load_profile, shipped_profiles
 from tracereplay.kernel.generations import GENERATIONS
 from tracereplay.validation.bulk_rows import BATCHES
 from tracereplay.validation.crypt_rows import YANG, identities, saved
+from tracereplay.validation.instructions import predictions, ratios
 from tracereplay.validation.measure import Bench, loop
 from tracereplay.validation.page import all_claims, number, percent, sections
 from tracereplay.validation.verdict import CONSISTENT, INPUT, NOT_EXPLAINED, REPRODUCED, Claim, Figure
@@ -95,6 +96,27 @@ def test_no_shipped_profile_shows_dm_crypt_s_gain_for_free(name: str) -> None:
         return
     gain = total(saved(False, "bulk"), profile) / 1000 / YANG.slat[0]
     assert 0 < gain < 0.03
+
+
+def test_kernels_are_predicted_from_rows_that_were_not_fitted() -> None:
+    """Half of the rows, small buffers or no zeroing give the rest: most within 10 %, half of them within 4 %."""
+    found = predictions()
+    assert [(kernel, summary["rows"]) for kernel, _, tested, summary in found if tested == "the same"] == [
+        ("6.1", 96),
+        ("6.12", 94),
+    ]
+    held_out = [summary for _, _, tested, summary in found if tested == "the others"]
+    assert len(held_out) == 6
+    assert all(summary["median_error"] < 0.04 for summary in held_out)
+    assert all(summary["within_10_percent"] > 0.8 * summary["rows"] for summary in held_out)
+
+
+def test_instructions_agree_with_the_ratios() -> None:
+    """Bulk of 64 costs about half of single pages, in time and in instructions, whatever the kernel."""
+    for _, _, (single, bulk, ratio, allocation) in ratios():
+        assert ratio == pytest.approx(bulk / single)
+        assert 0.45 < ratio < 0.58
+        assert 3.5 < allocation < 7
 
 
 # ---------------------------------------------------------------- the rule

@@ -56,8 +56,11 @@ class Fit:
     """``[2 * rows]``: (predicted - measured) / measured of allocations, then releases."""
 
 
-def fit_rows(rows: Sequence[Row], outcomes: Sequence[Outcome], seed: int = 0) -> Fit:
-    """Fit all rows, which are of one kernel. ``outcomes``: what the machine counted in their cases."""
+def fit_rows(rows: Sequence[Row], outcomes: Sequence[Outcome], seed: int = 0, *, refits: int = REFITS) -> Fit:
+    """Fit all rows, which are of one kernel. ``outcomes``: what the machine counted in their cases.
+
+    ``refits``: how many make the intervals; values do not hang on them.
+    """
     used = [p for p in PRIMITIVES if any(_count(p, o.alloc) + _count(p, o.free) > 0 for o in outcomes)]
     design, measured, weights = _equations(used, rows, outcomes)
     rough = np.array([p.rough for p in used] + [ROUGH_TIMER] * len(TIMERS))
@@ -65,12 +68,12 @@ def fit_rows(rows: Sequence[Row], outcomes: Sequence[Outcome], seed: int = 0) ->
     rough *= scale
     values = _solve(design, measured, weights, rough)
     names = (*(p.name for p in used), *(f"timer_{t}" for t in TIMERS))
-    refits = _refits(design, measured, weights, rough, seed)
-    low, high = np.quantile(refits, [0.025, 0.975], axis=0)
+    drawn = _refits(design, measured, weights, rough, seed, refits)
+    low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
     spread = np.log(FACTOR) / 1.96
-    decided = tuple(bool(s < spread * v / 2) or v == 0 for s, v in zip(refits.std(axis=0), values, strict=True))
+    decided = tuple(bool(s < spread * v / 2) or v == 0 for s, v in zip(drawn.std(axis=0), values, strict=True))
     return Fit(
-        names, values, np.minimum(low, values), np.maximum(high, values), _correlation(refits), decided, scale,
+        names, values, np.minimum(low, values), np.maximum(high, values), _correlation(drawn), decided, scale,
         (design @ values - measured) / measured,
     )  # fmt: skip
 
@@ -111,12 +114,12 @@ def _solve(design: Floats, measured: Floats, weights: Floats, rough: Floats) -> 
     return np.asarray(values, dtype=np.float64)
 
 
-def _refits(design: Floats, measured: Floats, weights: Floats, rough: Floats, seed: int) -> Floats:
-    """``[REFITS, coefficients]``: fits to rows drawn anew, with rough figures drawn anew."""
+def _refits(design: Floats, measured: Floats, weights: Floats, rough: Floats, seed: int, refits: int) -> Floats:
+    """``[refits, coefficients]``: fits to rows drawn anew, with rough figures drawn anew."""
     rng = np.random.default_rng(seed)
     half = len(measured) // 2
     found = []
-    for _ in range(REFITS):
+    for _ in range(refits):
         chosen = rng.integers(0, half, half)
         both = np.concatenate([chosen, chosen + half])
         drawn = rough * np.exp(rng.standard_normal(len(rough)) * np.log(FACTOR) / 1.96)

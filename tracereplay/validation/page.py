@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from tracereplay.report.numbers import span
-from tracereplay.validation import bulk_rows, crypt_rows, other_rows
+from tracereplay.validation import bulk_rows, crypt_rows, instructions, other_rows
 from tracereplay.validation.verdict import CONSISTENT, INPUT, NOT_EXPLAINED, REPRODUCED, Claim, Figure
 
 FEW = 4
@@ -27,6 +27,8 @@ def sections(claims: Sequence[Claim]) -> dict[str, str]:
         "reasons": reasons(claims),
         "curves": curves({c.row: c for c in claims}),
         "identities": identities(),
+        "instructions": held_out(),
+        "ratios": ratios(),
     }
 
 
@@ -137,3 +139,38 @@ def identities() -> str:
         for name, computed, reported, most in crypt_rows.identities()
     ]
     return table(("identity", "computed", "reported", "off by", "allowed"), lines)
+
+
+def held_out() -> str:
+    """Errors of fitted profiles, on what they were fitted to and on what not."""
+    lines = [
+        [
+            kernel,
+            fitted,
+            tested,
+            f"{found['rows']:.0f}",
+            *(f"{100 * found[key]:.1f} %" for key in ("median_error", "p95_error", "max_error")),
+            f"{found['within_10_percent']:.0f}",
+        ]
+        for kernel, fitted, tested, found in instructions.predictions()
+    ]
+    head = (
+        "kernel",
+        "fitted to",
+        "tested on",
+        "rows",
+        "error, median",
+        "95 % of rows within",
+        "largest",
+        "within 10 %",
+    )
+    return table(head, lines)
+
+
+def ratios() -> str:
+    """Rows 2b and 12 by other profiles."""
+    lines = [[name, unit, *map(number, figures)] for name, unit, figures in instructions.ratios()]
+    published = (f"{c:.4g}" for c in (bulk_rows.CURVES["array"][1][7] / bulk_rows.SINGLE, bulk_rows.SUNRPC["array"]))
+    lines.append(["published", "", "", "", *published])
+    head = ("profile", "unit", "single page", "page of bulk 64", "ratio (2b)", "single to bulk, allocation alone (12)")
+    return table(head, lines)
