@@ -11,6 +11,11 @@ from collectors.options import options_of, parser
 
 def main(argv: list[str] | None = None) -> int:
     """Run; the exit code (0 ok, 2 usage, 4 failure, 141 reader gone)."""
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["calibrate"]:
+        from collectors.calibrate import main as calibrate
+
+        return calibrate(argv[1:])
     args = parser().parse_args(argv)
     if args.check:
         from collectors.check import print_findings
