@@ -118,6 +118,10 @@ class CaptureError(TracereplayError):
     exit_code = 4
 
 
+class CalibrationError(CaptureError):
+    """The host could not be measured, or what was measured is no calibration."""
+
+
 class PrivilegeError(CaptureError):
     """Not enough rights to trace."""
 

@@ -33,6 +33,7 @@ VERBS = {
     "scenarios": "scenarios",
     "verify": "verify",
     "profiles": "profiles",
+    "calibrate": "calibrate",
     "report": "report",
 }
 """Verb -> module of this package; each module's ``run`` is the verb, its docstring the help text."""
