@@ -168,6 +168,22 @@ def seeds(study: Study, profile: Profile) -> str:
     )
 
 
+def agreement(study: Study, profiles: Sequence[Profile]) -> str:
+    """How far the profiles agree, over all sizes above 4 KiB."""
+    cases = [Case(s, k) for s in LARGER for k in LEVELS]
+    first, rest = profiles[0], profiles[1:]
+    said = []
+    for other in rest:
+        pairs = [tuple(study.ratio(c, *RIVALS, p).value for p in (first, other)) for c in cases]
+        same = sum((a < 1) == (b < 1) for a, b in pairs)
+        off = sorted(100 * abs(b / a - 1) for a, b in pairs)
+        said.append(
+            f"{other.name} puts the same strategy first as {first.name} in {same} of {len(cases)} cells (sizes and"
+            f" levels); its ratios differ by {off[len(off) // 2]:.0f} % in the median and {off[-1]:.0f} % at most."
+        )
+    return bullets(said) if said else "No other profile is shipped."
+
+
 FINDINGS: dict[str, Callable[[Study, Profile], str]] = {
     "summary": summary,
     "sizes": sizes,

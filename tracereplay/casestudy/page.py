@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tracereplay.casestudy.figures import pictures
-from tracereplay.casestudy.findings import FINDINGS
+from tracereplay.casestudy.findings import FINDINGS, agreement
 from tracereplay.casestudy.run import unpacked
 from tracereplay.casestudy.study import Study
-from tracereplay.casestudy.tables import TABLES, compared
+from tracereplay.casestudy.tables import TABLES, compared, crossings_compared
 from tracereplay.cost.profile import DEFAULT_PROFILE, Profile, load_profile, shipped_profiles
 from tracereplay.errors import UsageError
 
@@ -27,6 +27,8 @@ def made(stored: str) -> tuple[dict[str, str], dict[str, str]]:
     study, profiles = Study(unpacked(stored)), other_prices()
     parts = {name: write(study, profiles[0]) for name, write in {**TABLES, **FINDINGS}.items()}
     parts["by-profile"] = compared(study, profiles)
+    parts["crossings-by-profile"] = crossings_compared(study, profiles)
+    parts["agreement"] = agreement(study, profiles)
     return parts, pictures(study, profiles[0], profiles)
 
 

@@ -7,11 +7,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from tracereplay.casestudy.cases import Case
-from tracereplay.cost.price import draw_prices, interval95, price, ratio_interval95, total
+from tracereplay.cost.price import draw_prices, price, total
 from tracereplay.cost.profile import Parameter, Profile
 
+Floats = npt.NDArray[np.float64]
 MIB = 256
 """Pages."""
 SEED = 0
@@ -52,6 +54,7 @@ class Study:
 
     def __init__(self, rows: Iterable[Mapping[str, Any]]) -> None:
         self.rows = {(_identity(row), str(row["strategy"])): row for row in rows}
+        self._prices: dict[str, Floats] = {}
 
     def row(self, case: Case, strategy: str) -> Mapping[str, Any]:
         """What one strategy did in a case."""
@@ -60,21 +63,26 @@ class Study:
     def per_mib(self, case: Case, strategy: str, profile: Profile) -> Cost:
         """Cost of 1 MiB of requests, in the profile's unit."""
         row = self.row(case, strategy)
-        scale = MIB / row["pages"]
-        low, high = interval95(row["counters"], profile, SEED)
-        return Cost(total(row["counters"], profile) * scale, low * scale, high * scale)
+        drawn = self._drawn(row, profile)
+        return _cost(total(row["counters"], profile), drawn, MIB / row["pages"])
 
     def ratio(self, case: Case, strategy: str, baseline: str, profile: Profile) -> Cost:
         """Cost of one strategy over that of another, priced with the same draws."""
-        a, b = (self.row(case, s)["counters"] for s in (strategy, baseline))
-        ends = ratio_interval95(a, b, profile, SEED) or (0.0, float("inf"))
-        return Cost(total(a, profile) / total(b, profile), *ends)
+        a, b = (self.row(case, s) for s in (strategy, baseline))
+        ratio = total(a["counters"], profile) / total(b["counters"], profile)
+        return _cost(ratio, self._drawn(a, profile) / self._drawn(b, profile))
 
     def chance(self, case: Case, strategy: str, baseline: str, profile: Profile) -> float:
         """Share of the price lists drawn by which ``strategy`` costs less."""
-        a, b = (self.row(case, s)["counters"] for s in (strategy, baseline))
-        more = [float(sum(a.get(c, 0) - b.get(c, 0) for c in co.counters)) for co in profile.coefficients]
-        return float((draw_prices(profile, SEED) @ np.array(more) < 0).mean())
+        a, b = (self._drawn(self.row(case, s), profile) for s in (strategy, baseline))
+        return float((a < b).mean())
+
+    def _drawn(self, row: Mapping[str, Any], profile: Profile) -> Floats:
+        """Cost of a row by each price list drawn."""
+        if profile.sha256 not in self._prices:
+            self._prices[profile.sha256] = draw_prices(profile, SEED)
+        counts = [float(sum(row["counters"].get(name, 0) for name in c.counters)) for c in profile.coefficients]
+        return np.asarray(self._prices[profile.sha256] @ np.array(counts))
 
     def hinges(self, case: Case, strategy: str, baseline: str, profile: Profile) -> list[Hinge]:
         """Every figure of the profile that can turn the comparison round, nearest to doing so first."""
@@ -96,6 +104,11 @@ class Study:
                     )
                 )  # fmt: skip
         return sorted(found, key=lambda h: h.widths)
+
+
+def _cost(value: float, drawn: Floats, scale: float = 1.0) -> Cost:
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return Cost(value * scale, float(low) * scale, float(high) * scale)
 
 
 IDENTITY = ("trace", "largest", "survivors", "spare", "pcp_high", "zeroed", "seed")

@@ -290,11 +290,26 @@ def survivors(study: Study, profile: Profile) -> str:
 def compared(study: Study, profiles: Sequence[Profile]) -> str:
     """Compound over bulk under each profile."""
     cases = [Case(s, k) for s in SOURCES if s.kib > 4 for k in (None, 3, 1, 0)]
+    cases += [Case(s, zeroed=True) for s in LARGE]
     rows = [
-        [source_name(c.source), level_name(c.largest), *(interval(study.ratio(c, *RIVALS, p)) for p in profiles)]
+        [
+            source_name(c.source),
+            level_name(c.largest) + (", zeroed" if c.zeroed else ""),
+            *(interval(study.ratio(c, *RIVALS, p)) for p in profiles),
+        ]
         for c in cases
     ]
     return table(["request, kernel", "largest free order", *(f"{p.name} ({p.unit})" for p in profiles)], rows)
+
+
+def crossings_compared(study: Study, profiles: Sequence[Profile]) -> str:
+    """From which level on compound costs more, under each profile."""
+    rows = []
+    for s in SOURCES:
+        if s.kib > 4:
+            found = [crossing(study, s, p) for p in profiles]
+            rows.append([source_name(s), *("never" if k is None else str(k) for k in found)])
+    return table(["request, kernel", *(p.name for p in profiles)], rows)
 
 
 def fragmented(study: Study, profile: Profile) -> str:
