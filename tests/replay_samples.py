@@ -233,12 +233,19 @@ def vectors_of(outcome: Outcome) -> Counter[frozenset[tuple[str, int]]]:
     return found
 
 
+def cells_of(outcome: Outcome) -> dict[tuple[int, tuple[tuple[str, int], ...]], int]:
+    """The same by time bin of the arrival."""
+    names = [tuple(sorted((k, v) for k, v in zip(COUNTERS, row, strict=True) if v)) for row in outcome.vectors.tolist()]
+    return {(time_bin, names[vector]): requests for vector, time_bin, requests in outcome.cells.tolist()}
+
+
 def summary_of_engine(outcome: Outcome) -> dict[str, Any]:
     """What a compiled replay found, in plain values."""
     x = outcome.scalars
     return {
         "facts": {name: int(x[place]) for name, place in FACTS.items()} | {"censored": int(x[at.X_CENSORED])},
         "vectors": {tuple(sorted(k)): n for k, n in vectors_of(outcome).items()},
+        "cells": cells_of(outcome),
         "targeted": counters_of(outcome.totals),
         "background": counters_of(outcome.background),
         "worker": counters_of(outcome.worker),
@@ -268,10 +275,16 @@ def summary_of_slow(replay: SlowReplay) -> dict[str, Any]:
         for (name, order), n in by_order.items():
             row[f"{name}[{order}]"] += n
     waits = replay.waits
-    vectors = Counter(tuple(sorted((k, v) for k, v in r.counters.items() if v)) for r in requests)
+    cells = Counter((r.time_bin, tuple(sorted((k, v) for k, v in r.counters.items() if v))) for r in requests)
+    vectors: Counter[Any] = Counter()
+    for (_, vector), n in cells.items():
+        vectors[vector] += n
     return {
         "facts": {name: replay.facts[name] for name in FACTS} | {"censored": len(replay.live)},
         "vectors": dict(vectors),
+        "cells": dict(
+            Counter((r.time_bin, tuple(sorted((k, v) for k, v in r.counters.items() if v))) for r in requests)
+        ),
         "targeted": {k: v for k, v in totals.items() if v},
         "background": {k: v for k, v in background.items() if v},
         "worker": {k: v for k, v in worker.items() if v},

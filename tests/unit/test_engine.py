@@ -63,6 +63,15 @@ def test_vectors_and_bins_add_up_to_the_totals(name: str) -> None:
     assert np.array_equal(outcome.series.sum(axis=0), totals)
     assert np.array_equal(outcome.background_series.sum(axis=0), outcome.background)
     assert (outcome.background_series >= 0).all()
+    arrived = ops[(ops["flags"] & TARGETED != 0) & (ops["pages"] > 0)]
+    bins = np.minimum(arrived["ts_ns"] // outcome.scalars[at.X_BIN_NS], len(outcome.series) - 1)
+    of_bin = [np.bincount(bins, weights, len(outcome.series)) for weights in (None, arrived["pages"])]
+    assert np.array_equal(outcome.arrivals, np.stack(of_bin, axis=1))
+    vector, time_bin, count = outcome.cells.T
+    assert np.array_equal(np.bincount(time_bin, count, len(outcome.series)), outcome.arrivals[:, 0])
+    assert np.array_equal(np.bincount(vector, count), outcome.counts)
+    assert (outcome.worker_series >= 0).all()
+    assert (outcome.worker_series.sum(axis=0) <= outcome.worker).all()
     censored, failed = outcome.scalars[at.X_CENSORED], outcome.scalars[at.X_FAILED]
     assert censored > 0
     assert failed > 0

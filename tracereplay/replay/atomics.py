@@ -48,4 +48,5 @@ def lockless(outcome: Outcome) -> Outcome:
         vectors=without_locks(outcome.vectors),
         series=without_locks(outcome.series),
         background_series=without_locks(outcome.background_series),
+        worker_series=without_locks(outcome.worker_series),
     )

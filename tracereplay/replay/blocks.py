@@ -56,8 +56,6 @@ from tracereplay.replay.layout import (
     TAG_TARGETED,
     X_BACKGROUND_FAILED,
     X_BIN,
-    X_BIN_NS,
-    X_BINS,
     X_BLOCK_FREE,
     X_BLOCK_LIVE,
     X_BLOCK_ROOM,
@@ -66,8 +64,6 @@ from tracereplay.replay.layout import (
     X_HELD_ELSEWHERE,
     X_HELD_FREES,
     X_HELD_MISSING,
-    X_NEXT_BIN_NS,
-    X_NR_BINS,
     X_OUT,
     X_PATH_HELD,
     X_ROW_FREE,
@@ -78,9 +74,7 @@ from tracereplay.replay.layout import (
     X_WASTE,
     X_WASTE_PEAK,
 )
-from tracereplay.replay.vectors import clear, count_request, fold, fold_orders, intern_vector, slots_full, tables_full
-
-NEVER = 1 << 62
+from tracereplay.replay.vectors import clear, count_request, fold_orders, intern_vector, slots_full, tables_full
 
 
 @hot
@@ -339,18 +333,6 @@ def free_initial(m, e, op, cpu):
         e.x[X_HELD_MISSING] += 1
     elif frame != op.pfn:
         e.x[X_HELD_ELSEWHERE] += 1
-
-
-@inner
-def next_bin(m, e, ts_ns):
-    """Close time bins up to the one of ``ts_ns``: the background's counters so far are kept at each end."""
-    while ts_ns >= e.x[X_NEXT_BIN_NS] and e.x[X_BIN] + 1 < e.x[X_NR_BINS]:
-        at = X_BINS + e.x[X_BIN] * NR_SLOTS
-        fold(e.x[at : at + NR_SLOTS], m.c)
-        e.x[X_BIN] += 1
-        e.x[X_NEXT_BIN_NS] += e.x[X_BIN_NS]
-    if e.x[X_BIN] + 1 >= e.x[X_NR_BINS]:
-        e.x[X_NEXT_BIN_NS] = NEVER
 
 
 @hot

@@ -80,8 +80,14 @@ class Outcome:
     """Requests per vector, [vector]."""
     series: I64
     """Targeted counters by time bin of the request's arrival, [bin, NR_COUNTERS]."""
+    cells: I64
+    """Vector (row of ``vectors``), time bin of the arrival, requests: by vector, then bin, [cell, 3]."""
     background_series: I64
     """Background counters by time bin, [bin, NR_SLOTS]."""
+    worker_series: I64
+    """Of ``worker``, what came before the strategy's end, by time bin, [bin, NR_SLOTS]."""
+    arrivals: I64
+    """Targeted requests that came, and their pages, by time bin, [bin, 2]."""
     scalars: I64
     """X_* of replay/layout.py."""
     machine: Machine
@@ -155,6 +161,7 @@ class Engine:
             self._grow(int(self.arrays.x[at.X_REASON]))
         while not end_waiting(self.machine, self.arrays):
             self._grow(at.MORE_TABLES)
+        worker = self.arrays.x[at.X_WORKER : at.X_WORKER + NR_SLOTS].copy()
         finish(self.machine, self.state, self.arrays)
         i = 0
         while (i := int(end_live(self.arrays, self.machine, i))) >= 0:
@@ -166,13 +173,16 @@ class Engine:
         keys = t[x[at.X_CK] : x[at.X_CK] + x[at.X_KEY_ROOM]]
         requests = t[x[at.X_CV] : x[at.X_CV] + x[at.X_KEY_ROOM]][keys != 0]
         keys = keys[keys != 0] - 1
+        order = np.argsort(keys)
+        keys, requests = keys[order], requests[order]
         counts = np.zeros(len(vectors), np.int64)
         np.add.at(counts, keys >> at.BIN_BITS, requests)
-        bins = x[at.X_BINS :].reshape(-1, NR_SLOTS).copy()
+        time_bins = keys & ((1 << at.BIN_BITS) - 1)
+        bins = _by_bin(x, self.background, worker)
         series = np.zeros((len(bins), NR_COUNTERS), np.int64)
-        np.add.at(series, keys & ((1 << at.BIN_BITS) - 1), vectors[keys >> at.BIN_BITS] * requests[:, None])
-        bins[x[at.X_BIN] :] = self.background
+        np.add.at(series, time_bins, vectors[keys >> at.BIN_BITS] * requests[:, None])
         kept = counts > 0  # an allocation's vector alone is not a request's
+        cells = np.stack([np.cumsum(kept)[keys >> at.BIN_BITS] - 1, time_bins, requests], axis=1)
         totals = x[at.X_TARGETED : at.X_TARGETED + NR_SLOTS].copy()
         totals[:NR_COUNTERS] = counts @ vectors
         outcome = Outcome(
@@ -182,7 +192,10 @@ class Engine:
             vectors=vectors[kept],
             counts=counts[kept],
             series=series,
-            background_series=np.diff(bins, axis=0, prepend=np.zeros((1, NR_SLOTS), np.int64)),
+            cells=cells,
+            background_series=bins[:, at.BIN_BACKGROUND : at.BIN_WORKER],
+            worker_series=bins[:, at.BIN_WORKER : at.BIN_REQUESTS],
+            arrivals=bins[:, at.BIN_REQUESTS :],
             scalars=x[: at.X_REQ].copy(),
             machine=self.machine,
         )
@@ -229,6 +242,14 @@ class Engine:
             ERROR_NO_PROGRESS: "calls for requests or timers over and over at one simulated time",
         }.get(code, "reported success with fewer pages than asked")
         return StrategyError(f"strategy {self.params.name!r} {what}", hint="this is a bug in the strategy's code")
+
+
+def _by_bin(x: I64, background: I64, worker: I64) -> I64:
+    """What the loop kept at the end of each time bin, as what came in each, [bin, BIN_WORDS]; the last ends now."""
+    bins = x[at.X_BINS :].reshape(-1, at.BIN_WORDS).copy()
+    requests = x[[at.X_TARGETED_REQUESTS, at.X_TARGETED_PAGES]]
+    bins[x[at.X_BIN] :] = np.concatenate([background, worker, requests])
+    return np.diff(bins, axis=0, prepend=np.zeros((1, at.BIN_WORDS), np.int64))
 
 
 def _twice(rows: I64) -> I64:

@@ -150,7 +150,11 @@ X_TARGETED = X_SCRATCH + NR_SLOTS
 X_WORKER = X_TARGETED + NR_SLOTS
 X_OUT = X_WORKER + NR_SLOTS
 X_BINS = X_OUT + 2 * MAX_REQUEST_PAGES
-"""Background counters at the end of each time bin (cumulative), [bin, NR_SLOTS], to the end of the array."""
+"""BIN_* at the end of each time bin (cumulative), [bin, BIN_WORDS], to the end of the array."""
+BIN_BACKGROUND, BIN_WORKER, BIN_REQUESTS = 0, NR_SLOTS, 2 * NR_SLOTS
+BIN_PAGES = BIN_REQUESTS + 1
+BIN_WORDS = BIN_PAGES + 1
+"""Words of a time bin: counters of the background, of the strategy's own work; requests that came and their pages."""
 BIN_BITS = 20
 
 # ---- t: the agenda
@@ -185,7 +189,7 @@ MAX_CALLS = 1 << 20
 
 def new_loop(frames: int, start_ns: int, end_ns: int, bins: int) -> Loop:
     """Arrays for a replay of keys below ``frames`` between two times, with ``bins`` time bins."""
-    x = np.zeros(X_BINS + bins * NR_SLOTS, np.int64)
+    x = np.zeros(X_BINS + bins * BIN_WORDS, np.int64)
     x[X_BLOCK_FREE] = -1
     x[X_ROW_FREE] = -1
     x[X_BLOCK_ROOM] = 2 * SPARE_BLOCKS

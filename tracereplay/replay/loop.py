@@ -32,7 +32,6 @@ from tracereplay.replay.blocks import (
     free_initial,
     free_run,
     lacking,
-    next_bin,
     order_at,
     serve_unseen,
     spread_extent,
@@ -72,7 +71,7 @@ from tracereplay.replay.serve import (
     run_timer,
     serve_targeted,
 )
-from tracereplay.replay.vectors import tables_full
+from tracereplay.replay.vectors import next_bin, tables_full
 from tracereplay.replay.waiting import free_later, waited_for
 from tracereplay.replay.wakeups import count_call, heed_woken, pass_over, ring_alarm, wake
 

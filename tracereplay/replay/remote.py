@@ -22,7 +22,6 @@ import numpy as np
 from tracereplay import errors
 from tracereplay.errors import StrategyError
 from tracereplay.machine.config import MachineConfig
-from tracereplay.machine.counters import NR_SLOTS
 from tracereplay.machine.initial import InitialState
 from tracereplay.machine.layout import I64, Machine
 from tracereplay.replay import layout as at
@@ -41,7 +40,7 @@ START_S = 900
 
 def shared_bytes(bins: int) -> int:
     """Size of the shared memory: slots, then the scalars of the loop."""
-    return SLOTS * SLOT_BYTES + 8 * (at.X_BINS + bins * NR_SLOTS)
+    return SLOTS * SLOT_BYTES + 8 * (at.X_BINS + bins * at.BIN_WORDS)
 
 
 class RemoteEngine:

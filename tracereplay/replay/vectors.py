@@ -6,30 +6,45 @@ from __future__ import annotations
 
 from tracereplay.compiled import hot, inner, kernel
 from tracereplay.machine.counters import NR_COUNTERS, NR_SLOTS
+from tracereplay.machine.layout import NEVER
 from tracereplay.replay.agenda import append_slot, first_of
 from tracereplay.replay.layout import (
     AG_WORDS,
+    BIN_BACKGROUND,
     BIN_BITS,
+    BIN_PAGES,
+    BIN_REQUESTS,
+    BIN_WORDS,
+    BIN_WORKER,
     LIST_FREE,
     SL_WORDS,
     SPARE_ENTRIES,
     X_AG,
     X_AGENDA,
     X_AGENDA_ROOM,
+    X_BIN,
+    X_BIN_NS,
+    X_BINS,
     X_CK,
     X_CV,
     X_KEY_ROOM,
     X_KEYS,
+    X_NEXT_BIN_NS,
+    X_NR_BINS,
+    X_OUT,
     X_PAIR_ROOM,
     X_PAIRS,
     X_PK,
     X_PV,
     X_SL,
     X_SLOT_ROOM,
+    X_TARGETED_PAGES,
+    X_TARGETED_REQUESTS,
     X_VECTOR_ROOM,
     X_VECTORS,
     X_VH,
     X_VT,
+    X_WORKER,
 )
 
 _MULTIPLIER = 0x9E3779B97F4A7C1
@@ -154,6 +169,21 @@ def fold_orders(total, row):
     """Add a row's by-order counters to a total; the plain ones are summed from the vectors in the end."""
     for i in range(NR_COUNTERS, NR_SLOTS):
         total[i] += row[i]
+
+
+@inner
+def next_bin(m, e, ts_ns):
+    """Close time bins up to the one of ``ts_ns``: BIN_* so far are kept at each end."""
+    while ts_ns >= e.x[X_NEXT_BIN_NS] and e.x[X_BIN] + 1 < e.x[X_NR_BINS]:
+        at = X_BINS + e.x[X_BIN] * BIN_WORDS
+        fold(e.x[at + BIN_BACKGROUND : at + BIN_WORKER], m.c)
+        fold(e.x[at + BIN_WORKER : at + BIN_REQUESTS], e.x[X_WORKER:X_OUT])
+        e.x[at + BIN_REQUESTS] = e.x[X_TARGETED_REQUESTS]
+        e.x[at + BIN_PAGES] = e.x[X_TARGETED_PAGES]
+        e.x[X_BIN] += 1
+        e.x[X_NEXT_BIN_NS] += e.x[X_BIN_NS]
+    if e.x[X_BIN] + 1 >= e.x[X_NR_BINS]:
+        e.x[X_NEXT_BIN_NS] = NEVER
 
 
 @kernel
