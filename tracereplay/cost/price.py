@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tracereplay.cost.formula import evaluate
-from tracereplay.cost.profile import Profile
+from tracereplay.cost.profile import Coefficient, Parameter, Profile
 from tracereplay.machine.counters import NR_COUNTERS, slot
 
 DRAWS = 4000
@@ -40,11 +40,18 @@ def unpriced(counters: Mapping[str, int], profile: Profile) -> dict[str, int]:
 
 def price_vectors(vectors: npt.NDArray[Any], profile: Profile) -> Floats:
     """Cost of each row of ``vectors[v, >= NR_COUNTERS]`` (slots of ``machine/counters.py``)."""
-    weights = np.zeros(NR_COUNTERS)
-    for c in profile.coefficients:
+    values = np.array([c.value for c in profile.coefficients])
+    weights = weights_of(profile) @ values
+    return np.asarray(np.asarray(vectors[:, :NR_COUNTERS], dtype=np.float64) @ weights)
+
+
+def weights_of(profile: Profile) -> Floats:
+    """How often a coefficient multiplies a counter, ``[NR_COUNTERS, coefficient]``."""
+    weights = np.zeros((NR_COUNTERS, len(profile.coefficients)))
+    for i, c in enumerate(profile.coefficients):
         for counter in c.counters:
-            weights[slot(counter)] += c.value
-    return np.asarray(vectors[:, :NR_COUNTERS], dtype=np.float64) @ weights
+            weights[slot(counter), i] += 1
+    return weights
 
 
 def percentile(values: Floats, counts: npt.NDArray[Any], share: float) -> float | None:
@@ -63,30 +70,48 @@ def draw_prices(profile: Profile, seed: int, draws: int = DRAWS) -> Floats:
     """Random coefficients inside their ranges: ``[draws, coefficient]``, in the profile's order.
 
     Each number comes from a normal of its own width on either side of the value (median = value, 2.5 % below
-    ``low``, 2.5 % above ``high``), never below 0; numbers are independent of each other, coefficients with a
-    formula follow their parameters. Two strategies priced with one seed see the same draws, so their ratio
-    has an interval as well.
+    ``low``, 2.5 % above ``high``), never below 0. Numbers that the profile's ``correlation`` names are correlated
+    as it says, the others independent; coefficients with a formula follow their parameters. Two strategies priced
+    with one seed see the same draws, so their ratio has an interval as well.
     """
-    parameters = {p.name: _draw(p.name, p.value, p.low, p.high, seed, draws) for p in profile.parameters}
+    joint = _joint_normals(profile, seed, draws)
+
+    def draw(number: Parameter | Coefficient) -> Floats:
+        low = number.value if number.low is None else number.low
+        high = number.value if number.high is None else number.high
+        z = joint[number.name] if number.name in joint else _normals(number.name, seed, draws)
+        return _draw(z, number.value, low, high)
+
+    parameters = {p.name: draw(p) for p in profile.parameters}
     columns = [
         np.broadcast_to(np.asarray(evaluate(c.formula, parameters), dtype=np.float64), (draws,))
         if c.formula
-        else _draw(
-            c.name,
-            c.value,
-            c.value if c.low is None else c.low,
-            c.value if c.high is None else c.high,
-            seed,
-            draws,
-        )
+        else draw(c)
         for c in profile.coefficients
     ]
     return np.stack(columns, axis=1)
 
 
-def _draw(name: str, value: float, low: float, high: float, seed: int, draws: int) -> Floats:
-    """Draws of one number; its stream depends on seed and name only, not on what else the profile holds."""
-    z = np.random.default_rng([seed, crc32(name.encode())]).standard_normal(draws)
+def _normals(name: str, seed: int, draws: int) -> Floats:
+    """Standard normals for one number; they depend on seed and name only, not on what else the profile holds."""
+    return np.random.default_rng([seed, crc32(name.encode())]).standard_normal(draws)
+
+
+def _joint_normals(profile: Profile, seed: int, draws: int) -> dict[str, Floats]:
+    """Normals of the numbers that were fitted together, correlated (a Gaussian copula)."""
+    if profile.correlation is None:
+        return {}
+    names, rows = profile.correlation
+    matrix = np.zeros((len(names), len(names)))
+    for i, row in enumerate(rows):
+        matrix[i, : i + 1] = matrix[: i + 1, i] = row
+    # a fit may give a matrix that is singular to rounding
+    factor = np.linalg.cholesky(matrix + 1e-9 * np.eye(len(names)))
+    independent = np.stack([_normals(name, seed, draws) for name in names])
+    return dict(zip(names, factor @ independent, strict=True))
+
+
+def _draw(z: Floats, value: float, low: float, high: float) -> Floats:
     width = np.where(z < 0, value - low, high - value) / 1.959964
     return np.maximum(value + z * width, 0.0)
 

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from tracereplay.cost.bootstrap import Sample
 from tracereplay.cost.distribution import distributions
-from tracereplay.cost.price import cost_block, unpriced
+from tracereplay.cost.intervals import pricing
+from tracereplay.cost.priced import priced_results
 from tracereplay.cost.profile import Profile
 from tracereplay.cost.rates import against, covered_time, memory, rates
-from tracereplay.cost.sections import priced
 from tracereplay.demand.report import as_json
-from tracereplay.replay import layout as at
 from tracereplay.replay.result import result_entry, warnings_of
 from tracereplay.replay.run import Replayed
 from tracereplay.trace.completeness import completeness
@@ -30,34 +30,21 @@ def result_of(
     report = done.report
     if any(p.name == "cpus" for p in profile.parameters):
         profile = profile.with_parameters(cpus=done.machine.cpus)
-    entries = []
     covered = covered_time(trace)
     spreads = distributions([outcome for _, outcome in done.outcomes], profile)
+    entries = []
     for (choice, outcome), distribution in zip(done.outcomes, spreads, strict=True):
         entry = result_entry(choice, outcome, done.machine)
-        cost = cost_block(
-            entry["counters"],
-            outcome.vectors,
-            outcome.counts,
-            profile,
-            worker=entry["worker"],
-            pages=int(outcome.scalars[at.X_TARGETED_PAGES]),
-            requests=int(outcome.scalars[at.X_TARGETED_REQUESTS]),
-            seed=seed,
-        )
-        held = priced(entry["sections"], profile)
         entries.append(
             entry
             | {
-                "cost": cost,
-                "unpriced": unpriced(entry["counters"], profile),
-                "sections": held,
                 "distribution": distribution,
                 "rates": rates(outcome, entry["counters"], profile, covered),
                 "memory": memory(entry, done.path),
             }
         )
     against(entries)
+    samples = [Sample.of(outcome) for _, outcome in done.outcomes]
     found = as_json(report)
     return {
         "schema": RESULT_SCHEMA,
@@ -77,5 +64,5 @@ def result_of(
         "seed": seed,
         "command": " ".join(command),
         "warnings": warnings_of(done),
-        "results": entries,
+        **priced_results(entries, samples, pricing(profile, seed)),
     }

@@ -1,0 +1,96 @@
+"""Prices on the entries of a result, with intervals and comparisons; on those of a stored one without a replay."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tracereplay.cost.bootstrap import Sample
+from tracereplay.cost.intervals import Judged, Pricing, compared, cost_intervals, judged, pricing, request_intervals
+from tracereplay.cost.price import cost_block, unpriced
+from tracereplay.cost.profile import Profile
+from tracereplay.cost.sections import priced
+from tracereplay.machine.counters import NR_COUNTERS
+
+NOT_REPRICED = ("distribution", "worst", "rates", "contention")
+"""Parts of an entry that need more than the sample; a result priced anew goes without them."""
+
+
+def priced_results(
+    entries: Sequence[Mapping[str, Any]], samples: Sequence[Sample], p: Pricing
+) -> dict[str, list[dict[str, Any]]]:
+    """``results`` and ``comparison`` of a result. ``samples``: of each entry."""
+    strategies = [judged(sample, p) for sample in samples]
+    return {
+        "results": [_priced_entry(entry, strategy, p) for entry, strategy in zip(entries, strategies, strict=True)],
+        "comparison": comparisons(entries, strategies, p),
+    }
+
+
+def _priced_entry(entry: Mapping[str, Any], strategy: Judged, p: Pricing) -> dict[str, Any]:
+    sample = strategy.sample
+    nothing = np.zeros((0, NR_COUNTERS), np.int64)
+    cost = cost_block(
+        entry["counters"],
+        nothing if sample.vectors is None else sample.vectors,
+        sample.counts,
+        p.profile,
+        worker=entry.get("worker"),
+        pages=int(sample.pages.sum()),
+        requests=int(sample.requests.sum()),
+        seed=p.seed,
+    )
+    cost |= cost_intervals(strategy, p)
+    cost["per_request"] |= request_intervals(strategy, p)
+    parts = {"cost": cost, "unpriced": unpriced(entry["counters"], p.profile), "sample": sample.to_json()}
+    if "sections" in entry:
+        parts["sections"] = priced(entry["sections"], p.profile)
+    return {**entry, **parts}
+
+
+def comparisons(entries: Sequence[Mapping[str, Any]], strategies: Sequence[Judged], p: Pricing) -> list[dict[str, Any]]:
+    """Every strategy but the baseline against the baseline."""
+    base = baseline_of(entries)
+    if base is None:
+        return []
+    return [
+        compared(label_of(entry), strategy, label_of(entries[base]), strategies[base], p)
+        for i, (entry, strategy) in enumerate(zip(entries, strategies, strict=True))
+        if i != base
+    ]
+
+
+def baseline_of(entries: Sequence[Mapping[str, Any]]) -> int | None:
+    """Place of the entry that others are compared with: the first per-page, else the first."""
+    return next((i for i, e in enumerate(entries) if e["strategy"] == "per-page"), 0 if entries else None)
+
+
+def label_of(entry: Mapping[str, Any]) -> str:
+    """What a strategy is called in this result."""
+    return str(entry.get("label") or entry["strategy"])
+
+
+def sample_of(entry: Mapping[str, Any], pages: int) -> Sample:
+    """The sample of a stored entry; of one without, its totals. ``pages``: targeted pages of the demand."""
+    if entry.get("sample"):
+        return Sample.from_json(entry["sample"])
+    counters = {name: n for name, n in entry["counters"].items() if isinstance(n, int)}
+    requests = sum((entry.get("requests") or {}).get(key, 0) for key in ("served", "failed", "waiting"))
+    return Sample.whole(counters, entry.get("worker") or {}, None, np.zeros(0), pages=pages, requests=requests)
+
+
+def repriced(result: Mapping[str, Any], profile: Profile) -> dict[str, Any]:
+    """A stored result under another profile: counters stay, prices, intervals and comparisons are new.
+
+    Percentiles stay known where the result kept its distinct requests (cost/bootstrap.py); NOT_REPRICED is left out.
+    """
+    cpus = result["machine"].get("cpus")
+    if cpus and any(number.name == "cpus" for number in profile.parameters):
+        profile = profile.with_parameters(cpus=cpus)
+    pages = int(result["demand"].get("targeted_pages") or 0)
+    entries = [{k: v for k, v in entry.items() if k not in NOT_REPRICED} for entry in result["results"]]
+    samples = [sample_of(entry, pages) for entry in entries]
+    found = priced_results(entries, samples, pricing(profile, int(result.get("seed") or 0)))
+    return {**result, "profile": profile.to_dict(), **found}
