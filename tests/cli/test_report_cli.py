@@ -95,3 +95,14 @@ def test_no_directory_for_the_page(results: Path, tmp_path: Path) -> None:
     done = report(results, "-o", tmp_path / "no" / "page.html")
     assert done.returncode == 1
     assert "no directory" in done.stderr
+
+
+def test_prices_of_another_profile(results: Path, tmp_path: Path) -> None:
+    page = tmp_path / "list.html"
+    done = report(results, "--profile", "brouer-2021-list", "-o", page)
+    assert done.returncode == 0, done.stderr
+    assert "Profile brouer-2021-list" in page.read_text()
+    assert "Profile brouer-2021:" not in page.read_text()
+    refused = report(tmp_path, "--profile", "brouer-2021", "-o", tmp_path / "x.html")
+    assert refused.returncode == 2
+    assert "has no prices" in refused.stderr

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from tests.example_result import example_result
+from tracereplay.cost.priced import repriced
+from tracereplay.cost.profile import load_profile
 from tracereplay.report.data import Fact, build_comparison
 from tracereplay.report.numbers import figure, seconds, share, size, span
 from tracereplay.report.terminal import comparison
@@ -162,7 +164,39 @@ def test_no_targeted_request(result: dict[str, Any]) -> None:
 def test_a_tie_is_called_a_tie(result: dict[str, Any]) -> None:
     twin = copy.deepcopy(result["results"][0]) | {"strategy": "bulk", "label": "twin"}
     result["results"] = [result["results"][0], twin]
-    assert "The profile cannot tell twin from it." in build_comparison(result).verdict
+    data = build_comparison(result)
+    assert "Within the uncertainty it cannot be told apart from twin." in data.verdict
+    assert [d.sentence("ns") for d in data.differences] == ["twin costs the same as per-page."]
+
+
+def test_differences_say_how_sure_they_are(result: dict[str, Any]) -> None:
+    bulk, compound, unmapped = build_comparison(result).differences
+    assert bulk.sentence("ns") == (
+        "bulk costs 24.6 ns less per page than per-page (23.0 to 27.4): beyond the uncertainty; moved most by single."
+    )
+    assert compound.beyond
+    assert unmapped.interval[0] < unmapped.value < unmapped.interval[1]
+    result["results"][1]["counters"]["splits"] += 2450 * 2
+    bulk = build_comparison(result).differences[0]
+    assert bulk.sentence("ns") == (
+        "bulk costs 5.46 ns less per page than per-page (-24.0 to 15.3): within the uncertainty, they cannot be told "
+        "apart; hinges on split: they cost the same at 12.9 ns (its range is 5.00 - 25.0)."
+    )
+
+
+def test_tornado_of_a_difference(result: dict[str, Any]) -> None:
+    result["results"][1]["counters"]["splits"] += 2450 * 2
+    result |= repriced(result, load_profile())
+    bulk = build_comparison(result).differences[0].tornado
+    assert bulk.title == "bulk - per-page"
+    assert [s.name for s in bulk.swings] == ["split", "single", "bulk_page", "bulk_call"]
+    split = bulk.swings[0]
+    assert (split.range, split.at_low, split.at_high) == (
+        "5.00 - 25.0 ns",
+        pytest.approx(-15.0, abs=0.1),
+        pytest.approx(23.2, abs=0.1),
+    )
+    assert max(map(len, comparison(result, tornado=True).splitlines())) <= 80
 
 
 def test_other_profile_than_stored(result: dict[str, Any]) -> None:

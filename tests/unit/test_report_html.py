@@ -12,6 +12,8 @@ import pyarrow as pa
 import pytest
 
 from tests.example_result import example_result
+from tracereplay.cost.priced import repriced
+from tracereplay.cost.profile import load_profile
 from tracereplay.report.data import build_comparison
 from tracereplay.report.html import render
 from tracereplay.report.markup import Markup, join, tag
@@ -182,3 +184,20 @@ def test_waits_have_a_table_where_there_were_any() -> None:
     page = text_of(parse(page_of(result)))
     assert "requests that waited3" in page
     assert "longest wait4.00 us" in page
+
+
+def test_tornadoes_are_drawn_to_one_scale() -> None:
+    result = example_result()
+    root = parse(page_of(result | repriced(result, load_profile())))
+    figures = [f for f in root.iter("figure") if f.find("div[@class='bar tornado']") is not None]
+    assert len(figures) == 4 + 3  # each strategy, each difference to the baseline
+    compound = next(f for f in figures if text_of(f.find("figcaption")).startswith("compound: 4.24"))  # type: ignore[arg-type]
+    first = compound.find("div[@class='bar tornado']/svg")
+    assert first is not None
+    assert first.get("aria-label") == (
+        "tail_check: 3.24 at its low end, 12.2 at its high end, ns per page"
+    )  # fmt: skip
+    low, high = first.findall("rect")
+    # 1 ns below 2 and 8 ns above it
+    assert float(high.get("width", 0)) == pytest.approx(8 * float(low.get("width", 0)), rel=0.01)
+    assert "nothing in its range; moved most by" in text_of(root)

@@ -55,6 +55,9 @@ def run(
     counters: Annotated[
         str | None, typer.Option("--counters", metavar="NAME,...", help="Table of these figures only.")
     ] = None,
+    tornado: Annotated[
+        bool, typer.Option("--tornado", help="Show how far each price moves each cost and each difference.")
+    ] = False,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write the result (JSON) here.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the output.")] = False,
     format: Annotated[Format, typer.Option("--format", help="table, json, csv or parquet.")] = Format.TABLE,
@@ -116,7 +119,7 @@ def run(
         columns = ["", *(entry["label"] for entry in result["results"])]
         emit(text_table(columns, figure_rows(shown, result["results"])))
         return
-    _show(result, format)
+    _show(result, format, tornado=tornado)
 
 
 def known_counters(text: str | None, format: Format) -> list[str]:
@@ -166,13 +169,13 @@ def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, str]:
     return found
 
 
-def _show(result: dict[str, Any], format: Format) -> None:
+def _show(result: dict[str, Any], format: Format, *, tornado: bool) -> None:
     if format is Format.JSON:
         emit_json(result)
     elif format is Format.TABLE:
         from tracereplay.report.terminal import comparison
 
-        emit(comparison(result))
+        emit(comparison(result, tornado=tornado))
     else:
         rows = []
         for entry in result["results"]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tracereplay.cli.console import emit, note
-from tracereplay.errors import OutputExistsError, StorageError, TraceNotFoundError, TracereplayError
+from tracereplay.errors import OutputExistsError, StorageError, TraceNotFoundError, TracereplayError, UsageError
 
 if TYPE_CHECKING:
     from tracereplay.report.data import Comparison
@@ -27,6 +27,9 @@ def run(
         Path | None, typer.Option("--output", "-o", help="The page to write [default: SOURCE with .html].")
     ] = None,
     title: Annotated[str | None, typer.Option("--title", help="Heading of the page.")] = None,
+    profile: Annotated[
+        str | None, typer.Option("--profile", help="Results: prices of this profile instead, a name or a TOML file.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the output file.")] = False,
 ) -> None:
     """Write one self-contained HTML page about a trace or a replay's results.
@@ -36,13 +39,15 @@ def run(
     tracereplay replay web.trace -s per-page -s bulk -o results.json
 
     tracereplay report results.json -o report.html
+
+    tracereplay report results.json --profile mine.toml -o mine.html
     """
     path = output if output is not None else source.with_suffix(".html")
     if (path.exists() or path.is_symlink()) and not (force and path.is_file()):
         raise OutputExistsError(path)
     if not path.absolute().parent.is_dir():
         raise StorageError(f"no directory {path.absolute().parent}", hint="create it, or choose another path")
-    comparison, trace = _read(source)
+    comparison, trace = _read(source, profile)
     from tracereplay import __version__
     from tracereplay.report.html import render
 
@@ -58,18 +63,24 @@ def run(
     emit(str(path))
 
 
-def _read(source: Path) -> tuple[Comparison | None, TraceData | None]:
+def _read(source: Path, profile: str | None) -> tuple[Comparison | None, TraceData | None]:
     """Data of the results and of their trace, as far as there are any."""
+    from tracereplay.cost.priced import repriced
+    from tracereplay.cost.profile import load_profile
     from tracereplay.report.data import build_comparison
     from tracereplay.report.results import load_results
     from tracereplay.report.tracedata import build_trace_data
     from tracereplay.trace.reader import Trace
 
+    if source.is_dir() and profile is not None:
+        raise UsageError("a trace has no prices", hint="replay it, and give its results: tracereplay replay -o FILE")
     if source.is_dir():
         return None, build_trace_data(Trace.open(source))
     if not source.is_file():
         raise TraceNotFoundError(f"no such trace or results: {source}", hint="give a trace directory or a results file")
     result = load_results(source)
+    if profile is not None:
+        result = repriced(result, load_profile(profile))
     comparison = build_comparison(result)
     recorded = Path(str(result["trace"].get("path") or ""))
     try:

@@ -72,6 +72,14 @@ def label_of(entry: Mapping[str, Any]) -> str:
     return str(entry.get("label") or entry["strategy"])
 
 
+def compared_with(result: Mapping[str, Any], profile: Profile, label: str) -> list[dict[str, Any]]:
+    """Rows like those of ``comparison``: every other strategy of a stored result against the one of that label."""
+    p = pricing(profile, int(result.get("seed") or 0))
+    pages = int(result["demand"].get("targeted_pages") or 0)
+    strategies = {label_of(entry): judged(sample_of(entry, pages), p) for entry in result["results"]}
+    return [compared(name, s, label, strategies[label], p) for name, s in strategies.items() if name != label]
+
+
 def sample_of(entry: Mapping[str, Any], pages: int) -> Sample:
     """The sample of a stored entry; of one without, its totals. ``pages``: targeted pages of the demand."""
     if entry.get("sample"):

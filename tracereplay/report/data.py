@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tracereplay.cost.price import price, ratio_interval95, unpriced
+from tracereplay.cost.price import price, unpriced
+from tracereplay.cost.priced import baseline_of, compared_with, label_of
 from tracereplay.cost.profile import Profile
+from tracereplay.report.differences import Difference, Tornado, differences, tornado_of
 from tracereplay.report.numbers import UNKNOWN, count, figure, in_intervals, seconds, share, size
-from tracereplay.report.verdict import cautions, selector_of, verdict
+from tracereplay.report.verdict import cautions, cheapest, selector_of, verdict
 
 PAGES_PER_MIB = 256
 
@@ -34,7 +36,7 @@ class StrategyCost:
     params: Mapping[str, Any]
     per_page: float | None
     interval: Interval | None
-    """95 % interval of ``per_page`` over the profile's uncertainty."""
+    """95 % interval of ``per_page`` over prices and requests."""
     ratio: float | None
     """Cost / cost of the baseline; None for a free baseline."""
     ratio_interval: Interval | None
@@ -42,9 +44,16 @@ class StrategyCost:
     """Per request, as the percentiles."""
     p50: float | None
     p99: float | None
+    request_intervals: tuple[Interval | None, ...]
+    """Of mean, p50 and p99."""
+    sampling: str
+    """How its requests were resampled."""
+    tornado: Tornado | None
+    """What moves ``per_page`` most."""
     groups: Mapping[str, float]
     """Group of primitives -> price per page."""
     primitives: Mapping[str, float]
+    primitive_intervals: Mapping[str, Interval]
     assumed: float | None
     """Share of the cost that rests on coefficients marked as assumptions."""
     counters: Mapping[str, int]
@@ -94,6 +103,8 @@ class Comparison:
     profile: Profile | None
     strategies: tuple[StrategyCost, ...]
     baseline: str | None
+    differences: tuple[Difference, ...]
+    """Every other strategy against the baseline."""
     callers: tuple[Caller, ...]
     charts: tuple[Chart, ...]
     """Zone-lock acquisitions over time."""
@@ -115,10 +126,15 @@ def build_comparison(result: Mapping[str, Any]) -> Comparison:
     demand, accounting = result["demand"], result["accounting"]
     pages = int(demand.get("targeted_pages") or 0)
     rows = list(result["results"])
-    baseline = next((r for r in rows if r["strategy"] == "per-page"), rows[0] if rows else None)
-    seed = int(result.get("seed") or 0)
-    strategies = tuple(_strategy(row, baseline, profile, pages, seed) for row in rows)
-    name = _label(baseline) if baseline else None
+    base = baseline_of(rows)
+    name = None if base is None else label_of(rows[base])
+    against = result.get("comparison")
+    if against is None:
+        against = compared_with(result, profile, name) if profile is not None and name is not None else []
+    found = differences(against)
+    strategies = tuple(_strategy(row, rows[base or 0], found, profile, pages) for row in rows)
+    best = cheapest(strategies)
+    near = compared_with(result, profile, best.label) if profile is not None and best is not None else []
     unit = str(rows[0]["cost"].get("unit", "ns")) if rows else "ns"
     return Comparison(
         trace=_trace_facts(result["trace"]),
@@ -129,17 +145,24 @@ def build_comparison(result: Mapping[str, Any]) -> Comparison:
         profile=profile,
         strategies=strategies,
         baseline=name,
+        differences=found,
         callers=tuple(_caller(row) for row in demand.get("by_caller") or ()),
         charts=_charts(rows),
         waits=_waits(rows),
         sections=_sections(rows),
-        verdict=verdict(strategies, name, demand, pages, unit),
+        verdict=verdict(strategies, differences(near), name, demand, pages, unit),
         cautions=cautions(result, strategies),
         targeted_pages=pages,
         trace_path=result["trace"].get("path"),
         command=result.get("command"),
-        seed=seed,
+        seed=int(result.get("seed") or 0),
     )
+
+
+def tornadoes(data: Comparison) -> list[Tornado]:
+    """Of each strategy, then of each difference; those that nothing moves are left out."""
+    found = [*(s.tornado for s in data.strategies), *(d.tornado for d in data.differences)]
+    return [t for t in found if t is not None and t.swings]
 
 
 def flatten(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
@@ -175,17 +198,17 @@ def _profile(data: Any) -> Profile | None:
     return Profile.from_dict(data) if isinstance(data, Mapping) and "coefficients" in data else None
 
 
-def _label(row: Mapping[str, Any]) -> str:
-    return str(row.get("label") or row["strategy"])
-
-
 def _strategy(
-    row: Mapping[str, Any], baseline: Mapping[str, Any] | None, profile: Profile | None, pages: int, seed: int
+    row: Mapping[str, Any],
+    baseline: Mapping[str, Any],
+    against: Sequence[Difference],
+    profile: Profile | None,
+    pages: int,
 ) -> StrategyCost:
     cost = row["cost"]
     counters = {name: n for name, n in row["counters"].items() if isinstance(n, int)}
-    total, base = cost["total"], baseline["cost"]["total"] if baseline else 0
-    interval = cost.get("interval95")
+    total, base = cost["total"], baseline["cost"]["total"]
+    label = label_of(row)
     groups: dict[str, float] = {}
     assumed: float | None = None
     if profile is not None:
@@ -194,27 +217,38 @@ def _strategy(
         assumed = assumed / sum(by_primitive.values()) if sum(by_primitive.values()) else None
         for c in profile.coefficients:
             groups[c.group] = groups.get(c.group, 0.0) + cost["by_primitive"].get(c.name, 0.0)
-    ratios = None
-    if profile is not None and baseline is not None and row is not baseline:
-        ratios = ratio_interval95(counters, baseline["counters"], profile, seed)
+    swings = cost.get("tornado")
     return StrategyCost(
-        label=_label(row),
+        label=label,
         strategy=str(row["strategy"]),
         params=row.get("params") or {},
         per_page=cost.get("per_page"),
-        interval=(interval[0] / pages, interval[1] / pages) if interval and pages else None,
+        interval=_ends(cost.get("interval95"), pages) if pages else None,
         ratio=total / base if base else None,
-        ratio_interval=ratios,
+        ratio_interval=next((d.ratio_interval for d in against if d.label == label), None),
         mean=cost["per_request"].get("mean"),
         p50=cost["per_request"].get("p50"),
         p99=cost["per_request"].get("p99"),
+        request_intervals=tuple(
+            _ends(cost["per_request"].get(f"{name}_interval95")) for name in ("mean", "p50", "p99")
+        ),
+        sampling=str((cost.get("sampling") or {}).get("note", "")),
+        tornado=tornado_of(label, cost["per_page"], swings) if swings else None,
         groups={group: value / pages for group, value in groups.items()} if pages else {},
         primitives={name: value / pages for name, value in cost["by_primitive"].items()} if pages else {},
+        primitive_intervals={
+            name: (ends[0] / pages, ends[1] / pages)
+            for name, ends in (cost.get("by_primitive_interval95") or {}).items()
+        },
         assumed=assumed,
         counters=counters,
         unpriced=unpriced(counters, profile) if profile is not None else {},
         failed=_failed_share(row.get("requests") or {}),
     )
+
+
+def _ends(interval: Sequence[float] | None, divisor: float = 1.0) -> Interval | None:
+    return None if interval is None else (interval[0] / divisor, interval[1] / divisor)
 
 
 def _failed_share(requests: Mapping[str, int]) -> float:
@@ -311,7 +345,7 @@ def _charts(rows: Sequence[Mapping[str, Any]]) -> tuple[Chart, ...]:
         values = series.get("targeted", {}).get("zone_lock_acquisitions")
         if values and series.get("bin_ns"):
             bin_s = series["bin_ns"] / 1e9
-            lines.append(Line(_label(row), tuple(n / bin_s for n in values)))
+            lines.append(Line(label_of(row), tuple(n / bin_s for n in values)))
     return (Chart("Zone-lock acquisitions of targeted requests", "per second", bin_s, tuple(lines)),) if lines else ()
 
 

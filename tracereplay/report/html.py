@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from importlib import resources
 
 from tracereplay.cost.profile import Profile
-from tracereplay.report.data import PAGES_PER_MIB, Comparison, Fact, StrategyCost, flatten
+from tracereplay.report.data import PAGES_PER_MIB, Comparison, Fact, StrategyCost, flatten, tornadoes
 from tracereplay.report.markup import Child, Markup, join, tag
 from tracereplay.report.numbers import UNKNOWN, count, figure, share, size, span
-from tracereplay.report.pictures import cost_bars, line_chart, share_bar
+from tracereplay.report.pictures import cost_bars, line_chart, share_bar, tornado_chart, tornado_legend
 from tracereplay.report.tracedata import TraceData, size_text
 
 SIZES_SHOWN = 4
@@ -139,36 +139,78 @@ def _costs(data: Comparison) -> Markup:
             figure(None if s.per_page is None else PAGES_PER_MIB * s.per_page / 1000),
             figure(s.ratio),
             span(s.ratio_interval) if s.label != data.baseline else UNKNOWN,
-            figure(s.mean),
-            figure(s.p50),
-            figure(s.p99),
             share(s.assumed, 1),
+        )
+        for s in data.strategies
+    ]
+    requests = [
+        (
+            s.label,
+            *(
+                text
+                for value, ends in zip((s.mean, s.p50, s.p99), s.request_intervals, strict=True)
+                for text in (figure(value), span(ends))
+            ),
         )
         for s in data.strategies
     ]
     u = data.unit
     head = (
         "strategy", f"{u}/page", "95 %", f"k{u}/MiB" if u != "ns" else "us/MiB", f"of {data.baseline}", "95 %",
-        f"{u}/request", "p50", "p99", "assumed",
+        "assumed",
     )  # fmt: skip
     return _section(
         "Cost",
         tag(
             "p",
             "Allocation and release of the targeted requests together, without contention. Intervals cover the "
-            "uncertainty of the prices only; ratios compare under the same prices, so they are narrower than the "
-            "intervals suggest.",
+            "uncertainty of the prices and that of the requests, of which the trace holds but some; ratios compare "
+            "under the same prices and requests, so they are narrower than the intervals suggest.",
         ),
         cost_bars(data),
         _table("Cost by strategy. Assumed: share of the cost priced by assumptions", head, rows),
+        _table(f"{u} per request", ("strategy", "mean", "95 %", "p50", "95 %", "p99", "95 %"), requests),
         _primitives(data.strategies, data.unit),
+        *_differences(data),
     )
+
+
+def _with_interval(s: StrategyCost, name: str) -> str:
+    ends = s.primitive_intervals.get(name)
+    return figure(s.primitives.get(name, 0.0)) + (f" ({span(ends)})" if ends else "")
+
+
+def _differences(data: Comparison) -> list[Markup]:
+    """How much each strategy differs from the baseline, how sure that is, and what moves the figures."""
+    parts = []
+    if data.differences:
+        rows = [
+            (
+                d.label,
+                figure(d.value),
+                f"{figure(d.interval[0])} to {figure(d.interval[1])}",
+                "beyond the uncertainty" if d.beyond else "cannot be told apart",
+                d.hinge or f"nothing in its range; moved most by {d.mover}",
+            )
+            for d in data.differences
+        ]
+        head = ("strategy", f"{data.unit}/page", "95 %", "verdict", "hinges on")
+        parts.append(_table(f"Difference to {data.baseline}", head, rows, text=(3, 4)))
+    notes = dict.fromkeys(s.sampling for s in data.strategies if s.sampling)
+    if notes:
+        parts.append(tag("p", f"Sampling: {'; '.join(notes)}.", class_="soft"))
+    charts = [tornado_chart(t, data.unit) for t in tornadoes(data)]
+    if charts:
+        parts.append(tag("details", tag("summary", "What moves each figure most"), tornado_legend(), *charts))
+    return parts
 
 
 def _primitives(strategies: Sequence[StrategyCost], unit: str) -> Markup:
     names = [name for name in strategies[0].primitives if any(s.primitives.get(name, 0) > 0 for s in strategies)]
-    rows = [(name.replace("_", " "), *(figure(s.primitives.get(name, 0.0)) for s in strategies)) for name in names]
-    table = _table(f"{unit} per page, by primitive", ("primitive", *(s.label for s in strategies)), rows)
+    rows = [(name.replace("_", " "), *(_with_interval(s, name) for s in strategies)) for name in names]
+    table = _table(
+        f"{unit} per page, by primitive, with 95 % intervals", ("primitive", *(s.label for s in strategies)), rows
+    )
     return tag("details", tag("summary", "The same by primitive"), table)
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tracereplay.report.data import Chart, Comparison, StrategyCost
+from tracereplay.report.differences import Tornado
 from tracereplay.report.markup import Markup, join, tag
 from tracereplay.report.numbers import figure, seconds, span
 
@@ -50,7 +51,7 @@ def cost_bars(data: Comparison) -> Markup:
         *rows,
         tag(
             "figcaption",
-            f"Cost per page in {data.unit}; the line is the 95 % interval of the prices. The table has the figures.",
+            f"Cost per page in {data.unit}; the line is the 95 % interval. The table has the figures.",
         ),
     )
 
@@ -116,6 +117,52 @@ def line_chart(chart: Chart) -> Markup:
         tag("div", tag("span", "0 s"), tag("span", duration), class_="axis"),
         tag("figcaption", join(f"{chart.title} over time. {told}.")),
     )  # fmt: skip
+
+
+def tornado_chart(tornado: Tornado, unit: str) -> Markup:
+    """A bar for each number from the figure with it at its low end to that at its high end; a line at the figure."""
+    ends = [end for s in tornado.swings for end in (s.at_low, s.at_high)]
+    low, high = min(*ends, tornado.value), max(*ends, tornado.value)
+    scale = WIDTH / ((high - low) or 1.0)
+
+    def place(value: float) -> str:
+        return _n((value - low) * scale)
+
+    zero = [tag("line", x1=place(0), x2=place(0), y1=0, y2=24, class_="zero")] if low < 0 < high else []
+    rows = []
+    for s in tornado.swings:
+        told = f"{s.name}: {figure(s.at_low)} at its low end, {figure(s.at_high)} at its high end, {unit} per page"
+        middle = min(max(tornado.value, min(s.at_low, s.at_high)), max(s.at_low, s.at_high))
+        halves = [
+            tag(
+                "rect", x=place(min(end, middle)), y=4, width=_n(abs(end - middle) * scale), height=16, fill=colour(i)
+            )
+            for i, end in enumerate((s.at_low, s.at_high))
+        ]  # fmt: skip
+        line = tag("line", x1=place(tornado.value), x2=place(tornado.value), y1=0, y2=24, class_="whisker")
+        rows.append(
+            tag(
+                "div",
+                tag("span", f"{s.name} ", tag("span", s.range, class_="soft"), class_="name"),
+                tag("span", f"{figure(s.at_low)} | {figure(s.at_high)}", class_="value"),
+                tag(
+                    "svg", *zero, *halves, line, viewBox="0 0 1000 24", preserveAspectRatio="none", role="img",
+                    aria_label=told,
+                ),
+                class_="bar tornado",
+            )
+        )  # fmt: skip
+    return tag(
+        "figure",
+        tag("figcaption", f"{tornado.title}: {figure(tornado.value)} {unit} per page"),
+        *rows,
+    )
+
+
+def tornado_legend() -> Markup:
+    """What the two colours of :func:`tornado_chart` are."""
+    ends = ("one number at the low end of its range", "at the high end; the others at their values")
+    return tag("ul", *(tag("li", _swatch(i), text) for i, text in enumerate(ends)), class_="legend")
 
 
 def share_bar(part: float, whole: float) -> Markup:

@@ -6,7 +6,8 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tracereplay.report.data import Comparison, Fact, build_comparison
+from tracereplay.report.data import Comparison, Fact, build_comparison, tornadoes
+from tracereplay.report.differences import Tornado, tornado_lines
 from tracereplay.report.numbers import UNKNOWN, figure, span
 
 WIDTH = 80
@@ -38,11 +39,16 @@ ACCOUNTED = ("matched", "unmatched frees", "left-censored", "right-censored", "l
 """Parts of the accounting that the text shows; the page shows all."""
 
 
-def comparison(result: Mapping[str, Any]) -> str:
-    """What ``replay`` prints: accounting first, then prices, then counters. No line exceeds 80 columns."""
+def comparison(result: Mapping[str, Any], *, tornado: bool = False) -> str:
+    """What ``replay`` prints: accounting first, then prices, then counters. No line exceeds 80 columns.
+
+    ``tornado``: with a table for each strategy and each difference of what moves it most.
+    """
     data = build_comparison(result)
-    parts = [_facts(data), _prices(data), _counters(data), _waits(data), _sections(data), _said(data.verdict)]
-    parts.append(_said(data.cautions, "caution: "))
+    parts = [_facts(data), _prices(data), _differences(data)]
+    if tornado:
+        parts += [_tornado(t, data.unit) for t in tornadoes(data)]
+    parts += [_counters(data), _waits(data), _sections(data), _said(data.verdict), _said(data.cautions, "caution: ")]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -97,6 +103,19 @@ def _prices(data: Comparison) -> str:
     if excess > 0:
         rows = [(short(row[0], max(6, LABEL - excess)), *row[1:]) for row in rows]
     return table(head, rows)
+
+
+def _differences(data: Comparison) -> str:
+    """A sentence for each strategy but the baseline, and how the requests were resampled."""
+    said = [d.sentence(data.unit) for d in data.differences]
+    said += [f"Sampling: {note}." for note in dict.fromkeys(s.sampling for s in data.strategies if s.sampling)]
+    return "\n".join(textwrap.fill(text, WIDTH, subsequent_indent="  ") for text in said)
+
+
+def _tornado(tornado: Tornado, unit: str) -> str:
+    title = f"{tornado.title}: {figure(tornado.value)} {unit} per page. With one number at the ends of its range:"
+    rows = [(short(name, 18), short(told, 28), *ends) for name, told, *ends in tornado_lines(tornado)]
+    return "\n".join([textwrap.fill(title, WIDTH), table(("number", "range", "at low", "at high", "span"), rows)])
 
 
 def _counters(data: Comparison) -> str:

@@ -2,42 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tracereplay.report.numbers import UNKNOWN, count, figure, share, span
 
 if TYPE_CHECKING:
     from tracereplay.report.data import StrategyCost
+    from tracereplay.report.differences import Difference
 
 MORE_FAILURES = 0.001
 """Share of requests by which a strategy may fail more often than the best and still be compared by its price."""
 
 
 def verdict(
-    strategies: tuple[StrategyCost, ...], baseline: str | None, demand: Mapping[str, Any], pages: int, unit: str
+    strategies: tuple[StrategyCost, ...],
+    against_best: tuple[Difference, ...],
+    baseline: str | None,
+    demand: Mapping[str, Any],
+    pages: int,
+    unit: str,
 ) -> tuple[str, ...]:
-    """The comparison in two or three sentences; nothing that the numbers do not carry."""
-    priced = [s for s in strategies if s.per_page is not None]
-    if not priced or not pages:
+    """The comparison in two or three sentences; nothing that the numbers do not carry.
+
+    ``against_best``: the others against the :func:`cheapest`.
+    """
+    best = cheapest(strategies)
+    if best is None or not pages:
         return ("No targeted request in this trace: there is nothing to compare. Try --target all.",)
-    serving = [s for s in priced if s.failed <= min(p.failed for p in priced) + MORE_FAILURES]
-    best = min(serving, key=lambda s: s.per_page or 0.0)
+    serving = _serving(strategies)
     said = [f"{best.label} is cheapest: {figure(best.per_page)} {unit} per page ({span(best.interval)} at 95 %)."]
-    if len(priced) > 1 and best.label != baseline and best.ratio is not None:
+    if len(strategies) > 1 and best.label != baseline and best.ratio is not None:
         said.append(f"That is {figure(best.ratio)} of what {baseline} costs ({span(best.ratio_interval)}).")
-    said += [f"{s.label} left {share(s.failed, 1)} of its requests unserved." for s in priced if s not in serving]
-    for other in sorted(serving, key=lambda s: s.per_page or 0.0)[1:]:
-        ends = other.ratio_interval if best.label == baseline else None
-        if ends and ends[0] <= 1 <= ends[1]:
-            said.append(f"The profile cannot tell {other.label} from it.")
-    if best.ratio_interval and best.ratio_interval[0] <= 1 <= best.ratio_interval[1]:
-        said.append(f"The profile cannot tell it from {baseline}.")
+    said += [
+        f"{s.label} left {share(s.failed, 1)} of its requests unserved."
+        for s in strategies
+        if s.per_page is not None and s not in serving
+    ]
+    alike = [d.label for d in against_best if not d.beyond and d.label in {s.label for s in serving}]
+    if alike:
+        said.append(f"Within the uncertainty it cannot be told apart from {_listed(alike)}.")
     said.append(
         f"This concerns the targeted {share(pages, demand.get('pages'))} of the pages; all others went through the "
         "same memory as recorded."
     )
     return tuple(said)
+
+
+def cheapest(strategies: tuple[StrategyCost, ...]) -> StrategyCost | None:
+    """The one with the lowest cost of a page among those that serve about as many requests as the best does."""
+    return min(_serving(strategies), key=lambda s: s.per_page or 0.0, default=None)
+
+
+def _serving(strategies: tuple[StrategyCost, ...]) -> list[StrategyCost]:
+    priced = [s for s in strategies if s.per_page is not None]
+    return [s for s in priced if s.failed <= min(p.failed for p in priced) + MORE_FAILURES]
+
+
+def _listed(names: Sequence[str]) -> str:
+    """``a``, ``a and b``, ``a, b and c``."""
+    return " and ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)
 
 
 def cautions(result: Mapping[str, Any], strategies: tuple[StrategyCost, ...]) -> tuple[str, ...]:
