@@ -28,6 +28,7 @@ from tracereplay.cost.intervals import (
 from tracereplay.cost.price import draw_prices, percentile
 from tracereplay.cost.priced import priced_results, repriced
 from tracereplay.cost.profile import Profile, load_profile
+from tracereplay.errors import ProfileError
 from tracereplay.machine.counters import NR_COUNTERS, slot
 
 ARRAY = load_profile("brouer-2021")
@@ -296,6 +297,17 @@ def test_correlated_prices(rho: float) -> None:
         assert np.quantile(prices[:, i], [0.025, 0.5, 0.975]) == pytest.approx([5, 10, 25], rel=0.04)
     untouched = [i for i in range(len(names)) if i not in (split, merge)]
     assert (prices[:, untouched] == draw_prices(ARRAY, seed=1, draws=20_000)[:, untouched]).all()
+
+
+def test_correlations_of_nothing_are_refused() -> None:
+    three = ((1.0,), (0.9, 1.0), (0.9, -0.9, 1.0))
+    profile = replace(ARRAY, correlation=(("split", "merge", "zone_lock"), three))
+    with pytest.raises(ProfileError, match="no random numbers"):
+        draw_prices(profile, seed=0, draws=10)
+    rounded = replace(ARRAY, correlation=(("split", "merge", "zone_lock"), ((1.0,), (0.99, 1.0), (0.99, 0.96, 1.0))))
+    prices = draw_prices(rounded, seed=0, draws=4000)
+    split, merge = (prices[:, [c.name for c in ARRAY.coefficients].index(name)] for name in ("split", "merge"))
+    assert np.corrcoef(split, merge)[0, 1] == pytest.approx(0.98, abs=0.02)
 
 
 def test_correlation_narrows_a_difference_and_widens_a_sum() -> None:

@@ -15,10 +15,14 @@ import numpy.typing as npt
 
 from tracereplay.cost.formula import evaluate
 from tracereplay.cost.profile import Coefficient, Parameter, Profile
+from tracereplay.errors import ProfileError
 from tracereplay.machine.counters import NR_COUNTERS, slot
 
 DRAWS = 4000
 """Monte Carlo draws behind an interval: the ends move by about 1 % of its width from seed to seed."""
+
+NO_CORRELATION = 0.02
+"""A matrix with an eigenvalue so far below 0 is none of correlations, beyond what rounding does to its figures."""
 
 Floats = npt.NDArray[np.float64]
 
@@ -105,8 +109,11 @@ def _joint_normals(profile: Profile, seed: int, draws: int) -> dict[str, Floats]
     matrix = np.zeros((len(names), len(names)))
     for i, row in enumerate(rows):
         matrix[i, : i + 1] = matrix[: i + 1, i] = row
-    # a fit may give a matrix that is singular to rounding
-    factor = np.linalg.cholesky(matrix + 1e-9 * np.eye(len(names)))
+    # rounded figures, or numbers that determine each other: brought as near to the unit matrix as a root needs
+    lacking = 1e-9 - 1.001 * min(float(np.linalg.eigvalsh(matrix)[0]), 0.0)
+    if lacking > NO_CORRELATION:
+        raise ProfileError(f"profile {profile.name!r}: its correlation is that of no random numbers")
+    factor = np.linalg.cholesky((matrix + lacking * np.eye(len(names))) / (1 + lacking))
     independent = np.stack([_normals(name, seed, draws) for name in names])
     return dict(zip(names, factor @ independent, strict=True))
 
