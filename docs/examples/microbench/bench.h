@@ -2,7 +2,7 @@
 /*
  * What microbench.c and cryptbench.c share: time stamps, samples, the rows of the table, and the control file in debugfs.
  *
- * A line written to /sys/kernel/debug/NAME/run is run at once; its rows are appended to /sys/kernel/debug/NAME/rows.
+ * A line written to /sys/kernel/debug/NAME/run is run at once; its row is appended to /sys/kernel/debug/NAME/rows.
  * /sys/kernel/debug/NAME/samples has each sample of the last case: "alloc free daemons" a line (daemons: 1 kswapd sleeps, 2 kcompactd sleeps).
  * /sys/kernel/debug/NAME/states has a line for each row: what memory looked like before and after (STATE_COLUMNS).
  */
@@ -49,6 +49,11 @@ static noinline u64 stamp(void)
 {
 	return rdtsc_ordered();
 }
+
+static u32 stamp_khz(void)
+{
+	return tsc_khz;
+}
 #elif defined(CONFIG_ARM64)
 static noinline u64 stamp(void)
 {
@@ -57,12 +62,16 @@ static noinline u64 stamp(void)
 	asm volatile("isb; mrs %0, cntvct_el0; isb" : "=r"(value) : : "memory");
 	return value;
 }
-#else
-#include <linux/timex.h>
-static noinline u64 stamp(void)
+
+static u32 stamp_khz(void)
 {
-	return get_cycles();
+	u64 hertz;
+
+	asm volatile("mrs %0, cntfrq_el0" : "=r"(hertz));
+	return div_u64(hertz, 1000);
 }
+#else
+#error "no time stamp for this architecture yet"
 #endif
 
 struct bench {
@@ -73,6 +82,8 @@ struct bench {
 	unsigned int samples, failed, row;
 	size_t before;
 	u64 orders[ORDERS];
+	struct zone *zone; /* that the cases allocate from */
+	unsigned long free_blocks[ORDERS];
 };
 
 static struct bench bench;
@@ -133,8 +144,12 @@ static void state_free_blocks(void)
 
 static void state_before(void)
 {
+	int order;
+
 	bench.before = bench.states_used;
 	state_free_blocks();
+	for (order = 0; order < ORDERS; order++)
+		bench.free_blocks[order] = bench.zone->free_area[order].nr_free;
 }
 
 static void state_after(void)
@@ -160,6 +175,23 @@ static int compare_u32(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
+static bool instructions;
+module_param(instructions, bool, 0444);
+MODULE_PARM_DESC(instructions, "time stamps count instructions (QEMU -icount shift=0); otherwise rows are in nanoseconds");
+
+/* a difference of time stamps, or the mean of several, as it is printed: whole instructions, or tenths of nanoseconds */
+static void row_value(u64 ticks, unsigned int several)
+{
+	u64 tenths;
+
+	if (instructions) {
+		row_text(",%llu", div_u64(ticks, several));
+		return;
+	}
+	tenths = div_u64(div_u64(ticks * 10000000, several), stamp_khz());
+	row_text(",%llu.%llu", tenths / 10, tenths % 10);
+}
+
 /* ",min,median,mean,p99" of the samples so far */
 static void row_statistics(const u32 *values)
 {
@@ -170,7 +202,10 @@ static void row_statistics(const u32 *values)
 	sort(bench.sorted, n, sizeof(u32), compare_u32, NULL);
 	for (i = 0; i < n; i++)
 		sum += values[i];
-	row_text(",%u,%u,%llu,%u", bench.sorted[0], bench.sorted[n / 2], div_u64(sum, n), bench.sorted[n * 99 / 100]);
+	row_value(bench.sorted[0], 1);
+	row_value(bench.sorted[n / 2], 1);
+	row_value(sum, n);
+	row_value(bench.sorted[n * 99 / 100], 1);
 }
 
 static void samples_reset(void)
@@ -192,7 +227,8 @@ static void row_start(const char *gfp, const char *strategy, unsigned int pages,
 	row_text(",");
 }
 
-static void row_orders(void)
+/* the columns after the statistics */
+static void row_end(void)
 {
 	const char *separator = "";
 	int order;
@@ -202,10 +238,14 @@ static void row_orders(void)
 			row_text("%s%d:%llu", separator, order, bench.orders[order]);
 			separator = " ";
 		}
+	row_text(",%s", instructions ? "instructions" : "ns");
+	for (order = 0; order < ORDERS; order++)
+		row_text("%c%lu", order ? ' ' : ',', bench.free_blocks[order]);
 }
 
 #define COLUMNS "kernel,init_on_alloc,gfp,strategy,n_pages,buffers_held,fragmentation,samples,failed," \
-		"alloc_min,alloc_median,alloc_mean,alloc_p99,free_min,free_median,free_mean,free_p99,orders"
+		"alloc_min,alloc_median,alloc_mean,alloc_p99,free_min,free_median,free_mean,free_p99,orders," \
+		"unit,free_blocks"
 
 static int run_line(char *line); /* each module has its own */
 
@@ -259,6 +299,12 @@ static struct dentry *bench_directory;
 
 static int bench_start(const char *name, const char *columns)
 {
+	struct page *page = alloc_page(GFP_NOIO);
+
+	if (!page)
+		return -ENOMEM;
+	bench.zone = page_zone(page);
+	__free_page(page);
 	bench.rows = vzalloc(ROWS_BYTES);
 	bench.states = vzalloc(ROWS_BYTES);
 	bench.daemons = vzalloc(MAX_SAMPLES);

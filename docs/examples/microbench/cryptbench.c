@@ -275,7 +275,7 @@ static int run_case(const char *name, unsigned int n, unsigned int held, const c
 	for (i = 0; i < rounds; i++)
 		run_round(strategy, path, n, held, true);
 	row_start("nowait", name, n, held, 0);
-	row_orders();
+	row_end();
 	row_text(",%s\n", path_name);
 	state_after();
 	return 0;

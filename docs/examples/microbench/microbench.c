@@ -190,7 +190,7 @@ static int run_case(const char *gfp_name, const char *name, unsigned int n, unsi
 	for (i = 0; i < rounds; i++)
 		run_round(strategy, gfp, n, held, true);
 	row_start(gfp_name, name, n, held, fragmentation);
-	row_orders();
+	row_end();
 	row_text("\n");
 	state_after();
 	return 0;

@@ -23,7 +23,6 @@ crypt)
 esac
 power_of_two() { [ $(($1 & ($1 - 1))) = 0 ]; }
 
-echo case noio none 1 1
 echo snapshot start
 for h in $held; do
 	for n in $pages; do
