@@ -9,13 +9,13 @@ kernel=$1 module=$2 plan=$3 results=$4 arguments=$5
 here=$(cd "$(dirname "$0")" && pwd)
 name=$(basename "$module" .ko)
 root=$(mktemp -d); trap 'rm -rf "$root" "$root.cpio"' EXIT
-mkdir -p "$results" "$root"/{bin,proc,sys}
+mkdir -p "$results" "$root"/{bin,dev,proc,sys}
 cp "$(command -v busybox)" "$root/bin/busybox"
 cp "$module" "$root/module.ko"; cp "$plan" "$root/plan"; cp "$here/measure.sh" "$root/measure.sh"
 cat > "$root/init" <<INIT
 #!/bin/busybox sh
 /bin/busybox --install -s /bin
-mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t debugfs debug /sys/kernel/debug
+mount -t devtmpfs dev /dev; mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t debugfs debug /sys/kernel/debug
 insmod /module.ko instructions=1 && sh /measure.sh /plan /results $name
 cd /results && for file in *; do echo "=== \$file"; cat \$file; done > /dev/ttyS0
 echo "=== end" > /dev/ttyS0
