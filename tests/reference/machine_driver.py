@@ -39,6 +39,7 @@ def _run(m: Any, ops: Any, live: Any, n_live: int, slots: Any, out: Any) -> int:
     """Do ``ops``; frames (or counts, -1 for none) go to ``out``. Returns the number of (frame, order) pairs live."""
     for i in range(ops.shape[0]):
         what, cpu, order, gfp, a, b = ops[i, 0], ops[i, 1], ops[i, 2], ops[i, 3], ops[i, 4], ops[i, 5]
+        m.w[at.CFG_CPU] = cpu
         out[i] = -1
         if what == ALLOC:
             pfn = alloc_pages(m, cpu, order, gfp)
@@ -120,6 +121,7 @@ class Slow:
 
     def _one(self, what: int, cpu: int, order: int, gfp: int, a: int, b: int) -> int:
         m = self.machine
+        m.cpu = cpu
         if what == ALLOC:
             pfn = m.alloc(cpu, order, gfp)
             if pfn is not None:

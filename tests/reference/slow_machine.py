@@ -146,6 +146,20 @@ class Pcp:
     """``locks`` at the last tick."""
 
 
+HOLD_COUNTERS = ("splits", "merges", "fallbacks", "fallback_block_moves")
+
+
+@dataclass
+class Hold:
+    """One hold of a zone lock."""
+
+    now: int
+    cpu: int
+    zone: int
+    work: int
+    done: dict[str, int]
+
+
 @dataclass
 class SlowMachine(Reclaim):
     """The whole machine."""
@@ -193,6 +207,10 @@ class SlowMachine(Reclaim):
     capturing: set[int] = field(default_factory=set)
     """Pageblocks whose frees go to ``captured``, as (frame, order)."""
     captured: list[tuple[int, int]] = field(default_factory=list)
+    cpu: int = 0
+    """Of the operation that is being done."""
+    holds: list[Hold] = field(default_factory=list)
+    """Every hold of a zone lock."""
 
     def __post_init__(self) -> None:
         self.rules = RULES[self.generation]
@@ -217,9 +235,12 @@ class SlowMachine(Reclaim):
         self.count("zone_lock_acquisitions")
         zone.locks += 1
         zone.work = 0
+        self.before = Counter(self.counters)
 
     def unlock(self, zone: Zone) -> None:
         zone.longest = max(zone.longest, zone.work)
+        done = {name: self.counters[name] - self.before[name] for name in HOLD_COUNTERS}
+        self.holds.append(Hold(self.now, self.cpu, self.zones.index(zone), zone.work, done))
 
     def put(self, zone: Zone, pfn: int, order: int, mt: int, *, tail: bool) -> None:
         frames = zone.lists.setdefault((order, mt), [])

@@ -1,7 +1,7 @@
 """Buddy lists of a zone: split, merge, head and tail placement (page-allocator.md section 2).
 
-Mimics ``expand``, ``__rmqueue_smallest`` and ``__free_one_page`` of mm/page_alloc.c. The caller holds the zone lock:
-``zone_lock`` counts it, and every block moved, split or merged under it is one work unit of the hold.
+Mimics ``expand``, ``__rmqueue_smallest`` and ``__free_one_page`` of mm/page_alloc.c. The caller holds the zone lock
+(holds.py); every block moved, split or merged under it is one work unit of the hold.
 """
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
@@ -17,8 +17,8 @@ from tracereplay.machine.counters import (
     MERGES_BY_ORDER,
     SPLITS,
     SPLITS_BY_ORDER,
-    ZONE_LOCK_ACQUISITIONS,
 )
+from tracereplay.machine.holds import note_hold
 from tracereplay.machine.layout import (
     B_MOVABLE,
     B_TYPE,
@@ -29,6 +29,8 @@ from tracereplay.machine.layout import (
     CFG_KEEPS_TYPE,
     CFG_MERGES_RESERVED,
     CFG_NODES,
+    H_MERGES,
+    H_SPLITS,
     HELD,
     INFO,
     INFO_ORDER,
@@ -40,27 +42,11 @@ from tracereplay.machine.layout import (
     NR_TYPES,
     Z_END,
     Z_FREE,
-    Z_LOCKS,
-    Z_LONGEST,
     Z_START,
     Z_WORDS,
     Z_WORK,
 )
 from tracereplay.machine.lists import add_head, add_tail, first, remove
-
-
-@hot
-def zone_lock(m, z):
-    """Take the zone lock: counted, and its work starts at nothing."""
-    m.c[ZONE_LOCK_ACQUISITIONS] += 1
-    m.w[z * Z_WORDS + Z_LOCKS] += 1
-    m.w[z * Z_WORDS + Z_WORK] = 0
-
-
-@hot
-def zone_unlock(m, z):
-    """Release the zone lock: the longest hold is kept, in work units."""
-    m.w[z * Z_WORDS + Z_LONGEST] = max(m.w[z * Z_WORDS + Z_LONGEST], m.w[z * Z_WORDS + Z_WORK])
 
 
 @hot
@@ -119,10 +105,11 @@ def take_free(m, z, pfn, order, mt):
 @inner
 def expand(m, z, pfn, low, high, mt):
     """Cut a block down to ``low``: each upper half goes to the head of its list (``expand``)."""
+    note_hold(m, z, H_SPLITS, high - low)
+    m.w[z * Z_WORDS + Z_WORK] += high - low
     while high > low:
         m.c[SPLITS] += 1
         m.c[SPLITS_BY_ORDER + high] += 1
-        m.w[z * Z_WORDS + Z_WORK] += 1
         high -= 1
         put_free(m, z, pfn + (1 << high), high, mt, False)
 
@@ -173,7 +160,7 @@ def free_one_page_here(m, z, pfn, order, mt, tail):
     ``tail`` forces tail placement (FPI_TO_TAIL).
     """
     m.w[z * Z_WORDS + Z_FREE] += 1 << order
-    m.w[z * Z_WORDS + Z_WORK] += 1
+    before = order
     while order < MAX_PAGE_ORDER:
         buddy = pfn ^ (1 << order)
         if not is_free_block(m, z, buddy, order):
@@ -188,9 +175,10 @@ def free_one_page_here(m, z, pfn, order, mt, tail):
         take_free(m, z, buddy, order, buddy_type)
         m.c[MERGES] += 1
         m.c[MERGES_BY_ORDER + order] += 1
-        m.w[z * Z_WORDS + Z_WORK] += 1
         pfn &= buddy
         order += 1
+    note_hold(m, z, H_MERGES, order - before)
+    m.w[z * Z_WORDS + Z_WORK] += 1 + order - before
     if not tail and order < MAX_PAGE_ORDER - 1:
         # buddy_merge_likely: our buddy is in use but the next larger pair's other half is free
         tail = is_free_block(m, z, (pfn & ~(1 << order)) ^ (1 << (order + 1)), order + 1)

@@ -33,10 +33,7 @@ from tracereplay.machine.buddy import (
     rmqueue_smallest,
     take_free,
 )
-from tracereplay.machine.counters import (
-    FALLBACK_BLOCK_MOVES,
-    FALLBACKS,
-)
+from tracereplay.machine.holds import count_block_move, count_fallback
 from tracereplay.machine.kswapd import wake_kswapd
 from tracereplay.machine.layout import (
     B_MOVABLE,
@@ -190,12 +187,12 @@ def boost(m, z, flags):
 def steal_to_own(m, z, found, other, mt, flags):
     """Generation A (``steal_suitable_fallback``): move a foreign block, or all of its pageblock, to the own lists."""
     pfn = first(m.pg, buddy_head(z, found, other)) - m.w[CFG_NODES]
-    m.c[FALLBACKS] += 1
+    count_fallback(m, z)
     old = block_type(m, pfn)
     if old != MIGRATE_HIGHATOMIC:
         if found >= PAGEBLOCK_ORDER:
             retype(m, pfn, found, mt)
-            m.c[FALLBACK_BLOCK_MOVES] += 1
+            count_block_move(m, z)
         else:
             boost(m, z, flags)
             start = first_to_move(m, z, pfn) if may_claim(found, mt) else -1
@@ -203,7 +200,7 @@ def steal_to_own(m, z, found, other, mt, flags):
             if free > 0:
                 if good_share(m, start, free, mt, old):
                     m.pb[(pfn >> PAGEBLOCK_ORDER) * B_WORDS + B_TYPE] = mt
-                    m.c[FALLBACK_BLOCK_MOVES] += 1
+                    count_block_move(m, z)
                 return
     take_free(m, z, pfn, found, other)
     put_free(m, z, pfn, found, mt, True)
@@ -219,8 +216,8 @@ def claim_block(m, z, order, found, other, mt, flags):
     pfn = first(m.pg, buddy_head(z, found, other)) - m.w[CFG_NODES]
     if found >= PAGEBLOCK_ORDER:
         retype(m, pfn, found, mt)
-        m.c[FALLBACKS] += 1
-        m.c[FALLBACK_BLOCK_MOVES] += 1
+        count_fallback(m, z)
+        count_block_move(m, z)
         return take_first(m, z, order, found, other, mt)
     boost(m, z, flags)
     start = first_to_move(m, z, pfn)
@@ -228,8 +225,8 @@ def claim_block(m, z, order, found, other, mt, flags):
         return -1
     move_block(m, z, start, mt)
     m.pb[(pfn >> PAGEBLOCK_ORDER) * B_WORDS + B_TYPE] = mt
-    m.c[FALLBACKS] += 1
-    m.c[FALLBACK_BLOCK_MOVES] += 1
+    count_fallback(m, z)
+    count_block_move(m, z)
     return rmqueue_smallest(m, z, order, mt)
 
 
@@ -263,7 +260,7 @@ def fallback_b(m, z, order, mt, min_order, flags):
             return pfn
     else:
         boost(m, z, flags)
-    m.c[FALLBACKS] += 1
+    count_fallback(m, z)
     return take_first(m, z, order, found, other, other)
 
 
@@ -287,7 +284,7 @@ def fallback_steal(m, z, order, mt):
     for found in range(order, NR_PAGE_ORDERS):
         other = find_fallback(m, z, found, mt)
         if other >= 0:
-            m.c[FALLBACKS] += 1
+            count_fallback(m, z)
             return take_first(m, z, order, found, other, other)
     return -1
 
@@ -364,8 +361,8 @@ def rmqueue_unmapped(m, z, order, flags):
         else:
             retype(m, pfn, found, MIGRATE_UNMAPPED)
             pfn = take_first(m, z, order, found, other, MIGRATE_UNMAPPED)
-        m.c[FALLBACKS] += 1
-        m.c[FALLBACK_BLOCK_MOVES] += 1
+        count_fallback(m, z)
+        count_block_move(m, z)
         return pfn
     return -1
 

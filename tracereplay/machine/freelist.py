@@ -17,15 +17,17 @@ from tracereplay.machine.alloc_flags import (
     ALLOC_NON_BLOCK,
     ALLOC_WMARK_MIN,
 )
-from tracereplay.machine.buddy import rmqueue_smallest, zone_lock, zone_unlock
+from tracereplay.machine.buddy import rmqueue_smallest
 from tracereplay.machine.counters import ALLOCS_BUDDY, WATERMARK_CHECKS
 from tracereplay.machine.fallback import MODE_NORMAL, rmqueue
 from tracereplay.machine.highatomic import reserve_highatomic
+from tracereplay.machine.holds import note_hold, zone_lock, zone_unlock
 from tracereplay.machine.layout import (
     CFG_FROM_FREED,
     CFG_KEEPS_TYPE,
     CFG_PCP_RULE,
     CFG_SKIP_BUSY,
+    H_ALLOCS,
     Z_BELOW_HIGH,
     Z_HIGH,
     Z_LOW,
@@ -56,6 +58,8 @@ def rmqueue_buddy(m, z, order, mt, flags):
         pfn = rmqueue(m, z, order, mt, flags, MODE_NORMAL)[0]
     if pfn < 0 and flags & ALLOC_NON_BLOCK and m.w[CFG_KEEPS_TYPE]:
         pfn = rmqueue_smallest(m, z, order, MIGRATE_HIGHATOMIC)
+    if pfn >= 0:
+        note_hold(m, z, H_ALLOCS, 1)
     zone_unlock(m, z)
     if pfn >= 0:
         m.c[ALLOCS_BUDDY] += 1

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from tracereplay.compiled import inner
 from tracereplay.kernel.constants import MIGRATE_HIGHATOMIC, MIGRATE_PCPTYPES, NR_PAGE_ORDERS, PAGEBLOCK_ORDER
-from tracereplay.machine.buddy import block_type, buddy_head, put_free, take_free, zone_lock, zone_unlock
+from tracereplay.machine.buddy import block_type, buddy_head, put_free, take_free
 from tracereplay.machine.counters import HIGHATOMIC_RELEASED, HIGHATOMIC_RESERVED
 from tracereplay.machine.fallback import first_to_move, move_block, retype
+from tracereplay.machine.holds import zone_lock, zone_unlock
 from tracereplay.machine.layout import (
     CFG_KEEPS_TYPE,
     CFG_NODES,

@@ -155,8 +155,12 @@ _CFG_END = CFG_REACH + NR_ZONE_TYPES
     CFG_DRY_SPELLS,  # times that a strategy's cache could not serve and then had pages again
     CFG_DRY_NS,  # how long these took, together
     CFG_DRY_LONGEST,  # how long the longest took, ns
-) = range(_CFG_END, _CFG_END + 11)
-_CFG_END = CFG_DRY_LONGEST + 1
+    CFG_CPU,  # CPU of the operation that is being done
+    CFG_SLOT,  # number of the time slot that is open, of those in which a zone lock was taken (holds.py)
+    CFG_SLOT_END,  # when it ends, ns
+    CFG_PCP_OTHERS,  # times that a CPU emptied the per-CPU lists of another
+) = range(_CFG_END, _CFG_END + 15)
+_CFG_END = CFG_PCP_OTHERS + 1
 NEVER = 1 << 62
 COUNT_ONLY = -1
 """In CFG_SHRINK: a shrinker was only made to count."""
@@ -197,8 +201,10 @@ assert _CFG_END <= _Z
     Z_BOOST_SEEN,  # boost when kswapd started, which it takes off when done
     Z_RECLAIM_CURSOR,  # how many frames of the zone were looked at for a page to reclaim
     Z_COMPACT_CURSOR,  # the same, for a block to clear
-) = range(Z_RESERVE + NR_ZONE_TYPES, Z_RESERVE + NR_ZONE_TYPES + 8)
-assert Z_COMPACT_CURSOR < _Z + Z_WORDS
+    Z_BUSIEST,  # load of the zone lock's busiest slot (holds.py)
+    Z_BUSIEST_END,  # when that slot ended, ns
+) = range(Z_RESERVE + NR_ZONE_TYPES, Z_RESERVE + NR_ZONE_TYPES + 10)
+assert Z_BUSIEST_END < _Z + Z_WORDS
 
 # ---- w: per-CPU page sets
 P_WORDS = 16
@@ -219,7 +225,8 @@ _P = _Z + MAX_ZONES * Z_WORDS
     P_EXPIRE,  # ticks until the lists of a remote zone are drained (pcp->expire)
     P_LOCKS_AT_TICK,  # P_LOCKS when the vmstat worker last looked
     P_UNLISTED,  # pages that count, though on no list: the twin check does not know which they are
-) = range(_P, _P + 15)
+    P_SLOT,  # how often the CPU took the zone lock in a slot, and above SLOT_SHIFT that slot's number
+) = range(_P, _P + 16)
 
 # ---- w: the other tables
 NF = _P + MAX_ZONES * MAX_CPUS * P_WORDS
@@ -268,7 +275,38 @@ SECTION_BULK = SECTION_REFILL + SECTION_WORDS
 SECTION_DRAIN = SECTION_BULK + SECTION_WORDS
 """Pages of the longest drain under one hold."""
 SECTION_WORK = 0
-MACHINE_WORDS = SECTION_DRAIN + 1
+# ---- w: holds of the zone locks by time slot (holds.py)
+SLOT_NS = 100_000
+SLOT_SHIFT = 32
+(
+    H_SLOTS,  # slots summed up here
+    H_LOCKS,  # acquisitions
+    H_LOCKS2,  # their square, slot by slot
+    H_SAME,  # the sum of the squares of each CPU's acquisitions, slot by slot
+    H_WORK,  # work units under the lock (Z_WORK)
+    H_WORK2,  # their square, hold by hold
+    H_REFILL_BLOCKS,
+    H_REFILL_PAGES,
+    H_DRAIN_BLOCKS,
+    H_DRAIN_PAGES,
+    H_ALLOCS,  # blocks that left the buddy lists past the per-CPU lists
+    H_FREES,  # and that came back there
+    H_SPLITS,
+    H_MERGES,
+    H_FALLBACKS,  # blocks taken from another type
+    H_MOVES,  # pageblocks likewise
+) = range(16)
+HOLD_WORDS = 16
+LOAD_CLASSES = 64
+"""Half octaves of a slot's load: SLOT_LOCK_LOAD for an acquisition, 1 for a unit of work."""
+SLOT_LOCK_LOAD = 8
+SPREAD_CLASSES = 8
+"""Octaves of the number of CPUs that a slot's acquisitions come from, the first for one CPU alone."""
+HOLD_ROWS = LOAD_CLASSES * SPREAD_CLASSES + 2
+"""Rows of a zone: the open slot, the classes of closed ones, the busiest slot."""
+HOLDS = SECTION_DRAIN + 1
+"""``w[HOLDS + (zone * HOLD_ROWS + row) * HOLD_WORDS + H_LOCKS]``."""
+MACHINE_WORDS = HOLDS + MAX_ZONES * HOLD_ROWS * HOLD_WORDS
 NO_QUOTA = 1 << 62
 
 # ---- how bulk_call goes (bits; 0: the array form of alloc_pages_bulk)

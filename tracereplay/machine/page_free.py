@@ -19,9 +19,7 @@ from tracereplay.machine.buddy import (
     get_info,
     note_movable,
     set_info,
-    zone_lock,
     zone_of,
-    zone_unlock,
 )
 from tracereplay.machine.cache import cache_put
 from tracereplay.machine.counters import (
@@ -32,6 +30,7 @@ from tracereplay.machine.counters import (
     REMOTE_FREES,
     TAIL_PAGES_CHECKED,
 )
+from tracereplay.machine.holds import note_hold, zone_lock, zone_unlock
 from tracereplay.machine.layout import (
     B_MAP,
     B_MOVABLE,
@@ -45,6 +44,7 @@ from tracereplay.machine.layout import (
     CFG_ZONES,
     ERROR_BAD_FREE,
     ERROR_OUTSIDE,
+    H_FREES,
     HELD,
     INFO_CPU_SHIFT,
     INFO_ORDER,
@@ -67,6 +67,7 @@ def free_to_buddy(m, z, pfn, order):
     set_info(m, pfn, HELD)
     m.c[FREES_BUDDY] += 1
     zone_lock(m, z)
+    note_hold(m, z, H_FREES, 1)
     if order > PAGEBLOCK_ORDER and m.w[CFG_KEEPS_TYPE]:  # split_large_buddy
         for piece in range(pfn, pfn + (1 << order), 1 << PAGEBLOCK_ORDER):
             free_one_page(m, z, piece, PAGEBLOCK_ORDER, block_type(m, piece), False)
@@ -87,6 +88,7 @@ def free_to_tail(m, pfn, order):
         m.c[FREES_BUDDY] += 1
         z = zone_of(m, piece)
         zone_lock(m, z)
+        note_hold(m, z, H_FREES, 1)
         free_one_page(m, z, piece, min(order, PAGEBLOCK_ORDER), block_type(m, piece), True)
         zone_unlock(m, z)
 

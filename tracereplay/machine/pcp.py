@@ -26,8 +26,6 @@ from tracereplay.machine.buddy import (
     info_type,
     rmqueue_smallest_here,
     set_info,
-    zone_lock,
-    zone_unlock,
 )
 from tracereplay.machine.counters import (
     FALLBACK_BLOCK_MOVES,
@@ -44,9 +42,11 @@ from tracereplay.machine.counters import (
     SPLITS,
 )
 from tracereplay.machine.fallback import MODE_NORMAL, rmqueue
+from tracereplay.machine.holds import note_hold, zone_lock, zone_unlock
 from tracereplay.machine.layout import (
     CACHED,
     CFG_CHUNKED,
+    CFG_CPU,
     CFG_CPUS,
     CFG_DRAIN_ALL_CHUNKED,
     CFG_FROM_FREED,
@@ -54,12 +54,17 @@ from tracereplay.machine.layout import (
     CFG_NODES,
     CFG_PCP_BASE,
     CFG_PCP_ORDERS,
+    CFG_PCP_OTHERS,
     CFG_PCP_RULE,
     CFG_SCALE_MAX,
     CFG_THP_LISTS,
     CFG_WITHHOLD,
     CFG_ZONES,
     DM_UNMAPPED_TYPE,
+    H_DRAIN_BLOCKS,
+    H_DRAIN_PAGES,
+    H_REFILL_BLOCKS,
+    H_REFILL_PAGES,
     HELD,
     INFO_ORDER,
     INFO_STATE,
@@ -156,6 +161,8 @@ def refill(m, z, p, order, mt, flags):
         set_info(m, pfn, PCP | (source << INFO_TYPE_SHIFT) | order)
         add_tail(m.pg, head, m.w[CFG_NODES] + pfn)
         got += 1
+    note_hold(m, z, H_REFILL_BLOCKS, got)
+    note_hold(m, z, H_REFILL_PAGES, got << order)
     zone_unlock(m, z)
     splits, fallbacks, moves = m.c[SPLITS] - splits, m.c[FALLBACKS] - fallbacks, m.c[FALLBACK_BLOCK_MOVES] - moves
     note_section(m, SECTION_REFILL, 1, got, splits, fallbacks, moves, 0, 0, 0)
@@ -255,6 +262,8 @@ def drain_lists(m, z, p, pages, index):
             share -= 1
             if moved >= pages or share == 0 or last(m.pg, head) == head:
                 break
+    note_hold(m, z, H_DRAIN_BLOCKS, blocks)
+    note_hold(m, z, H_DRAIN_PAGES, moved)
     zone_unlock(m, z)
     m.w[p * P_WORDS + P_COUNT] -= moved
     m.w[p * P_WORDS + P_LONGEST] = max(m.w[p * P_WORDS + P_LONGEST], moved)
@@ -328,6 +337,8 @@ def drain_all(m):
             held += m.w[pcp_index_of_cpu(m, z, cpu) * P_WORDS + P_COUNT]
         if held > 0:
             moved += drain_cpu(m, cpu)
+            if m.w[CFG_FROM_FREED] and cpu != m.w[CFG_CPU]:  # before, each CPU drained its own
+                m.w[CFG_PCP_OTHERS] += 1
     return moved
 
 

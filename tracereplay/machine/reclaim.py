@@ -14,7 +14,7 @@ from __future__ import annotations
 from tracereplay.compiled import entry, inner
 from tracereplay.kernel.constants import MIGRATE_MOVABLE, PAGEBLOCK_ORDER
 from tracereplay.kernel.gfp import GFP_IO
-from tracereplay.machine.buddy import block_type, free_one_page, note_movable, zone_lock, zone_unlock
+from tracereplay.machine.buddy import block_type, free_one_page, note_movable
 from tracereplay.machine.counters import (
     COMPACTION_ATTEMPTS,
     COMPACTION_SUCCESSES,
@@ -22,6 +22,7 @@ from tracereplay.machine.counters import (
     RECLAIMED_PAGES,
 )
 from tracereplay.machine.fallback import take_first
+from tracereplay.machine.holds import zone_lock, zone_unlock
 from tracereplay.machine.kswapd import KSWAPD_PERIOD_NS, concerns, node_balanced, stop_kswapd
 from tracereplay.machine.layout import (
     B_MOVABLE,

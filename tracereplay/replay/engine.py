@@ -42,6 +42,7 @@ from tracereplay.replay import layout as at
 from tracereplay.replay.atomics import lockless
 from tracereplay.replay.blocks import end_live
 from tracereplay.replay.calls import put_addresses
+from tracereplay.replay.holds import forget_holds
 from tracereplay.replay.loop import run, wind_up
 from tracereplay.replay.serve import finish, start
 from tracereplay.replay.vectors import move_tables
@@ -138,6 +139,7 @@ class Engine:
                 hint="simulate more memory: --machine memory=..., or less of it in use: --machine occupancy=...",
             )
         self.background[:] = 0  # filling reserves is set-up, not the workload's cost
+        forget_holds(self.machine)
 
     def feed(self, ops: np.ndarray[Any, Any]) -> None:
         """Replay one batch. Raises StrategyError when the strategy misuses the machine."""

@@ -12,6 +12,7 @@ from tracereplay.machine.background import run_background
 from tracereplay.machine.buddy import owner_of
 from tracereplay.machine.counters import FAILURES
 from tracereplay.machine.layout import (
+    CFG_CPU,
     CFG_CPUS,
     CFG_ERROR,
     CFG_NOW,
@@ -143,6 +144,7 @@ def free_due(m, st, e):
     h, cpu = e.t[at + AG_ITEM], e.t[at + AG_RANK] >> AG_CPU_SHIFT
     drop_first(e.t, e.x)
     e.x[X_PENDING] -= 1
+    m.w[CFG_CPU] = cpu % m.w[CFG_CPUS]
     free_page_of(m, st, e, h, cpu, m.w[CFG_NOW])
     if not release_due(m, e):
         waste_add(e, 0)
@@ -245,6 +247,7 @@ def run(m, st, e, ops, i):
         cpu = np.int64(op.cpu)
         if cpu >= cpus:
             cpu %= cpus
+        m.w[CFG_CPU] = cpu
         if tick_due(m, cpu, op.ts_ns):
             vmstat_tick(m, cpu, op.ts_ns)
         order = np.int64(op.order)

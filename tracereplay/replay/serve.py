@@ -13,7 +13,14 @@ import numpy as np
 from tracereplay.compiled import hot, indirect, inner, kernel
 from tracereplay.demand.stream import REQUIRED
 from tracereplay.machine.counters import FAILURES, NR_SLOTS
-from tracereplay.machine.layout import CFG_CPUS, CFG_MUTEX_OWNER, CFG_NOW, ERROR_MAY_NOT_WAIT, ERROR_MUTEX_KEPT
+from tracereplay.machine.layout import (
+    CFG_CPU,
+    CFG_CPUS,
+    CFG_MUTEX_OWNER,
+    CFG_NOW,
+    ERROR_MAY_NOT_WAIT,
+    ERROR_MUTEX_KEPT,
+)
 from tracereplay.machine.misuse import report_error
 from tracereplay.replay.blocks import (
     block_word,
@@ -191,6 +198,7 @@ def serve_targeted(m, st, e, ops, i, extents):
 def recall_request(m, st, e, s):
     """Call a request again that waited."""
     row = recall(m, e, s)
+    m.w[CFG_CPU] = e.x[X_REQ + REQ_CPU]
     mr = charged_to(m, e.rows[row * ROW_WORDS + ROW_COUNTERS : (row + 1) * ROW_WORDS])
     status = ask_strategy(mr, st, e, 0)
     if status != WAIT and m.w[CFG_MUTEX_OWNER] == e.x[X_REQ + REQ_ID]:
