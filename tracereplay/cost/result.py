@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from tracereplay.cost.bootstrap import Sample
+from tracereplay.cost.contention import contention
 from tracereplay.cost.distribution import distributions
 from tracereplay.cost.intervals import pricing
 from tracereplay.cost.priced import priced_results
@@ -41,6 +42,7 @@ def result_of(
                 "distribution": distribution,
                 "rates": rates(outcome, entry["counters"], profile, covered),
                 "memory": memory(entry, done.path),
+                "contention": contention(outcome, done.machine, profile, entry["counters"]),
             }
         )
     against(entries)
