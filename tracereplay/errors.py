@@ -174,6 +174,10 @@ class ParameterError(StrategyError):
     """A parameter that does not exist or a value outside its range."""
 
 
+class TooLittleMemoryError(ParameterError):
+    """The simulated machine has less memory than the demand needs."""
+
+
 class PluginError(StrategyError):
     """A foreign strategy that cannot be loaded."""
 

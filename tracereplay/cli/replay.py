@@ -49,6 +49,9 @@ def run(
         list[str] | None,
         typer.Option("--load", metavar="NAME:...", help="kvfree or network demand at a stated rate, as target."),
     ] = None,
+    copies: Annotated[
+        int, typer.Option("--copies", metavar="N", help="Copies of the demand, on N times the CPUs.")
+    ] = 1,
     machine: Annotated[list[str] | None, typer.Option("--machine", help="KEY=VALUE, or a TOML file of them.")] = None,
     profile: Annotated[str | None, typer.Option("--profile", help="Cost profile: a name or a TOML file.")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of initial placement and intervals.")] = 0,
@@ -103,6 +106,7 @@ def run(
             max_write=max_write,
             single_ok=single_ok or (),
             loads=load or (),
+            copies=copies,
             progress=advance,
         )
     result = result_of(source, done, prices, seed=seed, command=["tracereplay", *map(shlex.quote, sys.argv[1:])])

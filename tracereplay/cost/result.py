@@ -60,6 +60,7 @@ def result_of(
             "targeted_pages": report.targeted_pages,
             "unseen_pages": report.accounting.unseen_pages,
         }
+        | ({"copies": done.copies} if done.copies else {})
         | {k: v for k, v in found.items() if k not in ("schema", "requests", "pages", "accounting", "path")},
         "accounting": found["accounting"],
         "profile": profile.to_dict(),

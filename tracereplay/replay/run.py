@@ -13,20 +13,23 @@ from dataclasses import dataclass
 from dataclasses import replace as changed
 from typing import TYPE_CHECKING, Any
 
+from tracereplay.demand.copies import CopiedDemand
 from tracereplay.demand.loaded import with_loads
 from tracereplay.demand.paths import PATHS, PathSpec
 from tracereplay.demand.reconstruct import open_demand
+from tracereplay.errors import ParameterError, TooLittleMemoryError
 from tracereplay.kernel.gfp import GFP_NOMEMALLOC, GFP_NORETRY, GFP_NOWARN
 from tracereplay.machine.build import notes_of
 from tracereplay.machine.config import MachineConfig, percpu_batch
 from tracereplay.machine.initial import InitialState
 from tracereplay.machine.initial_trace import initial_state
-from tracereplay.machine.layout import NO_QUOTA
+from tracereplay.machine.layout import CFG_ZONES, MAX_CPUS, NO_QUOTA, Z_FREE, Z_MIN, Z_WORDS, Machine
 from tracereplay.replay.engine import Engine, Outcome, PathConfig
 from tracereplay.replay.remote import RemoteEngine
 from tracereplay.trace.ahead import ahead
 
 if TYPE_CHECKING:
+    from tracereplay.demand.stream import DemandStream
     from tracereplay.strategies.registry import Choice
     from tracereplay.trace.reader import Trace
 
@@ -47,6 +50,8 @@ class Replayed:
     report: Any
     machine: MachineConfig
     path: PathConfig | None
+    copies: dict[str, Any] | None = None
+    """Copies of the demand that ran beside each other (demand/copies.py); None: there was one."""
 
 
 def path_config(path: PathSpec | None, machine: MachineConfig) -> PathConfig | None:
@@ -80,17 +85,22 @@ def replay(
     max_write: int | None = None,
     single_ok: Sequence[str] = (),
     loads: Sequence[str] = (),
+    copies: int = 1,
     progress: Callable[[int], None] = lambda _n: None,
 ) -> Replayed:
     """Feed a trace's demand to each strategy on a machine of its own.
 
     ``machine`` makes the configuration from the number of CPUs that the demand names. ``progress`` is called with the
-    number of operations done. ``loads``: demand at a stated rate besides (demand/loaded.py). Raises TraceError,
-    StrategyError, ParameterError.
+    number of operations done. ``loads``: demand at a stated rate besides (demand/loaded.py). ``copies``: so many copies
+    of the trace's demand run beside each other, on so many times the CPUs and in the same memory (demand/copies.py).
+    Raises TraceError, StrategyError, ParameterError, TooLittleMemoryError.
     """
     recorded = open_demand(trace, path=path, target=target, device=device, single_ok=single_ok, max_write=max_write)
-    stream = with_loads(recorded, loads)
+    copied = None if copies == 1 else copied_demand(recorded, copies, machine(recorded.info.cpus))
+    stream = with_loads(copied or recorded, loads)
     config = machine(stream.info.cpus)
+    if copied is not None:
+        config = changed(config, cpus=stream.info.cpus)
     initial = known_start(trace, config)
     if initial is not None:
         config = changed(config, notes=(*config.notes, START_NOTE))
@@ -109,6 +119,8 @@ def replay(
         )
         for choice in choices
     ]
+    if copied is not None and engines:
+        refuse_too_little_memory(copied, engines[0].machine)
     with ThreadPoolExecutor(min(len(engines), os.cpu_count() or 1)) as pool:
         for ops in ahead(stream, AHEAD, "demand"):
             list(pool.map(lambda engine, ops=ops: engine.feed(ops), engines))
@@ -119,4 +131,28 @@ def replay(
         report=stream.report,
         machine=changed(config, notes=config.notes + notes),
         path=resources,
+        copies=copied.to_json() if copied else None,
     )
+
+
+def copied_demand(recorded: DemandStream, copies: int, machine: MachineConfig) -> CopiedDemand:
+    """Copies of a demand, each with as many CPUs as the machine of one. Raises ParameterError."""
+    if copies * machine.cpus > MAX_CPUS:
+        raise ParameterError(
+            f"{copies} copies of a machine of {machine.cpus} CPUs have more than {MAX_CPUS}",
+            hint=f"at most {MAX_CPUS // machine.cpus} copies, or fewer CPUs each: --machine cpus=...",
+        )
+    return CopiedDemand(recorded, copies, cpus=machine.cpus, seed=machine.seed)
+
+
+def refuse_too_little_memory(copied: CopiedDemand, machine: Machine) -> None:
+    """Raise TooLittleMemoryError where copies need more pages at one time than the machine has free at the start."""
+    zones = range(int(machine.w[CFG_ZONES]))
+    free = sum(int(machine.w[z * Z_WORDS + Z_FREE] - machine.w[z * Z_WORDS + Z_MIN]) for z in zones)
+    wanted = copied.most_live()
+    if wanted > free:
+        raise TooLittleMemoryError(
+            f"{copied.copies} copies of the demand need {wanted} pages at one time beyond those in use at the start, "
+            f"and the machine has {max(free, 0)} above its min watermarks",
+            hint="simulate more memory, or less of it in use (--machine memory=..., occupancy=...), or fewer copies",
+        )
