@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from tracereplay.casestudy.cases import FRAGMENTED, LARGE, SOURCES, Case, all_cases, machine_for
+from tracereplay.casestudy.cases import FRAGMENTED, LARGE, MOVABLE, SEEDS, SOURCES, Case, all_cases, machine_for
 from tracereplay.casestudy.charts import Chart, Line, Panel, log_ticks, svg
 from tracereplay.casestudy.page import made, renewed
-from tracereplay.casestudy.run import packed, recorded_row, run, unpacked
+from tracereplay.casestudy.run import RECORDED, packed, recorded_row, run, unpacked
 from tracereplay.casestudy.study import Study, with_figure
 from tracereplay.cli.case_study import main
 from tracereplay.cost.price import total
@@ -97,6 +97,16 @@ def test_a_replay_gives_the_stored_counters(case: Case, rows: list[dict[str, Any
     (found,) = run([case])
     for row in unpacked(packed(found)):
         assert row == study.row(case, row["strategy"]), "make case-study"
+
+
+def test_the_machine_does_what_the_fragmented_kernel_did(rows: list[dict[str, Any]]) -> None:
+    """With pages for the page faults of others, whose fallbacks depend on where free blocks are."""
+    study = Study(rows)
+    kernel = study.row(Case(FRAGMENTED), RECORDED)
+    for seed in SEEDS:
+        machine = study.row(Case(FRAGMENTED, movable=MOVABLE, seed=seed), "compound")
+        assert machine["blocks"] == kernel["blocks"]
+        assert machine["counters"]["failed_attempts"] == kernel["counters"]["failed_attempts"]
 
 
 def test_what_the_fragmented_kernel_did() -> None:

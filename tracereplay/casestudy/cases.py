@@ -23,6 +23,8 @@ SHALLOW = 252
 """Pages that a per-CPU list may hold, where it is short: the least that kernels since 5.14 allow."""
 SURVIVORS = (1, 2, 4, 8, 16)
 """Blocks of the request's order that are left where all else is single pages."""
+MOVABLE = 6000
+"""Free movable pages with which the page faults of the fragmented guest need no fallback to unmovable blocks."""
 PRESSED = (2560, 3584, 4096)
 """Free pages above the LOW watermark at the start of runs under pressure; fio takes some 2,700 before it writes."""
 
@@ -68,6 +70,8 @@ class Case:
     """Blocks of the request's order besides."""
     spare: int | None = None
     """Free pages above LOW; None: as many as the snapshot has, less those that the procedure keeps."""
+    movable: int = 0
+    """Free single pages in movable pageblocks besides."""
     pcp_high: int | None = None
     zeroed: bool = False
     seed: int = 0
@@ -91,13 +95,14 @@ def all_cases() -> list[Case]:
         *(Case(LARGE[0], k, spare=n) for k in (None, 3, 0) for n in PRESSED),
         *(Case(s, k, pcp_high=SHALLOW) for s in LARGE for k in (None, 3, 0)),
         *(Case(FRAGMENTED, k, seed=seed) for k in (None, 2) for seed in SEEDS),
+        *(Case(FRAGMENTED, movable=MOVABLE, seed=seed) for seed in SEEDS),
     ]
 
 
 def machine_for(case: Case, recorded: MachineConfig) -> MachineConfig:
     """The recorded host in the state of memory that a case names."""
     config = replace(recorded, init_on_alloc=case.zeroed, seed=case.seed, pcp_high=case.pcp_high)
-    if case.largest is None and case.spare is None:
+    if case.largest is None and case.spare is None and not case.movable:
         return config
     return replace(config, zones=tuple(with_blocks(z, case, config) for z in config.zones))
 
@@ -112,6 +117,8 @@ def with_blocks(zone: ZoneConfig, case: Case, config: MachineConfig) -> ZoneConf
     assert zone.free_blocks is not None
     assert zone.watermarks is not None
     largest = zone.pages == max(z.pages for z in config.zones)
+    if case.movable:
+        return with_movable(zone, case.movable) if largest else zone
     top = 10 if case.largest is None else case.largest
     pages = sum(n << order for order, n in enumerate(zone.free_blocks)) * ((2 << top) - 1) >> (top + 1)
     if case.spare is not None:
@@ -125,4 +132,16 @@ def with_blocks(zone: ZoneConfig, case: Case, config: MachineConfig) -> ZoneConf
         zone,
         free_blocks=tuple(a + b for a, b in zip(half, unmovable, strict=True)),
         free_by_type=(tuple(unmovable), tuple(half), (0,) * NR_PAGE_ORDERS),
+    )
+
+
+def with_movable(zone: ZoneConfig, pages: int) -> ZoneConfig:
+    """The zone with more free movable single pages."""
+    assert zone.free_blocks is not None
+    assert zone.free_by_type is not None
+    unmovable, movable, reclaimable = zone.free_by_type
+    return replace(
+        zone,
+        free_blocks=(zone.free_blocks[0] + pages, *zone.free_blocks[1:]),
+        free_by_type=(unmovable, (movable[0] + pages, *movable[1:]), reclaimable),
     )

@@ -8,6 +8,7 @@ from tracereplay.casestudy.cases import (
     FRAGMENTED,
     LARGE,
     LEVELS,
+    MOVABLE,
     PRESSED,
     SEEDS,
     SHALLOW,
@@ -316,8 +317,13 @@ def fragmented(study: Study, profile: Profile) -> str:
     """The recorded guest of fragmented memory beside two simulations of it."""
     recorded = study.row(Case(FRAGMENTED), RECORDED)
     rows = [["the kernel", *_orders(recorded["blocks"]), count(recorded["counters"].get("failed_attempts", 0))]]
-    for name, k in (("simulated from its snapshot", None), ("simulated, largest free order 2", 2)):
-        row = study.row(Case(FRAGMENTED, k), "compound")
+    simulated = {
+        "simulated from its snapshot": Case(FRAGMENTED),
+        "the same, faults served otherwise": Case(FRAGMENTED, movable=MOVABLE),
+        "simulated, level 2": Case(FRAGMENTED, 2),
+    }
+    for name, case in simulated.items():
+        row = study.row(case, "compound")
         rows.append([name, *_orders(row["blocks"]), count(row["counters"].get("failed_attempts", 0))])
     return table(["blocks", *(f"order {k}" for k in range(5, -1, -1)), "failed attempts"], rows)
 
