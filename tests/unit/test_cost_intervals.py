@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from dataclasses import replace
@@ -23,7 +24,6 @@ from tracereplay.cost.intervals import (
     judged,
     percentile_intervals,
     pricing,
-    request_intervals,
 )
 from tracereplay.cost.price import draw_prices, percentile
 from tracereplay.cost.priced import priced_results, repriced
@@ -164,7 +164,7 @@ def test_no_requests() -> None:
     cost = cost_intervals(nothing, p)
     assert (cost["interval95"], cost["per_page_interval95"], cost["tornado"]) == ([0.0, 0.0], None, [])
     assert cost["sampling"]["note"] == "no requests"
-    assert set(request_intervals(nothing, p).values()) == {None}
+    assert percentile_intervals(nothing, p, (0.5, 0.99)) == [None, None]
     row = compared("a", nothing, "b", nothing, p)
     assert (row["difference"], row["ratio"], row["beyond"], row["hinges_on"]) == (None, None, False, None)
 
@@ -357,6 +357,25 @@ def test_a_stored_result_is_priced_anew_without_a_replay() -> None:
     assert repriced(stored, dear)["comparison"] == priced_example(dear)["comparison"]
     again = repriced(stored, ARRAY.with_parameters(cpus=8))
     assert again == stored
+
+
+def test_rates_and_percentiles_have_intervals() -> None:
+    """What is the total over a time has the total's interval; a percentile that of the same share."""
+    sample = random_sample(np.random.default_rng(10))
+    splits = int(sample.counters[:, SPLITS].sum())
+    entry: dict[str, Any] = {
+        "strategy": "bulk", "counters": {"splits": splits},
+        "rates": {"cost_per_s": 5.0 * splits, "cpu_s_per_day": None},
+        "distribution": {"per_request": {"count": 1}},
+    }  # fmt: skip
+    found = priced_results([entry], [sample], EXACT)["results"][0]
+    cost, rates, spread = found["cost"], found["rates"], found["distribution"]["per_request"]
+    assert rates["cost_per_s_interval95"] == pytest.approx([end / 2 for end in cost["interval95"]])
+    assert rates["cpu_s_per_day_interval95"] is None
+    assert spread["percentile_intervals95"]["p99"] == cost["per_request"]["p99_interval95"]
+    ends = list(spread["percentile_intervals95"].values())
+    assert len(ends) == 8
+    assert all(a[0] <= b[0] and a[1] <= b[1] for a, b in itertools.pairwise(ends))
 
 
 def test_a_result_without_a_sample_is_priced_by_its_totals() -> None:

@@ -169,17 +169,6 @@ def _scaled(ends: Interval, factor: float) -> list[float]:
     return [ends[0] * factor, ends[1] * factor]
 
 
-def request_intervals(strategy: Judged, p: Pricing) -> dict[str, list[float] | None]:
-    """``mean_interval95`` and those of the percentiles of ``per_request``."""
-    mean = None if strategy.request is None else list(strategy.request.interval(p))
-    p50, p99 = percentile_intervals(strategy, p, (0.50, 0.99))
-    return {
-        "mean_interval95": mean,
-        "p50_interval95": None if p50 is None else list(p50),
-        "p99_interval95": None if p99 is None else list(p99),
-    }
-
-
 def percentile_intervals(strategy: Judged, p: Pricing, shares: Sequence[float]) -> list[Interval | None]:
     """95 % intervals of nearest-rank percentiles of the cost of a request. None where the requests are not known.
 
@@ -204,10 +193,9 @@ def percentile_intervals(strategy: Judged, p: Pricing, shares: Sequence[float]) 
     if r.judged:
         drawn = r.times[:draws] @ in_slice
         drawn = np.maximum(own + r.stretch * (drawn / drawn.sum(axis=1, keepdims=True) - own), 0.0)
+    upto = np.take_along_axis(np.broadcast_to(drawn, costs.shape), order, axis=1).cumsum(axis=1)
     found: list[Interval | None] = []
     for share in shares:
-        weights = np.broadcast_to(drawn, costs.shape)
-        upto = np.take_along_axis(weights, order, axis=1).cumsum(axis=1)
         places = (upto < (share - 1e-9) * upto[:, -1:]).sum(axis=1)
         found.append(middle(costs[np.arange(draws), places], percentile(every, counts, share) or 0.0))
     return found

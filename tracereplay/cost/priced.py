@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from tracereplay.cost.bootstrap import Sample
-from tracereplay.cost.intervals import Judged, Pricing, compared, cost_intervals, judged, pricing, request_intervals
+from tracereplay.cost.distribution import SHARES
+from tracereplay.cost.intervals import Judged, Pricing, compared, cost_intervals, judged, percentile_intervals, pricing
 from tracereplay.cost.price import cost_block, unpriced
 from tracereplay.cost.profile import Profile
 from tracereplay.cost.sections import priced
@@ -43,11 +44,28 @@ def _priced_entry(entry: Mapping[str, Any], strategy: Judged, p: Pricing) -> dic
         seed=p.seed,
     )
     cost |= cost_intervals(strategy, p)
-    cost["per_request"] |= request_intervals(strategy, p)
+    intervals = dict(zip(SHARES, percentile_intervals(strategy, p, [*SHARES.values()]), strict=True))
+    mean = None if strategy.request is None else strategy.request.interval(p)
+    for name, ends in (("mean", mean), ("p50", intervals["p50"]), ("p99", intervals["p99"])):
+        cost["per_request"][f"{name}_interval95"] = None if ends is None else list(ends)
     parts = {"cost": cost, "unpriced": unpriced(entry["counters"], p.profile), "sample": sample.to_json()}
     if "sections" in entry:
         parts["sections"] = priced(entry["sections"], p.profile)
+    if "rates" in entry:
+        parts["rates"] = _with_intervals(entry["rates"], cost)
+    if "distribution" in entry:
+        told = {"percentile_intervals95": {k: None if ends is None else list(ends) for k, ends in intervals.items()}}
+        parts["distribution"] = {**entry["distribution"], "per_request": entry["distribution"]["per_request"] | told}
     return {**entry, **parts}
+
+
+def _with_intervals(rates: Mapping[str, Any], cost: Mapping[str, Any]) -> dict[str, Any]:
+    """Rates with the intervals of those that are the total over a time. The demand's own rate is taken as it is."""
+    found = dict(rates)
+    for name in ("cost_per_s", "cpu_s_per_day"):
+        factor = None if rates[name] is None or not cost["total"] else rates[name] / cost["total"]
+        found[f"{name}_interval95"] = None if factor is None else [end * factor for end in cost["interval95"]]
+    return found
 
 
 def comparisons(entries: Sequence[Mapping[str, Any]], strategies: Sequence[Judged], p: Pricing) -> list[dict[str, Any]]:
