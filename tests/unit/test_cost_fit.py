@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tracereplay.cost.alone import ALONE, known_alone, read_alone
 from tracereplay.cost.cases import Outcome, run_cases
 from tracereplay.cost.check import check_rows, rows_for, summary
 from tracereplay.cost.fit import fit_rows
@@ -19,7 +20,8 @@ from tracereplay.cost.profile import Profile, load_profile
 from tracereplay.cost.rows import Row, read_rows
 from tracereplay.errors import RowsError
 
-ROWS = read_rows(Path(__file__).parents[1] / "data" / "cost" / "microbenchmark.csv")
+DATA = Path(__file__).parents[1] / "data" / "cost"
+ROWS = read_rows(DATA / "microbenchmark.csv")
 KERNELS = ("6.1", "6.12")
 
 
@@ -27,9 +29,11 @@ def of(kernel: str) -> list[Row]:
     return [row for row in ROWS if row.kernel == kernel]
 
 
-def fitted(rows: list[Row], tmp_path: Path, base: Profile | None = None) -> Profile:
+def fitted(
+    rows: list[Row], tmp_path: Path, base: Profile | None = None, alone: dict[str, float] | None = None
+) -> Profile:
     path = tmp_path / "fitted.toml"
-    path.write_text(profile_text(fit_rows(rows, run_cases(rows)), rows, "fitted", "rows of a test", base))
+    path.write_text(profile_text(fit_rows(rows, run_cases(rows)), rows, "fitted", "rows of a test", base, alone))
     return load_profile(path)
 
 
@@ -140,8 +144,10 @@ def test_cases_held_out_are_predicted(kernel: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_the_shipped_profile_is_the_fit(kernel: str, tmp_path: Path) -> None:
-    """As `tracereplay profiles fit tests/data/cost/microbenchmark.csv --kernel KERNEL` writes it."""
-    shipped, now = load_profile(f"linux-{kernel}"), fitted(of(kernel), tmp_path)
+    """What `profiles fit microbenchmark.csv --kernel KERNEL --alone primitives-KERNEL.csv` writes, in tests/data."""
+    alone = known_alone(read_alone(DATA / f"primitives-{kernel}.csv"))
+    assert len(alone) == len(ALONE)
+    shipped, now = load_profile(f"linux-{kernel}"), fitted(of(kernel), tmp_path, alone=alone)
     assert [c.name for c in shipped.coefficients] == [c.name for c in now.coefficients]
     for a, b in zip(shipped.coefficients, now.coefficients, strict=True):
         assert (a.value, a.low, a.high) == pytest.approx((b.value, b.low, b.high), rel=1e-3, abs=0.5), a.name
@@ -200,3 +206,19 @@ def test_rows_of_other_kernels_are_left_out() -> None:
 def test_an_outcome_names_its_counters() -> None:
     counters = Outcome(np.zeros(200), np.zeros(200), 0.0).counters()
     assert counters == {}
+
+
+# ---------------------------------------------------------------- primitives timed alone
+def test_primitives_timed_alone() -> None:
+    means = read_alone(DATA / "primitives-6.1.csv")
+    assert known_alone(means)["mempool_call"] == (56 + 22) / 2
+    assert known_alone(means)["direct_map_split"] == 19229 - 393
+    assert set(known_alone({"mutex_lock_unlock": 26.0})) == {"mutex"}
+
+
+@pytest.mark.parametrize("text", ["a,b\n1,2\n", "primitive,mean\nmutex-lock-unlock,soon\n", "primitive,mean\nx,-1\n"])
+def test_a_table_that_is_none(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "alone.csv"
+    path.write_text(text)
+    with pytest.raises(RowsError, match=r"alone\.csv"):
+        read_alone(path)

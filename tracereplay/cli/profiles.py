@@ -31,6 +31,7 @@ def run(
     ] = None,
     profile: Annotated[str | None, typer.Option("--profile", help="check: a name or a TOML file.")] = None,
     kernel: Annotated[str | None, typer.Option("--kernel", help="Rows of this kernel only.")] = None,
+    alone: Annotated[Path | None, typer.Option("--alone", help="fit: CSV of primitives timed alone.")] = None,
     base: Annotated[str | None, typer.Option("--base", help="fit: profile for what the rows do not use.")] = None,
     name: Annotated[str | None, typer.Option("--name", help="fit: name of the profile.")] = None,
     seed: Annotated[int, typer.Option("--seed", help="fit: of the intervals.")] = 0,
@@ -52,7 +53,7 @@ def run(
         case []:
             _list(format)
         case ["fit", rows]:
-            _fit(Path(rows), kernel, base, name, seed, output, force, format)
+            _fit(Path(rows), kernel, alone, base, name, seed, output, force, format)
         case ["check", rows]:
             _check(Path(rows), kernel, profile, format)
         case ["fit" | "check" as verb]:
@@ -140,9 +141,10 @@ def _chosen(path: Path, kernel: str | None) -> list[Row]:
 
 
 def _fit(
-    path: Path, kernel: str | None, base: str | None, name: str | None, seed: int, output: Path | None, force: bool,
-    format: Format,
+    path: Path, kernel: str | None, alone: Path | None, base: str | None, name: str | None, seed: int,
+    output: Path | None, force: bool, format: Format,
 ) -> None:  # fmt: skip
+    from tracereplay.cost.alone import known_alone, read_alone
     from tracereplay.cost.cases import run_cases
     from tracereplay.cost.fit import fit_rows
     from tracereplay.cost.fitted import profile_text
@@ -159,8 +161,9 @@ def _fit(
     below = load_profile(base) if base is not None else None
     if below is not None and below.unit != rows[0].unit:
         raise UsageError(f"--base {base} prices in {below.unit}, the rows are in {rows[0].unit}")
+    timed = known_alone(read_alone(alone)) if alone is not None else None
     fit = fit_rows(rows, run_cases(rows), seed)
-    text = profile_text(fit, rows, name or f"linux-{kernels[0]}", _origin(path, rows), below)
+    text = profile_text(fit, rows, name or f"linux-{kernels[0]}", _origin(path, rows), below, timed)
     if output is None:
         emit(text)
         return

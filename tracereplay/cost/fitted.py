@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from tracereplay.cost.alone import ALONE
 from tracereplay.cost.fit import TIMERS, Fit
 from tracereplay.cost.primitives import FACTOR, PRIMITIVES, Primitive
 from tracereplay.cost.profile import Profile, load_profile
@@ -12,13 +13,29 @@ from tracereplay.cost.rows import Row
 from tracereplay.machine.counters import COUNTERS
 
 CORRELATION_DIGITS = 3
+IMPLIED = {
+    "pcp_refill_pages": "refill_block",
+    "pcp_drain_pages": "drain_block",
+    "pcp_drains": "zone_lock, drain_block",
+}
+"""Counters that these primitives price."""
+ALONE_WIDTH = 0.2
+"""Range of a primitive timed alone: the code around it differs from caller to caller; an assumption."""
 
 
-def profile_text(fit: Fit, rows: Sequence[Row], name: str, source: str, base: Profile | None = None) -> str:
-    """The profile as TOML. ``source``: where the rows come from, for ``source`` of each coefficient.
+def profile_text(
+    fit: Fit,
+    rows: Sequence[Row],
+    name: str,
+    source: str,
+    base: Profile | None = None,
+    alone: Mapping[str, float] | None = None,
+) -> str:
+    """The profile as TOML. ``source``: where the rows come from.
 
     ``base``: a profile of the same unit that prices what the rows do not use, as assumption; without it, rough figures
-    do where there are any, and the rest has no price.
+    do where there are any, and the rest has no price. ``alone``: coefficients of primitives that were timed alone
+    (cost/alone.py), instead of either.
     """
     unit, kernel = rows[0].unit, rows[0].kernel
     lines = [
@@ -34,9 +51,17 @@ def profile_text(fit: Fit, rows: Sequence[Row], name: str, source: str, base: Pr
         *(f"{half} = {_number(fit.values[fit.names.index(f'timer_{half}')])}" for half in TIMERS),
     ]
     priced: set[str] = set()
+    alone = alone or {}
+    for a in ALONE:
+        if a.name in alone:
+            numbers = (alone[a.name], alone[a.name] * (1 - ALONE_WIDTH), alone[a.name] * (1 + ALONE_WIDTH))
+            priced.update(a.counters)
+            lines += ["", *_table(a.name, a.counters, unit, numbers, a.group, "measured", f"{a.meaning}; timed alone")]
     for primitive in PRIMITIVES:
+        if priced.intersection(primitive.counters):
+            continue
         priced.update(primitive.counters)
-        lines += ["", *_coefficient(primitive, fit, unit, source, base)]
+        lines += ["", *_coefficient(primitive, fit, unit, base)]
     if base is not None:
         for c in base.coefficients:
             if not priced & set(c.counters):
@@ -48,15 +73,15 @@ def profile_text(fit: Fit, rows: Sequence[Row], name: str, source: str, base: Pr
     return "\n".join([*lines, *_correlation(fit)]) + "\n"
 
 
-def _coefficient(primitive: Primitive, fit: Fit, unit: str, source: str, base: Profile | None) -> list[str]:
-    """A coefficient table: the fitted value; or the base's, or the rough one, where the rows do not use it."""
+def _coefficient(primitive: Primitive, fit: Fit, unit: str, base: Profile | None) -> list[str]:
+    """A coefficient's table: the fitted value; or the base's, or the rough one, where the rows do not use it."""
     if primitive.name in fit.names:
         i = fit.names.index(primitive.name)
         numbers = (fit.values[i], fit.low[i], fit.high[i])
         evidence = "measured" if fit.decided[i] else "derived"
-        why = f"{primitive.meaning}; fitted to {source}"
+        why = f"{primitive.meaning}; fitted"
         if not fit.decided[i]:
-            why += "; these cases hardly tell it from others, whose sum they do decide"
+            why += ", hardly told from others, whose sum is"
     else:
         rough = primitive.rough * fit.scale
         numbers = (rough, rough / FACTOR, rough * FACTOR)
@@ -84,7 +109,7 @@ def _table(
 
 def _unpriced(priced: set[str], base: Profile) -> list[str]:
     """The counters that have no price: those that others imply, and work of which nothing is known."""
-    implied = {name: why for name, why in base.implied.items() if name not in priced}
+    implied = {name: why for name, why in ({**base.implied, **IMPLIED}).items() if name not in priced}
     why = "not among the measured cases"
     unpriced = {c: base.unpriced.get(c, why) for c in COUNTERS if c not in priced and c not in implied}
     lines = ["", "[implied]", *(f"{name} = {_text(reason)}" for name, reason in implied.items())]

@@ -64,14 +64,19 @@ PRIMITIVES = (
     Primitive(
         "block_move", ("fallback_block_moves",), "zone lock and buddy", 8000, "move_freepages_block, 512 struct pages"
     ),
-    Primitive("callback", ("callbacks",), "calls", 15, "an indirect call per page"),
+    Primitive("callback", ("callbacks",), "calls", 5, "an indirect call per page"),
     Primitive("mempool_call", ("mempool_calls",), "mempool and quota", 40, "mempool_alloc or mempool_free"),
     Primitive(
-        "mempool_element", ("mempool_takes", "mempool_puts"), "mempool and quota", 30, "an element of the reserve"
+        "mempool_element", ("mempool_takes", "mempool_puts"), "mempool and quota", 60, "an element of the reserve"
     ),
     Primitive(
         "mempool_lock", ("mempool_lock_acquisitions",), "mempool and quota", 30, "the reserve's lock and its release"
     ),
-    Primitive("mutex", ("mutex_acquisitions",), "mempool and quota", 40, "mutex_lock and mutex_unlock, uncontended"),
-    Primitive("percpu_counter", ("percpu_counter_ops",), "mempool and quota", 15, "percpu_counter_add_batch or a read"),
+    Primitive("mutex", ("mutex_acquisitions",), "mempool and quota", 30, "mutex_lock and mutex_unlock, uncontended"),
+    Primitive("percpu_counter", ("percpu_counter_ops",), "mempool and quota", 20, "percpu_counter_add_batch or a read"),
+    Primitive("cache_lock", ("cache_hits", "cache_puts"), "direct map and cache", 30, "the lock of a strategy's cache"),
+    Primitive(
+        "unlocked_cache", ("unlocked_hits", "unlocked_puts"), "direct map and cache", 15, "a page of an unlocked cache"
+    ),
+    Primitive("pcp_atomic", ("pcp_atomics",), "per-CPU lists", 10, "an atomic operation instead of the lists' lock"),
 )
