@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tracereplay.cli.accuracy import replaced
 from tracereplay.cost.price import total
-from tracereplay.cost.profile import load_profile, shipped_profiles
+from tracereplay.cost.profile import Profile, load_profile, shipped_profiles
 from tracereplay.kernel.generations import GENERATIONS
 from tracereplay.validation.bulk_rows import BATCHES
 from tracereplay.validation.crypt_rows import YANG, identities, saved
 from tracereplay.validation.instructions import predictions, ratios
-from tracereplay.validation.measure import Bench, loop
+from tracereplay.validation.measure import Bench, leading, loop, priced, ratio
 from tracereplay.validation.page import all_claims, number, percent, sections
 from tracereplay.validation.verdict import CONSISTENT, INPUT, NOT_EXPLAINED, REPRODUCED, Claim, Figure
 
@@ -113,9 +114,9 @@ def test_kernels_are_predicted_from_rows_that_were_not_fitted() -> None:
 
 def test_instructions_agree_with_the_ratios() -> None:
     """Bulk of 64 costs about half of single pages, in time and in instructions, whatever the kernel."""
-    for _, _, (single, bulk, ratio, allocation) in ratios():
-        assert ratio == pytest.approx(bulk / single)
-        assert 0.45 < ratio < 0.58
+    for _, _, (single, bulk, of_single, allocation) in ratios():
+        assert of_single == pytest.approx(bulk / single)
+        assert 0.45 < of_single < 0.58
         assert 3.5 < allocation < 7
 
 
@@ -173,3 +174,29 @@ def test_warm_lists_cost_the_same_in_every_generation(generation: str) -> None:
     """Rows 1 to 3 were measured on 5.12, which is none of the machine's: what they count must not hang on that."""
     for strategy, pages in (("per-page", 1), ("bulk", 1), ("bulk", 64), ("bulk", 128)):
         assert loop(strategy, pages, Bench(generation)) == loop(strategy, pages, Bench())
+
+
+def test_what_a_figure_hangs_on() -> None:
+    """Of one page the measured sum, of its lock the lock, of an exact number nothing."""
+    profile = load_profile("brouer-2021")
+    assert leading(loop("per-page", 1, Bench()), profile) == "single"
+    assert leading({"pcp_lock_acquisitions": 1}, profile) == "pcp_lock_pair"
+    assert leading({"pages_allocated": 5}, profile) == ""
+    exact = priced("", 7, "", {"splits": 7}, flat(profile))
+    assert (exact.value, exact.interval, exact.hangs_on) == (7.0, None, "")
+
+
+def flat(profile: Profile) -> Profile:
+    """All prices 1, and certain."""
+    prices = (replace(c, value=1.0, low=1.0, high=1.0, formula=None) for c in profile.coefficients)
+    return replace(profile, parameters=(), coefficients=tuple(prices))
+
+
+def test_a_ratio_has_the_interval_of_its_inverse() -> None:
+    profile = load_profile("brouer-2021")
+    one, two = ({"splits": 3, "merges": 2}, {"splits": 2, "merges": 3})
+    there, back = ratio("", 1, one, two, profile), ratio("", 1, two, one, profile)
+    assert there.value * back.value == pytest.approx(1)
+    assert there.interval is not None
+    assert back.interval is not None
+    assert there.interval[0] * back.interval[1] == pytest.approx(1, rel=1e-3)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 
-from tracereplay.cost.price import ratio_interval95, total
+from tracereplay.cost.price import total
 from tracereplay.cost.profile import Profile, load_profile
-from tracereplay.validation.measure import Bench, difference, loop, priced
+from tracereplay.validation.measure import Bench, difference, loop, priced, ratio
 from tracereplay.validation.verdict import Claim, Figure
 
 BATCHES = (1, 2, 3, 4, 8, 16, 32, 64, 128)
@@ -35,12 +34,14 @@ def counted(strategy: str, pages: int) -> dict[str, int]:
 def points(form: str, profile: Profile, batches: Sequence[int], given: Sequence[int]) -> tuple[Figure, ...]:
     """The simulator's curve beside Brouer's, ns per page; of ``given`` batches the profile was told the value."""
     published = dict(zip(BATCHES, CURVES[form][1], strict=True))
-    figures = []
-    for n in batches:
-        value, interval = priced(counted("bulk", n), profile, lambda cost, n=n: cost / n)  # type: ignore[misc]
-        exact = math.isclose(*interval)  # prices of from_ends have no range
-        figures.append(Figure(f"n = {n}", published[n], "ns", value, None if exact else interval, given=n in given))
-    return tuple(figures)
+    return tuple(
+        priced(f"n = {n}", published[n], "ns", counted("bulk", n), profile, per(n), given=n in given) for n in batches
+    )
+
+
+def per(pages: int) -> Callable[[float], float]:
+    """A cost as one of so many pages."""
+    return lambda cost: cost / pages
 
 
 def from_ends(form: str) -> Profile:
@@ -54,7 +55,6 @@ def from_ends(form: str) -> Profile:
 def curves() -> list[Claim]:
     """Rows 1 to 3, with the ratio of section 3.5."""
     array, listed = (load_profile(CURVES[form][0]) for form in ("array", "list"))
-    value, interval = priced(counted("per-page", 1), array)
     claims = [
         Claim(
             "1",
@@ -62,7 +62,7 @@ def curves() -> list[Claim]:
             "A",
             XEON,
             BROUER,
-            (Figure("single", SINGLE, "ns", value, interval, given=True),),
+            (priced("single", SINGLE, "ns", counted("per-page", 1), array, given=True),),
             "The figure is the profile's parameter `single`: what comes out is what was put in, through the counters"
             " of one call, one watermark test, two locks, one pop and one free.",
         )
@@ -91,20 +91,11 @@ def curves() -> list[Claim]:
                 "None of these points was used: two others give the price of a call and of a page.",
             )
         )
-    ratios = []
-    for form, profile in (("array", array), ("list", listed)):
-        bulk, single = counted("bulk", 64), counted("per-page", 64)
-        published = CURVES[form][1][BATCHES.index(64)] / SINGLE
-        ratios.append(
-            Figure(
-                f"{form}, n = 64",
-                published,
-                "",
-                total(bulk, profile) / total(single, profile),
-                ratio_interval95(bulk, single, profile, 0),
-                neutral=1.0,
-            )
-        )
+    single, bulk = counted("per-page", 64), counted("bulk", 64)
+    ratios = [
+        ratio(f"{form}, n = 64", CURVES[form][1][BATCHES.index(64)] / SINGLE, bulk, single, profile)
+        for form, profile in (("array", array), ("list", listed))
+    ]
     claims.append(
         Claim(
             "2b",
@@ -123,20 +114,10 @@ def sunrpc() -> Claim:
     """Row 12: one call that refills a request's pages. They are freed elsewhere, so only the allocation counts."""
     bench = Bench(pcp_high=1024, freed=False)
     single, bulk = loop("per-page", 256, bench), loop("bulk", 256, bench)
-    figures = []
-    for form, published in SUNRPC.items():
-        profile = load_profile(CURVES[form][0])
-        ends = ratio_interval95(bulk, single, profile, 0)
-        figures.append(
-            Figure(
-                f"single to {form}",
-                published,
-                "",
-                total(single, profile) / total(bulk, profile),
-                (1 / ends[1], 1 / ends[0]) if ends else None,
-                neutral=1.0,
-            )
-        )
+    figures = [
+        ratio(f"single to {form}", published, single, bulk, load_profile(CURVES[form][0]))
+        for form, published in SUNRPC.items()
+    ]
     return Claim(
         "12",
         "SUNRPC, a call of svc_alloc_arg: 25.007 us singly, 6.258 by list, 4.590 by array",
@@ -152,12 +133,18 @@ def sunrpc() -> Claim:
 def xdp() -> Claim:
     """Row 13: page_pool refilled by 64 instead of one by one."""
     packet = {"one by one": 1e9 / 3_771_046, "list": 1e9 / 3_940_242, "array": 1e9 / 4_249_224}
-    figures = []
-    for form in ("list", "array"):
-        profile = load_profile(CURVES[form][0])
-        saved = difference(counted("per-page", 64), counted("bulk", 64))
-        value, interval = priced(saved, profile, lambda cost: cost / 64)
-        figures.append(Figure(f"saved a packet, {form}", packet["one by one"] - packet[form], "ns", value, interval))
+    saved = difference(counted("per-page", 64), counted("bulk", 64))
+    figures = [
+        priced(
+            f"saved a packet, {form}",
+            packet["one by one"] - packet[form],
+            "ns",
+            saved,
+            load_profile(CURVES[form][0]),
+            per(64),
+        )
+        for form in ("list", "array")
+    ]
     return Claim(
         "13",
         "XDP receive, page_pool refilled by 64: 3,771,046, by list 3,940,242, by array 4,249,224 packets/s",
@@ -175,18 +162,18 @@ def vmalloc() -> Claim:
     profile = load_profile("brouer-2021")
     lists = Bench(pcp_high=2048)  # with the fixed batches of 5.12 both sides refill alike, so leave refills out
     single, bulk = (loop(strategy, 1024, lists) for strategy in ("per-page", "bulk:batch_cap=100"))
-    ratio, interval = priced(difference(single, bulk), profile, lambda saved: 1 - saved / 89_219)
-    saved = total(difference(single, bulk), profile) / 1000
+    gone = difference(single, bulk)
+    left = priced("bulk to single", 70.639 / 89.219, "", gone, profile, lambda ns: 1 - ns / 89_219, neutral=1.0)
     return Claim(
         "14",
         "vmalloc + vfree of 4 MiB: 89.219 -> 70.639 us, a ratio of 0.792",
         "A",
         "one CPU, a million loops; CPU not published",
         "U. Rezki, 2021-03-23, on the vmalloc patch",
-        (Figure("bulk to single", 70.639 / 89.219, "", ratio, interval, neutral=1.0),),
-        f"The constant part is 89.219 us less the simulator's 1,024 single pages; {saved:.1f} us of it go with bulk,"
-        " where 18.6 us went. Brouer's CPU is not Rezki's, and part of what Rezki saved (5 points of 21, by"
-        " M. Wilcox) is kvmalloc of the page array, not bulk.",
+        (left,),
+        "The constant part is 89.219 us less the simulator's 1,024 single pages; of those"
+        f" {total(gone, profile) / 1000:.1f} us go with bulk, where 18.6 us went. Brouer's CPU is not Rezki's, and part"
+        " of what Rezki saved (5 points of 21, by M. Wilcox) is kvmalloc of the page array, not bulk.",
     )
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
 
-from tracereplay.cost.price import price_vectors
+from tracereplay.cost.price import price_vectors, total
 from tracereplay.cost.profile import Profile, load_profile
 from tracereplay.scenarios.crypt import crypt_path
 from tracereplay.validation.measure import Bench, difference, loop, priced, turns
@@ -75,26 +75,30 @@ def saved(inside: bool, bulk: str, pages: int = BUFFER) -> dict[str, int]:
 
 
 ALONE, AROUND = "allocator alone", "with the assumed prices of mempool and quota"
+WHERE = ((False, ALONE), (True, AROUND))
 
 
 def latency(run: Run, bulk: str, profile: Profile) -> tuple[Figure, ...]:
     """Submission latency saved."""
-    figures = []
-    for inside, label in ((False, ALONE), (True, AROUND)):
-        value, interval = priced(saved(inside, bulk), profile, lambda ns: ns / 1000)
-        figures.append(Figure(f"slat saved, {label}", run.saved, "us", value, interval))
-    return tuple(figures)
+    return tuple(
+        priced(f"slat saved, {label}", run.saved, "us", saved(inside, bulk), profile, lambda ns: ns / 1000)
+        for inside, label in WHERE
+    )
 
 
 def throughput(run: Run, bulk: str, profile: Profile, published: float, what: str) -> tuple[Figure, ...]:
     """Throughput gained, percent: one write after the other, each in its slat."""
-    figures = []
-    for inside, label in ((False, ALONE), (True, AROUND)):
-        value, interval = priced(
-            saved(inside, bulk), profile, lambda ns: 100 * (run.slat[0] / (run.slat[0] - ns / 1000) - 1)
+    return tuple(
+        priced(
+            f"{what}, {label}",
+            published,
+            "%",
+            saved(inside, bulk),
+            profile,
+            lambda ns: 100 * (run.slat[0] / (run.slat[0] - ns / 1000) - 1),
         )
-        figures.append(Figure(f"{what}, {label}", published, "%", value, interval))
-    return tuple(figures)
+        for inside, label in WHERE
+    )
 
 
 def spread(strategy: str, profile: Profile) -> float:
@@ -106,12 +110,14 @@ def spread(strategy: str, profile: Profile) -> float:
 def small_write(array: Profile) -> Claim:
     """Row 9."""
     floor = 1000 * YANG.slat[0] / BUFFER
-    figures = []
-    for bulk in ("mempool-bulk", "bulk"):
-        value, interval = priced(saved(True, bulk, 1), array, lambda ns: -100 * ns / floor)
-        figures.append(Figure(f"{bulk}, of the write", 0.0, "%", value, interval, absolute=1.0))
-    alone = priced(saved(True, "mempool-bulk", 1), array)[0]
-    whole = priced(counted("per-page", 1, INSIDE), array)[0]
+    figures = [
+        priced(
+            f"{bulk}, of the write", 0.0, "%", saved(True, bulk, 1), array, lambda ns: -100 * ns / floor, absolute=1.0
+        )
+        for bulk in ("mempool-bulk", "bulk")
+    ]
+    alone = total(saved(True, "mempool-bulk", 1), array)
+    whole = total(counted("per-page", 1, INSIDE), array)
     return Claim(
         "9",
         "4 KiB writes under bulk: no measurable change",
@@ -131,13 +137,17 @@ def claims() -> list[Claim]:
     v2, rfc = "mempool-bulk", "mempool-bulk:form=array"
     slat, slat_vm = latency(YANG, v2, array), latency(YANG_VM, rfc, listed)
     stdev = [spread(strategy, array) / 1000 for strategy in ("per-page", v2)]
-    allocation = []
-    for bench, label in (
-        (Bench("6.1", 1024, freed=False), ALONE),
-        (Bench("6.1", 1024, crypt_path(), freed=False), AROUND),
-    ):
-        value, interval = priced(counted("per-page", BUFFER, bench), array, lambda ns: ns / 10 / YANG.slat[0])
-        allocation.append(Figure(f"of 765.71 us, {label}", 100 * TRACED, "%", value, interval))
+    allocation = [
+        priced(
+            f"of 765.71 us, {label}",
+            100 * TRACED,
+            "%",
+            counted("per-page", BUFFER, replace(bench, freed=False)),
+            array,
+            lambda ns: ns / 10 / YANG.slat[0],
+        )
+        for bench, label in ((OUTSIDE, ALONE), (INSIDE, AROUND))
+    ]
     fitted, per_page_vm = (run.saved * 1000 / BUFFER for run in (YANG, YANG_VM))
     return [
         Claim(

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
-from tracereplay.cost.price import interval95, total
+import numpy as np
+
+from tracereplay.cost.price import interval95, ratio_interval95, total
 from tracereplay.cost.profile import Profile
+from tracereplay.cost.tornado import swings_of, tornado
 from tracereplay.machine.config import MachineConfig
 from tracereplay.replay.engine import Engine, Outcome, PathConfig
 from tracereplay.replay.result import counters_of
 from tracereplay.scenarios.scenario import in_order, one_zone
 from tracereplay.strategies.registry import choose
 from tracereplay.testing.demand import Demand
+from tracereplay.validation.verdict import Figure
 
 GIB = 1 << 18
 """Pages."""
@@ -80,8 +86,48 @@ def difference(more: dict[str, int], less: dict[str, int], times: int = 1) -> di
 
 
 def priced(
-    counters: dict[str, int], profile: Profile, shown: Callable[[float], float] = float
-) -> tuple[float, tuple[float, float]]:
-    """Cost and its 95 % interval, both through the monotone function ``shown``. Seed 0."""
-    low, high = sorted(map(shown, interval95(counters, profile, 0)))
-    return shown(total(counters, profile)), (low, high)
+    label: str,
+    published: float,
+    unit: str,
+    counters: Mapping[str, int],
+    profile: Profile,
+    shown: Callable[[float], float] = float,
+    **traits: Any,
+) -> Figure:
+    """A published figure beside the cost of ``counters``, in what the monotone function ``shown`` makes of it. Seed 0.
+
+    ``traits``: further fields of the figure.
+    """
+    ends = sorted(map(shown, interval95(counters, profile, 0)))
+    return Figure(
+        label,
+        published,
+        unit,
+        shown(total(counters, profile)),
+        None if math.isclose(*ends) else (ends[0], ends[1]),
+        hangs_on=leading(counters, profile),
+        **traits,
+    )
+
+
+def ratio(label: str, published: float, more: Mapping[str, int], less: Mapping[str, int], profile: Profile) -> Figure:
+    """A published ratio beside that of two costs, priced alike."""
+    value = total(more, profile) / total(less, profile)
+    turning = {name: more.get(name, 0) - value * less.get(name, 0) for name in {*more, *less}}
+    ends = ratio_interval95(less, more, profile, 0)  # of the inverse: what is divided by is never near 0
+    return Figure(
+        label,
+        published,
+        "",
+        value,
+        (1 / ends[1], 1 / ends[0]) if ends and ends[0] > 0 else None,
+        neutral=1.0,
+        hangs_on=leading(turning, profile),
+    )
+
+
+def leading(counters: Mapping[str, float], profile: Profile) -> str:
+    """The number of the profile whose range moves the cost most; nothing if none does."""
+    counts = np.array([float(sum(counters.get(name, 0) for name in c.counters)) for c in profile.coefficients])
+    rows = tornado(swings_of(profile), counts, None)
+    return str(rows[0]["name"]) if rows else ""

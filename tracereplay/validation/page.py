@@ -89,11 +89,12 @@ def rows(claims: Sequence[Claim]) -> str:
                     published(f),
                     f"{number(f.value)} {f.unit}".rstrip(),
                     span(f.interval),
+                    f"`{f.hangs_on}`" if f.hangs_on else "-",
                     off(f),
                     f"**{claim.verdict}**" if first else "",
                 ]
             )
-    head = ("#", "claim (class)", "figure", "published", "tracereplay", "95 %", "off by", "verdict")
+    head = ("#", "claim (class)", "figure", "published", "tracereplay", "95 %", "hangs on", "off by", "verdict")
     return table(head, lines)
 
 

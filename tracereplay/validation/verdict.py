@@ -40,6 +40,8 @@ class Figure:
     """Tolerance in units of the figure, where a share of the published value means nothing."""
     given: bool = False
     """The simulator was given this number."""
+    hangs_on: str = ""
+    """Number of the profile whose range moves the simulator's figure most."""
 
     def __post_init__(self) -> None:
         """Raises ValueError: no such bound."""
