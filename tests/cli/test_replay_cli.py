@@ -83,6 +83,21 @@ def test_labels_and_settings() -> None:
     assert result["results"][1]["params"]["sticky_order"] is False
 
 
+def test_copies_run_beside_each_other() -> None:
+    one, four = replayed("-s", "bulk"), replayed("-s", "bulk", "--copies", "4")
+    assert "copies" not in one["demand"]
+    assert four["demand"]["copies"]["copies"] == 4
+    assert four["demand"]["copies"]["offsets_ns"][0] == 0
+    assert four["machine"]["cpus"] == 4 * one["machine"]["cpus"]
+    for count in ("requests", "pages", "targeted_requests", "targeted_pages"):
+        assert four["demand"][count] == 4 * one["demand"][count]
+    before, after = one["results"][0], four["results"][0]
+    assert after["counters"]["bulk_calls"] >= 4 * before["counters"]["bulk_calls"]
+    assert before["contention"]["spin_total"] == 0  # the trace has one CPU
+    locks = after["contention"]["locks"]
+    assert sum(lock["acquisitions"] for lock in locks) == sum(lock["acquisitions"] for lock in after["zone_locks"])
+
+
 def test_machine_file_and_keys(tmp_path: Path) -> None:
     settings = tmp_path / "machine.toml"
     settings.write_text('memory = "4GiB"\n[pcp]\nbatch = 31\n')
@@ -135,6 +150,13 @@ def test_result_file_is_the_json(tmp_path: Path) -> None:
         (["--set", "x.y=1"], 2, "LABEL.PARAMETER=VALUE"),
         (["--machine", "memroy=1GiB"], 5, "did you mean 'memory'"),
         (["--machine", "cpus=0"], 5, "1 to 1024"),
+        (["--copies", "0"], 5, "1 to 128"),
+        (["--copies", "129"], 5, "1 to 128"),
+        (
+            ["--copies", "8", "--machine", "memory=64MiB", "--machine", "occupancy=0.9"],
+            5,
+            "8 copies of the demand need",
+        ),
         (["--machine", "nosuch.toml"], 5, "neither KEY=VALUE nor a file"),
         (["--profile", "nosuch"], 5, "brouer-2021"),
         (["--target", "nosuch"], 2, "batches"),

@@ -13,27 +13,50 @@ from tracereplay.cost.profile import Profile
 
 UNLINK_SHARE = 0.5
 """Part of ``pcp_pop`` that unlinks a page; the rest prepares it. A guess; what is left out is a walk over the pages."""
-PRICED_BY = {
-    "refills": "zone_lock",
-    "blocks_refilled": "refill_page",
-    "splits": "split",
-    "fallbacks": "fallback",
-    "block_moves": "block_move",
-    "zeroed": "zero_page",
+COUNTED_AS = {
+    "refills": ("zone_lock_acquisitions",),
+    "blocks_refilled": ("pcp_refill_blocks", "pcp_refill_pages"),
+    "splits": ("splits",),
+    "fallbacks": ("fallbacks",),
+    "block_moves": ("fallback_block_moves",),
+    "zeroed": ("zeroed_pages",),
 }
-"""Part of a section and the coefficient that prices one unit of it."""
+"""Part of a section and the counters that go up with it, whose prices it has. Blocks count as single pages."""
+DRAINED = ("pcp_drain_blocks", "pcp_drain_pages")
 
 
 def section_cost(section: Mapping[str, Any], profile: Profile) -> float | None:
-    """Price of a section in the profile's unit; None where the profile lacks one of its primitives."""
-    prices = {c.name: c.value for c in profile.coefficients}
-    if any(name not in prices for name in (*PRICED_BY.values(), "pcp_pop")):
+    """Price of a section in the profile's unit; None where the profile has none for unlinking a page."""
+    prices = price_by_counter(profile)
+    if "pcp_hits" not in prices:
         return None
     pages = float(section["unlinked"]) * UNLINK_SHARE + section["prepared"] * (1 - UNLINK_SHARE)
-    refilled = sum(float(section[part]) * prices[name] for part, name in PRICED_BY.items())
-    return float(pages * prices["pcp_pop"] + refilled)
+    refilled = sum(section[part] * prices.get(name, 0.0) for part, names in COUNTED_AS.items() for name in names)
+    return float(pages * prices["pcp_hits"] + refilled)
+
+
+def drain_cost(pages: int, profile: Profile) -> float | None:
+    """Least price of a drain of single pages under one hold of the zone lock: merges, which are not known, apart."""
+    prices = price_by_counter(profile)
+    if not any(name in prices for name in DRAINED):
+        return None
+    return float(prices.get("zone_lock_acquisitions", 0.0) + pages * sum(prices.get(n, 0.0) for n in DRAINED))
+
+
+def price_by_counter(profile: Profile) -> dict[str, float]:
+    """What one more of a counter costs, for those that have a price."""
+    found: dict[str, float] = {}
+    for c in profile.coefficients:
+        for counter in c.counters:
+            found[counter] = found.get(counter, 0.0) + c.value
+    return found
 
 
 def priced(sections: Mapping[str, Any], profile: Profile) -> dict[str, Any]:
-    """The ``sections`` of a result with a ``cost`` for each."""
-    return {name: {**section, "cost": section_cost(section, profile)} for name, section in sections.items()}
+    """The ``sections`` of a result with a ``cost`` for each, and the least one of the longest drain."""
+    found = {name: {**section, "cost": section_cost(section, profile)} for name, section in sections.items()}
+    for section in found.values():
+        if "longest_drain_pages" in section:
+            pages = section["longest_drain_pages"]
+            section["longest_drain_cost"] = drain_cost(pages, profile) if pages else 0.0
+    return found

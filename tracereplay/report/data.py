@@ -10,6 +10,7 @@ from tracereplay.cost.price import price, unpriced
 from tracereplay.cost.priced import baseline_of, compared_with, label_of
 from tracereplay.cost.profile import Profile
 from tracereplay.report.differences import Difference, Tornado, differences, tornado_of
+from tracereplay.report.locks import contention_lines, contention_note, section_lines
 from tracereplay.report.numbers import UNKNOWN, count, figure, in_intervals, seconds, share, size
 from tracereplay.report.verdict import cautions, cheapest, selector_of, verdict
 
@@ -111,7 +112,11 @@ class Comparison:
     waits: tuple[tuple[str, ...], ...]
     """What it is, then its value for each strategy; nothing where no request waited."""
     sections: tuple[tuple[str, ...], ...]
-    """Likewise: the longest sections of the machine, in work units."""
+    """Likewise: the longest sections of the machine, in work units, with their prices."""
+    contention: tuple[tuple[str, ...], ...]
+    """Likewise: waiting at zone locks, where there is any to speak of."""
+    contention_note: str
+    """Else that there is none, or why it is not known."""
     verdict: tuple[str, ...]
     cautions: tuple[str, ...]
     targeted_pages: int
@@ -149,7 +154,9 @@ def build_comparison(result: Mapping[str, Any]) -> Comparison:
         callers=tuple(_caller(row) for row in demand.get("by_caller") or ()),
         charts=_charts(rows),
         waits=_waits(rows),
-        sections=_sections(rows),
+        sections=section_lines(rows, unit),
+        contention=contention_lines(rows),
+        contention_note=contention_note(rows),
         verdict=verdict(strategies, differences(near), name, demand, pages, unit),
         cautions=cautions(result, strategies),
         targeted_pages=pages,
@@ -362,15 +369,3 @@ def _waits(rows: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, ...], ...]:
         ("deadlocked", *(count(w.get("deadlocked")) for w in waits)),
     ]
     return tuple(lines)
-
-
-def _sections(rows: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, ...], ...]:
-    found = [row.get("sections") for row in rows]
-    if not all(found):
-        return ()
-    lock = found[0]["pcp"]["lock"] if found and found[0] else ""
-    return (
-        (f"pcp lock ({lock})", *(count(s["pcp"]["work"]) for s in found if s)),
-        ("interrupts off", *(count(s["interrupts_off"]["work"]) for s in found if s)),
-        ("pages of a drain", *(count(s["interrupts_off"]["longest_drain_pages"]) for s in found if s)),
-    )

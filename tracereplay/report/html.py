@@ -242,6 +242,12 @@ def _operations(data: Comparison) -> Markup:
             if data.sections
             else []
         ),
+        *(
+            [_table("Waiting at zone locks", ("", *(s.label for s in data.strategies)), data.contention)]
+            if data.contention
+            else []
+        ),
+        *([tag("p", data.contention_note)] if data.contention_note else []),
     )
 
 

@@ -48,7 +48,8 @@ def comparison(result: Mapping[str, Any], *, tornado: bool = False) -> str:
     parts = [_facts(data), _prices(data), _differences(data)]
     if tornado:
         parts += [_tornado(t, data.unit) for t in tornadoes(data)]
-    parts += [_counters(data), _waits(data), _sections(data), _said(data.verdict), _said(data.cautions, "caution: ")]
+    parts += [_counters(data), _waits(data), _sections(data), _contention(data)]
+    parts += [_said(data.verdict), _said(data.cautions, "caution: ")]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -151,6 +152,10 @@ def _sections(data: Comparison) -> str:
     return _lines("longest, work units", data, data.sections)
 
 
+def _contention(data: Comparison) -> str:
+    return _lines("waiting at locks", data, data.contention) or _said([data.contention_note])
+
+
 def short(label: str, width: int = LABEL) -> str:
     """A label that fits its column."""
     return label if len(label) <= width else f"{label[: width - 1]}…"
@@ -168,7 +173,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _said(sentences: Sequence[str], lead: str = "") -> str:
-    if not sentences:
+    if not any(sentences):
         return ""
     if not lead:
         return textwrap.fill(" ".join(sentences), WIDTH)
