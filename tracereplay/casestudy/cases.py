@@ -25,6 +25,8 @@ SURVIVORS = (1, 2, 4, 8, 16)
 """Blocks of the request's order that are left where all else is single pages."""
 MOVABLE = 6000
 """Free movable pages with which the page faults of the fragmented guest need no fallback to unmovable blocks."""
+WRITERS = (1, 4, 16, 32)
+"""Copies of a trace that run beside each other."""
 PRESSED = (2560, 3584, 4096)
 """Free pages above the LOW watermark at the start of runs under pressure; fio takes some 2,700 before it writes."""
 
@@ -73,6 +75,8 @@ class Case:
     movable: int = 0
     """Free single pages in movable pageblocks besides."""
     pcp_high: int | None = None
+    copies: int = 1
+    """Of the whole trace, beside each other on so many times the CPUs."""
     zeroed: bool = False
     seed: int = 0
 
@@ -94,6 +98,7 @@ def all_cases() -> list[Case]:
         *(Case(s, 0, survivors=n, seed=seed) for s in LARGE for n in SURVIVORS for seed in SEEDS),
         *(Case(LARGE[0], k, spare=n) for k in (None, 3, 0) for n in PRESSED),
         *(Case(s, k, pcp_high=SHALLOW) for s in LARGE for k in (None, 3, 0)),
+        *(Case(s, k, copies=n) for s in LARGE for k in (None, 3, 0) for n in WRITERS[1:]),
         *(Case(FRAGMENTED, k, seed=seed) for k in (None, 2) for seed in SEEDS),
         *(Case(FRAGMENTED, movable=MOVABLE, seed=seed) for seed in SEEDS),
     ]

@@ -10,9 +10,13 @@ from typing import Any
 import polars as pl
 
 from tracereplay.casestudy.cases import FRAGMENTED, STRATEGIES, Case, Source, machine_for
+from tracereplay.cost.contention import contention
+from tracereplay.cost.profile import DEFAULT_PROFILE, load_profile
 from tracereplay.kernel.gfp import GFP_DIRECT_RECLAIM, GFP_MOVABLE
+from tracereplay.machine.config import MachineConfig
 from tracereplay.machine.from_trace import machine_of
 from tracereplay.replay import layout as at
+from tracereplay.replay.engine import Outcome
 from tracereplay.replay.result import result_entry
 from tracereplay.replay.run import replay
 from tracereplay.strategies.compound import LARGE_GFP
@@ -33,6 +37,7 @@ def rows_of(case: Case, trace: Trace) -> list[dict[str, Any]]:
         lambda cpus: machine_for(case, machine_of(trace, cpus)),
         path="dm-crypt",
         target="caller:dm-crypt*",
+        copies=case.copies,
     )
     rows = []
     for choice, outcome in done.outcomes:
@@ -52,9 +57,21 @@ def rows_of(case: Case, trace: Trace) -> list[dict[str, Any]]:
                 "others_failed": entry["requests"]["background_failed"],
                 "lock": entry["sections"]["pcp"],
                 "interrupts_off": entry["sections"]["interrupts_off"],
+                **({"waits": waits(outcome, done.machine, counters)} if case.copies > 1 else {}),
             }
         )
     return rows
+
+
+def waits(outcome: Outcome, machine: MachineConfig, counters: Mapping[str, int]) -> dict[str, float]:
+    """Waiting at the busiest zone lock, by the prices of the page, and its share of the cost; to four digits."""
+    found = contention(outcome, machine, load_profile(DEFAULT_PROFILE), counters)
+    lock = max(found["locks"], key=lambda lock: lock["acquisitions"])
+    figures = {
+        "share": found["share_of_cost"], "mean_ns": lock["wait_mean"], "used": lock["utilisation"],
+        "contended": lock["contended"],
+    }  # fmt: skip
+    return {name: float(f"{value or 0.0:.4g}") for name, value in figures.items()}
 
 
 def recorded_row(source: Source, trace: Trace) -> dict[str, Any]:

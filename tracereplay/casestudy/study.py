@@ -111,7 +111,7 @@ def _cost(value: float, drawn: Floats, scale: float = 1.0) -> Cost:
     return Cost(value * scale, float(low) * scale, float(high) * scale)
 
 
-IDENTITY = ("trace", "largest", "survivors", "spare", "movable", "pcp_high", "zeroed", "seed")
+IDENTITY = ("trace", "largest", "survivors", "spare", "movable", "pcp_high", "copies", "zeroed", "seed")
 
 
 def _identity(row: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -15,6 +15,7 @@ from tracereplay.casestudy.cases import (
     SOURCES,
     STRATEGIES,
     SURVIVORS,
+    WRITERS,
     ZEROED,
     Case,
     Source,
@@ -267,6 +268,23 @@ def lists(study: Study, profile: Profile) -> str:
     return table(["kernel, largest free order", "list holds", *LABELS, "compound / bulk"], rows)
 
 
+def writers(study: Study, profile: Profile) -> str:
+    """Several writers at once: costs, zone locks, waits."""
+    rows = []
+    for s in LARGE:
+        for k in (None, 3, 0):
+            for n in WRITERS:
+                case = Case(s, k, copies=n)
+                found = [study.row(case, x) for x in RIVALS]
+                mib = found[0]["pages"] / MIB
+                taken = (figure(row["counters"].get("zone_lock_acquisitions", 0) / mib) for row in found)
+                waited = (f"{100 * row['waits']['share']:.2g} %" if n > 1 else "-" for row in found)
+                ratio = interval(study.ratio(case, *RIVALS, profile))
+                rows.append([f"{s.kernel}, {level_name(k)}", str(n), *taken, *waited, ratio])
+    names = [f"{x}: {what}" for what in ("zone locks", "waits") for x in RIVALS]
+    return table(["kernel, largest free order", "writers", *names, "compound / bulk"], rows)
+
+
 def survivors(study: Study, profile: Profile) -> str:
     """Nothing above order 0 but a few blocks of the request's order."""
     rows = []
@@ -347,5 +365,6 @@ TABLES: dict[str, Callable[[Study, Profile], str]] = {
     "memory": memory,
     "lists": lists,
     "survivors": survivors,
+    "writers": writers,
     "fragmented": fragmented,
 }
