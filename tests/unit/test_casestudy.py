@@ -94,7 +94,7 @@ def test_every_case_is_stored(rows: list[dict[str, Any]]) -> None:
 @pytest.mark.parametrize("case", [Case(LARGE[0], 3), Case(SOURCES[5]), Case(LARGE[1], 0, zeroed=True)])
 def test_a_replay_gives_the_stored_counters(case: Case, rows: list[dict[str, Any]]) -> None:
     study = Study(rows)
-    (found,) = run([case])
+    found, *_ = run([case])
     for row in unpacked(packed(found)):
         assert row == study.row(case, row["strategy"]), "make case-study"
 
@@ -114,6 +114,13 @@ def test_what_the_fragmented_kernel_did() -> None:
     assert row["blocks"] == {"2": 48, "5": 122}
     assert row["counters"] == {"failed_attempts": 18}
     assert row["pages"] == 16 << 8
+    assert row["peak"] == 3 * 32
+
+
+def test_the_kernel_and_the_study_see_the_same_pages(rows: list[dict[str, Any]]) -> None:
+    study = Study(rows)
+    for source in (*SOURCES, FRAGMENTED):
+        assert study.row(Case(source), RECORDED)["pages"] == study.row(Case(source), "bulk")["pages"]
 
 
 # ------------------------------------------------------------------ prices

@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 import json
+import statistics
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from tracereplay.casestudy.cases import FRAGMENTED, STRATEGIES, Case, Source, machine_for
+from tracereplay.casestudy.cases import STRATEGIES, Case, Source, machine_for
 from tracereplay.cost.contention import contention
 from tracereplay.cost.profile import DEFAULT_PROFILE, load_profile
-from tracereplay.kernel.gfp import GFP_DIRECT_RECLAIM, GFP_MOVABLE
+from tracereplay.kernel.gfp import GFP_BITS, GFP_DIRECT_RECLAIM, GFP_MOVABLE
 from tracereplay.machine.config import MachineConfig
 from tracereplay.machine.from_trace import machine_of
 from tracereplay.replay import layout as at
 from tracereplay.replay.engine import Outcome
 from tracereplay.replay.result import result_entry
 from tracereplay.replay.run import replay
-from tracereplay.strategies.compound import LARGE_GFP
 from tracereplay.strategies.registry import choose
 from tracereplay.trace.reader import Trace
 
 TRACES = Path(__file__).parents[2] / "traces"
 RECORDED = "recorded"
 """In place of a strategy: what the kernel did."""
+WANTED = GFP_BITS["__GFP_HIGHMEM"] | GFP_BITS["__GFP_KSWAPD_RECLAIM"]
+ASKED = WANTED | GFP_DIRECT_RECLAIM | GFP_MOVABLE
+"""Flags of a request, and which of them dm-crypt's first pass has."""
 PACKED = ("counters", "blocks", "lock", "interrupts_off")
 
 
@@ -75,32 +79,38 @@ def waits(outcome: Outcome, machine: MachineConfig, counters: Mapping[str, int])
 
 
 def recorded_row(source: Source, trace: Trace) -> dict[str, Any]:
-    """What a kernel with compound pages gave dm-crypt, by its own events: blocks above order 0 and failed attempts.
+    """What the kernel gave dm-crypt, by its own events: blocks, failed attempts, most pages at once, time held.
 
-    The gfp mask tells them from other requests: compound, not movable, without reclaim, retries, warnings, reserves.
+    The gfp mask tells dm-crypt's from other requests: for highmem, woken kswapd, neither reclaim nor movable.
     """
-    asked = pl.col("gfp").cast(pl.Int64)
-    rows = (
-        trace.page_events.filter(
-            pl.col("kind").is_in(["alloc", "alloc_failed"])
-            & (asked & LARGE_GFP == LARGE_GFP)
-            & (asked & (GFP_DIRECT_RECLAIM | GFP_MOVABLE) == 0)
-        )
-        .group_by("kind", "order")
-        .len()
-        .sort("order")
-        .collect()
-    )
-    blocks = {str(order): n for kind, order, n in rows.iter_rows() if kind == "alloc"}
-    failed = sum(n for kind, _, n in rows.iter_rows() if kind == "alloc_failed")
+    events = trace.page_events.filter(pl.col("kind").is_in(["alloc", "alloc_failed", "free"]))
+    live: dict[int, tuple[int, int]] = {}
+    held: list[int] = []
+    blocks: Counter[str] = Counter()
+    failed = pages = peak = 0
+    for ts, kind, pfn, order, gfp in events.select("ts_ns", "kind", "pfn", "order", "gfp").collect().iter_rows():
+        if kind == "free":
+            if pfn in live:
+                size, since = live.pop(pfn)
+                pages -= size
+                held += [ts - since] * size
+        elif gfp & ASKED == WANTED:
+            failed += kind == "alloc_failed"
+            if kind == "alloc":
+                blocks[str(order)] += 1
+                live[pfn] = (1 << order, ts)
+                pages += 1 << order
+                peak = max(peak, pages)
     return {
         **Case(source).key(),
         "strategy": RECORDED,
         "pages": sum(n << int(order) for order, n in blocks.items()),
-        "counters": {"failed_attempts": failed},
-        "blocks": blocks,
+        "counters": {"failed_attempts": failed} if failed else {},
+        "blocks": dict(blocks),
         "lock": {},
         "interrupts_off": {},
+        "peak": peak,
+        "held_us": round(statistics.median(held) / 1e3),
     }
 
 
@@ -112,7 +122,7 @@ def run(cases: Iterable[Case], traces: Path = TRACES) -> Iterator[list[dict[str,
         if name not in opened:
             opened[name] = Trace.open(traces / name)
         yield rows_of(case, opened[name])
-        if case == Case(FRAGMENTED):
+        if case == Case(case.source):
             yield [recorded_row(case.source, opened[name])]
 
 

@@ -63,11 +63,11 @@ def sources(study: Study, profile: Profile) -> str:
     """What was recorded."""
     rows = []
     for s in (*SOURCES, FRAGMENTED):
-        row = study.row(Case(s), "bulk")
-        rows.append(
-            [f"[{s.trace}](../traces/README.md)", s.kernel, request_name(s), count(row["requests"]), size(row["pages"])]
-        )
-    return table(["trace", "kernel", "request", "requests", "in all"], rows)
+        row, recorded = study.row(Case(s), "bulk"), study.row(Case(s), RECORDED)
+        at_once = recorded["peak"] * row["requests"] / row["pages"]
+        cells = [s.kernel, request_name(s), count(row["requests"]), size(row["pages"]), f"{at_once:.3g}"]
+        rows.append([f"[{s.trace}](../traces/README.md)", *cells, count(recorded["held_us"])])
+    return table(["trace", "kernel", "request", "requests", "in all", "at once, at most", "a page is held, us"], rows)
 
 
 def by_size(study: Study, profile: Profile) -> str:
