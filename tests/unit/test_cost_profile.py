@@ -195,3 +195,12 @@ def test_formula_is_arithmetic_only(formula: str) -> None:
 
 def test_formula() -> None:
     assert evaluate("-(a + 2) * b / 4 - 0.5", {"a": 1.0, "b": 2.0}) == -2.0
+
+
+def test_what_a_derived_file_prices_needs_no_reason_any_more(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    row = 'counters = ["new_pages_checked"]\nunit = "ns"\nvalue = 5\nlow = 4\nhigh = 6\ngroup = "x"\n'
+    origin = 'evidence = "measured"\nsource = "here"\n'
+    file.write_text(f'base = "brouer-2021"\nname = "mine"\n[coefficient.check]\n{row}{origin}')
+    assert "new_pages_checked" in load_profile().implied
+    assert "new_pages_checked" not in load_profile(file).implied

@@ -196,10 +196,19 @@ def _read(path: Path, seen: tuple[Path, ...]) -> tuple[dict[str, Any], str]:
             )
         inherited, base_digest = _read(base, (*seen, path))
         digest.update(base_digest.encode())
+        own = _counters_of(data)
+        for table in ("unpriced", "implied"):  # what the file prices is no longer without a price
+            inherited[table] = {name: why for name, why in inherited.get(table, {}).items() if name not in own}
         for table in ("parameter", "coefficient", "unpriced", "implied"):
             data[table] = {**inherited.get(table, {}), **data.get(table, {})}
         data = {**inherited, **data}
     return data, digest.hexdigest()
+
+
+def _counters_of(data: Mapping[str, Any]) -> set[str]:
+    """Counters that the coefficients of a file name, whatever else is wrong with it."""
+    rows = [row.get("counters") for row in data.get("coefficient", {}).values() if isinstance(row, Mapping)]
+    return {name for counters in rows if isinstance(counters, list) for name in counters if isinstance(name, str)}
 
 
 def _build(data: Mapping[str, Any], where: str, digest: str) -> Profile:
