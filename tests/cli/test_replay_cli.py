@@ -129,9 +129,21 @@ def test_figures_of_a_cache() -> None:
 
 
 def test_table_fits_80_columns() -> None:
-    lines = tracereplay("replay", TRACE).stdout.decode().splitlines()
+    lines = tracereplay("replay", TRACE, "--tornado").stdout.decode().splitlines()
     assert any(line.startswith("unmapped-cache") for line in lines)
     assert max(map(len, lines)) <= 80
+    assert sum("With one number at the ends of its range" in line for line in lines) >= 4
+    assert any(line.startswith("bulk costs ") for line in lines)
+
+
+def test_equal_strategies_cannot_be_told_apart() -> None:
+    result = replayed("-s", "per-page", "-s", "twin=per-page")
+    (row,) = result["comparison"]
+    assert (row["label"], row["baseline"], row["beyond"]) == ("twin", "per-page", False)
+    assert (row["difference_interval95"], row["ratio_interval95"]) == ([0.0, 0.0], [1.0, 1.0])
+    first, second = (dict(entry["cost"]) for entry in result["results"])
+    assert first == second
+    assert first["interval95_prices"][0] >= first["interval95"][0]
 
 
 def test_result_file_is_the_json(tmp_path: Path) -> None:

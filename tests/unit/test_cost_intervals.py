@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import random
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.example_result import example_result
+from tests.machine_samples import MACHINES
+from tests.replay_samples import random_stream, run_engine
 from tracereplay.cost.bootstrap import MIN_BLOCKS, Sample, block_length, resampling, student
 from tracereplay.cost.intervals import (
     CLASSES,
@@ -30,6 +33,7 @@ from tracereplay.cost.priced import priced_results, repriced
 from tracereplay.cost.profile import Profile, load_profile
 from tracereplay.errors import ProfileError
 from tracereplay.machine.counters import NR_COUNTERS, slot
+from tracereplay.replay import layout as at
 
 ARRAY = load_profile("brouer-2021")
 SPLITS, MERGES = slot("splits"), slot("merges")
@@ -72,10 +76,10 @@ def sample_of(splits: list[list[int]], *, pages: int = 1, merges: int = 0) -> Sa
     )
 
 
-def random_sample(random: np.random.Generator, slices: int = 60, per_slice: int = 20) -> Sample:
+def random_sample(source: np.random.Generator, slices: int = 60, per_slice: int = 20) -> Sample:
     """Requests whose splits are geometric, mean 20; nothing depends on when they came."""
-    counts = 1 + random.poisson(per_slice, slices)
-    return sample_of([random.geometric(0.05, n).tolist() for n in counts])
+    counts = 1 + source.poisson(per_slice, slices)
+    return sample_of([source.geometric(0.05, n).tolist() for n in counts])
 
 
 # ---------------------------------------------------------------- sampling
@@ -84,10 +88,10 @@ def test_coverage() -> None:
     p = pricing(exact(ARRAY), seed=0, draws=1000)
     median, p99 = (math.ceil(math.log(1 - share) / math.log(0.95)) for share in (0.5, 0.99))
     truth = {"mean": 200.0, "p50": 10.0 * median, "p99": 10.0 * p99}
-    random = np.random.default_rng(1)
+    source = np.random.default_rng(1)
     hits = dict.fromkeys(truth, 0)
     for _ in range(200):
-        strategy = judged(random_sample(random), p)
+        strategy = judged(random_sample(source), p)
         assert strategy.request is not None
         found = [strategy.request.interval(p), *percentile_intervals(strategy, p, (0.50, 0.99))]
         for (name, value), ends in zip(truth.items(), found, strict=True):
@@ -100,9 +104,9 @@ def test_coverage() -> None:
 
 
 def test_interval_narrows_with_more_requests() -> None:
-    random = np.random.default_rng(2)
+    source = np.random.default_rng(2)
     few, many = (
-        judged(random_sample(random, per_slice=n), EXACT).page for n in (10, 1000)
+        judged(random_sample(source, per_slice=n), EXACT).page for n in (10, 1000)
     )  # fmt: skip
     assert few is not None
     assert many is not None
@@ -112,8 +116,8 @@ def test_interval_narrows_with_more_requests() -> None:
 
 def test_requests_that_are_alike_in_time_widen_it() -> None:
     """The same requests, shuffled and in order of cost: neighbours that agree say less."""
-    random = np.random.default_rng(3)
-    flat = random.geometric(0.05, 1200)
+    source = np.random.default_rng(3)
+    flat = source.geometric(0.05, 1200)
     shuffled, ordered = (
         judged(sample_of(np.reshape(values, (60, 20)).tolist()), EXACT) for values in (flat, np.sort(flat))
     )
@@ -210,8 +214,8 @@ def test_work_of_the_end_is_not_resampled() -> None:
 
 
 def test_many_distinct_requests_are_put_together() -> None:
-    random = np.random.default_rng(6)
-    sample = sample_of(random.permutation(3600).reshape(60, 60).tolist())
+    source = np.random.default_rng(6)
+    sample = sample_of(source.permutation(3600).reshape(60, 60).tolist())
     assert sample.vectors is not None
     vectors, cells = classes(sample.vectors @ EXACT.matrix, sample.cells, EXACT.values)
     assert len(vectors) == CLASSES
@@ -365,10 +369,14 @@ def test_rates_and_percentiles_have_intervals() -> None:
     splits = int(sample.counters[:, SPLITS].sum())
     entry: dict[str, Any] = {
         "strategy": "bulk", "counters": {"splits": splits},
-        "rates": {"cost_per_s": 5.0 * splits, "cpu_s_per_day": None},
+        "rates": {"cost_per_s": 5.0 * splits, "cpu_s_per_day": None, "versus": {"label": "bulk", "cost_per_s": 0.0}},
         "distribution": {"per_request": {"count": 1}},
     }  # fmt: skip
-    found = priced_results([entry], [sample], EXACT)["results"][0]
+    fewer = replace(sample, counters=sample.counters // 2)
+    found, other = priced_results([entry, entry | {"label": "fewer"}], [sample, fewer], EXACT)["results"]
+    apart = other["rates"]["versus"]["cost_per_s_interval95"]
+    assert apart[0] < -2.5 * splits < apart[1]
+    assert found["rates"]["versus"]["cost_per_s_interval95"] is None
     cost, rates, spread = found["cost"], found["rates"], found["distribution"]["per_request"]
     assert rates["cost_per_s_interval95"] == pytest.approx([end / 2 for end in cost["interval95"]])
     assert rates["cpu_s_per_day_interval95"] is None
@@ -376,6 +384,32 @@ def test_rates_and_percentiles_have_intervals() -> None:
     ends = list(spread["percentile_intervals95"].values())
     assert len(ends) == 8
     assert all(a[0] <= b[0] and a[1] <= b[1] for a, b in itertools.pairwise(ends))
+
+
+def test_the_longest_section_has_an_interval_over_prices() -> None:
+    parts = ("refills", "blocks_refilled", "splits", "fallbacks", "block_moves", "unlinked", "prepared", "zeroed")
+    section = dict.fromkeys(parts, 0) | {"work": 4, "splits": 4}
+    entry: dict[str, Any] = {"strategy": "bulk", "counters": {}, "sections": {"pcp": section}}
+    found = priced_results([entry], [sample_of([[1]])], pricing(ARRAY, seed=0))["results"][0]["sections"]["pcp"]
+    assert found["cost"] == pytest.approx(40)
+    assert found["cost_interval95"] == pytest.approx([20, 100], rel=0.05)
+
+
+@pytest.mark.parametrize("name", ["per-page", "unmapped-cache", "background-pool"])
+def test_a_sample_holds_all_that_was_counted(name: str) -> None:
+    outcome = run_engine(random_stream(random.Random(11), 3000), MACHINES["one zone"], name, bins=120, frames=16384)
+    sample = Sample.of(outcome)
+    whole = sample.counters.sum(axis=0) + sample.worker.sum(axis=0) + sample.end
+    assert np.array_equal(whole, (outcome.totals + outcome.worker)[:NR_COUNTERS])
+    assert outcome.worker.any() == (name == "background-pool")
+    assert 32 <= len(sample.requests) <= 64
+    assert (sample.requests > 0).all()
+    assert sample.requests.sum() == outcome.scalars[at.X_TARGETED_REQUESTS]
+    assert sample.pages.sum() == outcome.scalars[at.X_TARGETED_PAGES]
+    assert np.array_equal(sample.counts, outcome.counts)
+    by_slice = np.zeros_like(sample.counters)
+    np.add.at(by_slice, sample.cells[:, 1], outcome.vectors[sample.cells[:, 0]] * sample.cells[:, 2:])
+    assert np.array_equal(by_slice, sample.counters)
 
 
 def test_a_result_without_a_sample_is_priced_by_its_totals() -> None:

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from tracereplay.cost.bootstrap import Sample
 from tracereplay.cost.distribution import SHARES
-from tracereplay.cost.intervals import Judged, Pricing, compared, cost_intervals, judged, percentile_intervals, pricing
+from tracereplay.cost.intervals import (
+    Drawn,
+    Judged,
+    Pricing,
+    compared,
+    cost_intervals,
+    judged,
+    percentile_intervals,
+    pricing,
+)
 from tracereplay.cost.price import cost_block, unpriced
 from tracereplay.cost.profile import Profile
 from tracereplay.cost.sections import priced
@@ -24,10 +34,18 @@ def priced_results(
 ) -> dict[str, list[dict[str, Any]]]:
     """``results`` and ``comparison`` of a result. ``samples``: of each entry."""
     strategies = [judged(sample, p) for sample in samples]
-    return {
-        "results": [_priced_entry(entry, strategy, p) for entry, strategy in zip(entries, strategies, strict=True)],
-        "comparison": comparisons(entries, strategies, p),
-    }
+    against = comparisons(entries, strategies, p)
+    differences = {row["label"]: row["difference_interval95"] for row in against}
+    single = _profiles_of_one_price(p.profile)
+    results = []
+    for entry, strategy in zip(entries, strategies, strict=True):
+        found = _priced_entry(entry, strategy, p)
+        if "sections" in entry:
+            found["sections"] = _priced_sections(entry["sections"], p, single)
+        if "rates" in entry:
+            found["rates"] = _with_intervals(entry["rates"], found["cost"], differences.get(label_of(entry)))
+        results.append(found)
+    return {"results": results, "comparison": against}
 
 
 def _priced_entry(entry: Mapping[str, Any], strategy: Judged, p: Pricing) -> dict[str, Any]:
@@ -49,22 +67,45 @@ def _priced_entry(entry: Mapping[str, Any], strategy: Judged, p: Pricing) -> dic
     for name, ends in (("mean", mean), ("p50", intervals["p50"]), ("p99", intervals["p99"])):
         cost["per_request"][f"{name}_interval95"] = None if ends is None else list(ends)
     parts = {"cost": cost, "unpriced": unpriced(entry["counters"], p.profile), "sample": sample.to_json()}
-    if "sections" in entry:
-        parts["sections"] = priced(entry["sections"], p.profile)
-    if "rates" in entry:
-        parts["rates"] = _with_intervals(entry["rates"], cost)
     if "distribution" in entry:
         told = {"percentile_intervals95": {k: None if ends is None else list(ends) for k, ends in intervals.items()}}
         parts["distribution"] = {**entry["distribution"], "per_request": entry["distribution"]["per_request"] | told}
     return {**entry, **parts}
 
 
-def _with_intervals(rates: Mapping[str, Any], cost: Mapping[str, Any]) -> dict[str, Any]:
-    """Rates with the intervals of those that are the total over a time. The demand's own rate is taken as it is."""
+def _with_intervals(
+    rates: Mapping[str, Any], cost: Mapping[str, Any], difference: Sequence[float] | None
+) -> dict[str, Any]:
+    """Rates with the intervals of those that are the total over a time. The demand's own rate is taken as it is.
+
+    ``difference``: interval of the difference to the baseline, per page.
+    """
     found = dict(rates)
+    versus = dict(rates.get("versus") or {})
     for name in ("cost_per_s", "cpu_s_per_day"):
-        factor = None if rates[name] is None or not cost["total"] else rates[name] / cost["total"]
-        found[f"{name}_interval95"] = None if factor is None else [end * factor for end in cost["interval95"]]
+        factor = None if rates[name] is None or not cost["per_page"] else rates[name] / cost["per_page"]
+        key = f"{name}_interval95"
+        found[key] = None if factor is None else [end * factor for end in cost["per_page_interval95"]]
+        versus[key] = None if factor is None or difference is None else [end * factor for end in difference]
+    return found | ({"versus": versus} if "versus" in rates else {})
+
+
+def _profiles_of_one_price(profile: Profile) -> list[Profile]:
+    """For each coefficient the profile in which it costs 1, and all others nothing."""
+    free = [replace(c, value=0.0, formula=None) for c in profile.coefficients]
+    return [
+        replace(profile, coefficients=(*free[:i], replace(c, value=1.0), *free[i + 1 :])) for i, c in enumerate(free)
+    ]
+
+
+def _priced_sections(sections: Mapping[str, Any], p: Pricing, single: Sequence[Profile]) -> dict[str, Any]:
+    """Sections with their prices, and intervals of these over the prices: a section is one, and no sample of any."""
+    found = priced(sections, p.profile)
+    parts = [priced(sections, profile) for profile in single]
+    for name, section in found.items():
+        for key in [key for key, value in section.items() if key.endswith("cost") and value is not None]:
+            counts = np.array([part[name][key] for part in parts])
+            section[f"{key}_interval95"] = list(Drawn(counts, counts[None]).interval(p))
     return found
 
 
