@@ -253,6 +253,7 @@ def host() -> dict[str, Any]:
         "init_on_alloc": next((w.split("=")[1] for w in cmdline.split() if w.startswith("init_on_alloc=")), ""),
         "vulnerabilities": flaws,
         "load": os.getloadavg()[0],
+        "at": time.time(),
     }
 
 

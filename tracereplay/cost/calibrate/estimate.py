@@ -79,10 +79,10 @@ RULES = (
          "drains: gap between neighbouring frames without a merge, less the event. The upper end is scattered frames",
          high=("drain_page_cold",), systematic=TRACER_NS),
     Rule("tail_prepare", "tail_prepare", "ns",
-         "kvmalloc of orders 4 to 10, slope of the gap from the buddy list to mm_page_alloc; hot"),
+         "kvmalloc of orders 4 to 10, slope of the gap from the buddy list to mm_page_alloc; hot", between=0.08),
     Rule("tail_check", "tail_check", "ns",
          "kvmalloc of orders 4 to 10, slope of the gap from mm_page_free to kfree",
-         low=("tail_check_small", "tail_check_large"), high=("tail_check_small", "tail_check_large")),
+         low=("tail_check_small", "tail_check_large"), high=("tail_check_small", "tail_check_large"), between=0.2),
     Rule("zero_hot", "zero_page", "ns",
          "slope of splice() from /dev/zero against that of empty reads. The lower end is neighbouring frames in a long "
          "row, the upper a page of its own, cold", low=("zero_long",), high=("zero_cold",), between=15.0),
@@ -244,7 +244,8 @@ def _lacking(samples: Samples, name: str) -> str:
     """Why a figure has no samples at all, where the host said so."""
     for load in (*_LOADS[name], "round"):
         if load in samples.refused:
-            return f"this host refuses its system call: {samples.refused[load]}"
+            what = "the measurement failed" if load == "round" else "this host refuses its system call"
+            return f"{what}: {samples.refused[load]}"
     if "ring" in _LOADS[name] and samples.host.get("cpus", 1) < 2:
         return "needs two CPUs: pages freed on another one than they were allocated on"
     return ""

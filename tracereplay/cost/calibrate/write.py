@@ -6,8 +6,8 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from tracereplay.cost.calibrate.estimate import Calibration, Estimate
-from tracereplay.cost.profile import Profile
+from tracereplay.cost.calibrate.estimate import Calibration, Estimate, Rule
+from tracereplay.cost.profile import Coefficient, Profile
 
 BASE = "brouer-2021"
 FORMULAS = {
@@ -16,11 +16,10 @@ FORMULAS = {
         "alloc_page - single_extra - pop - pcp_lock_pair",
         "what is left of a call when its page, the lock and the single path's extra are priced apart",
     ),
-    "pcp_pop": ("pop", "parameter pop"),
-    "free_call": ("free_page - pcp_lock_pair", "parameter free_page, the lock apart"),
+    "pcp_pop": ("pop", "a page of a bulk call: parameter pop"),
+    "free_call": ("free_page - pcp_lock_pair", "a page freed by itself, the lock apart: parameter free_page"),
 }
-"""Coefficients over measured parameters; only where all of these are measured."""
-_SINGLE_CALL_ALONE = ("single_extra",)
+"""Coefficients over measured parameters; only where all of these are measured (single_call stands alone, too)."""
 _IN_THE_TERMS_OF_BROUER = {
     "single": ("single", "ns per page", "alloc_page + free_page; to compare, no price uses it"),
     "bulk_page": ("bulk_page", "ns per page", "pop + free_page; to compare, no price uses it"),
@@ -33,13 +32,13 @@ _IN_THE_TERMS_OF_BROUER = {
 }
 
 
-def origin(calibration: Calibration, when: datetime) -> str:
+def origin(calibration: Calibration) -> str:
     """Command, host, kernel, CPU and date, as every figure says them."""
     host = calibration.samples.host
     virtual = ", virtual machine" if host.get("hypervisor") else ""
     return (
-        f"tracereplay calibrate, {when:%Y-%m-%d}, {host['cpu']}{virtual}, {host['cpus']} CPUs, Linux {host['kernel']}, "
-        f"load {host['load']:.1f}"
+        f"tracereplay calibrate, {_when(calibration):%Y-%m-%d}, {host['cpu']}{virtual}, {host['cpus']} CPUs, "
+        f"Linux {host['kernel']}, load {host['load']:.1f}"
     )
 
 
@@ -57,53 +56,67 @@ def _figure(one: Estimate) -> list[str]:
     return [f"value = {value:g}", f"low = {max(0.0, min(low, value)):g}", f"high = {max(high, value):g}"]
 
 
-def profile_text(calibration: Calibration, base: Profile, name: str, when: datetime | None = None) -> str:
+def profile_text(calibration: Calibration, base: Profile, name: str) -> str:
     """The TOML. What is not measured is inherited from ``base``, and named at its beginning."""
-    when = when or datetime.now(UTC)
-    host, claimed = calibration.samples.host, calibration.claimed
-    source = origin(calibration, when)
-    unit, groups = base.unit, {c.name: c for c in base.coefficients}
-    tables: list[str] = []
-    parameters = {c.rule.target: c for c in calibration.claims if c.rule.is_parameter}
-    for target, claim in parameters.items():
-        if target in claimed:
-            tables.append(_parameter(target, claimed[target], claim.rule.unit, f"{claim.rule.method}. {source}"))
-    formulas = {n: f for n, f in FORMULAS.items() if set(parameters) <= set(claimed)}
-    if set(claimed) & set(_SINGLE_CALL_ALONE):
-        formulas.setdefault("single_call", FORMULAS["single_call"])
-    if len(formulas) == len(FORMULAS):
-        seen = {e.name: e for e, _ in calibration.seen}
-        for target, (figure, its_unit, text) in _IN_THE_TERMS_OF_BROUER.items():
-            if figure in seen:
-                tables.append(_parameter(target, seen[figure], its_unit, f"{text}. {source}"))
-    for target, (formula, text) in formulas.items():
-        lines = [f'formula = "{formula}"']
-        tables.append(_coefficient(target, groups[target].counters, unit, lines, groups[target].group, "derived", text))
-    for claim in calibration.claims:
-        target = claim.rule.target
-        if not claim.rule.is_parameter and target in claimed:
-            one = groups[target]
-            text = f"{claim.rule.method}. {source}"
-            tables.append(
-                _coefficient(target, one.counters, unit, _figure(claimed[target]), one.group, "measured", text)
-            )
-    measured = {*formulas, *(t for t in claimed if t in groups)}
+    samples, claimed = calibration.samples, calibration.claimed
+    when, coefficients = _when(calibration), {c.name: c for c in base.coefficients}
+    formulas = _formulas(calibration)
     head = [
         "# Prices of one host, measured by `tracereplay calibrate` (docs/calibrate.md). `low`, `high`: a 95 % range",
-        f"# that holds what other runs find. {when:%Y-%m-%d %H:%M} UTC, {len(calibration.samples.rounds)} rounds in "
-        f"{calibration.samples.seconds:.0f} s.",
-        f"# Inherited from {base.name}: {', '.join(n for n in groups if n not in measured)}.",
+        f"# that holds what other runs find. {when:%Y-%m-%d %H:%M} UTC, {len(samples.rounds)} rounds in "
+        f"{samples.seconds:.0f} s.",
+        f"# Inherited from {base.name}: {', '.join(n for n in coefficients if n not in formulas)}.",
         *(f"# Refused: {target}: {why}" for target, why in calibration.refused.items()),
         f'base = "{base.name}"',
         f"name = {_words(name)}",
-        f"title = {_words(_title(calibration, len(measured), len(groups), base.name))}",
-        f"unit = {_words(unit)}",
-        f"machine = {_words(_machine(host))}",
-    ]  # fmt: skip
-    return "\n".join([*head, "", *tables])
+        f"title = {_words(_title(len(formulas), len(coefficients), base.name))}",
+        f"unit = {_words(base.unit)}",
+        f"machine = {_words(_machine(samples.host))}",
+        "",
+    ]
+    tables = [
+        _parameter(
+            _parameter_name(c.rule), claimed[c.rule.target], c.rule.unit, f"{c.rule.method}. {origin(calibration)}"
+        )
+        for c in calibration.claims
+        if c.rule.target in claimed
+    ]
+    if set(FORMULAS) <= set(formulas):
+        seen = {e.name: e for e, _ in calibration.seen}
+        tables += [
+            _parameter(target, seen[figure], unit, f"{text}. {origin(calibration)}")
+            for target, (figure, unit, text) in _IN_THE_TERMS_OF_BROUER.items()
+            if figure in seen
+        ]
+    tables += [_coefficient(coefficients[target], *row) for target, row in formulas.items()]
+    return "\n".join([*head, *tables])
 
 
-def _title(calibration: Calibration, measured: int, of: int, base: str) -> str:
+def _parameter_name(rule: Rule) -> str:
+    return rule.target if rule.is_parameter else f"{rule.target}_measured"
+
+
+def _formulas(calibration: Calibration) -> dict[str, tuple[str, str, str]]:
+    """Coefficient -> formula over measured parameters, evidence and source."""
+    claimed = calibration.claimed
+    together = {c.rule.target for c in calibration.claims if c.rule.is_parameter}
+    found = {
+        target: (formula, "derived", text)
+        for target, (formula, text) in FORMULAS.items()
+        if together <= set(claimed) or (target == "single_call" and formula in claimed)
+    }
+    for c in calibration.claims:
+        if c.rule.target in claimed and not c.rule.is_parameter:
+            name = _parameter_name(c.rule)
+            found[c.rule.target] = (name, "measured", f"measured by itself: parameter {name}")
+    return found
+
+
+def _when(calibration: Calibration) -> datetime:
+    return datetime.fromtimestamp(calibration.samples.host["at"], UTC)
+
+
+def _title(measured: int, of: int, base: str) -> str:
     return f"measured on one host: {measured} of {of} primitives; the rest as in {base}"
 
 
@@ -121,13 +134,11 @@ def _parameter(name: str, one: Estimate, unit: str, source: str) -> str:
     return "\n".join([*lines, f"source = {_words(source)}", ""])
 
 
-def _coefficient(
-    name: str, counters: tuple[str, ...], unit: str, figures: list[str], group: str, evidence: str, source: str
-) -> str:
-    listed = ", ".join(_words(c) for c in counters)
-    lines = [f"[coefficient.{name}]", f"counters = [{listed}]", f"unit = {_words(unit)}", *figures]
-    lines += [f"group = {_words(group)}", f"evidence = {_words(evidence)}", f"source = {_words(source)}", ""]
-    return "\n".join(lines)
+def _coefficient(of: Coefficient, formula: str, evidence: str, source: str) -> str:
+    listed = ", ".join(_words(c) for c in of.counters)
+    lines = [f"[coefficient.{of.name}]", f"counters = [{listed}]", f"unit = {_words(of.unit)}"]
+    lines += [f"formula = {_words(formula)}", f"group = {_words(of.group)}", f"evidence = {_words(evidence)}"]
+    return "\n".join([*lines, f"source = {_words(source)}", ""])
 
 
 def to_json(calibration: Calibration) -> dict[str, Any]:
