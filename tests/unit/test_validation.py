@@ -77,7 +77,18 @@ def test_self_check_19_pages_of_pointers(claims: dict[str, Claim]) -> None:
 
 
 def test_every_row_of_class_a_and_b_is_there(claims: dict[str, Claim]) -> None:
-    assert list(claims) == ["1", "2", "2a", "2b", "3", "3a", *map(str, range(5, 10)), *map(str, range(11, 19))]
+    assert list(claims) == [
+        "1",
+        "2",
+        "2a",
+        "2b",
+        "3",
+        "3a",
+        *map(str, range(5, 10)),
+        *map(str, range(11, 19)),
+        "24",
+        "24a",
+    ]
     assert {c.verdict for c in claims.values()} == {REPRODUCED, CONSISTENT, NOT_EXPLAINED, INPUT}
     assert claims["1"].verdict == INPUT
 
@@ -107,9 +118,20 @@ def test_kernels_are_predicted_from_rows_that_were_not_fitted() -> None:
         ("6.12", 94),
     ]
     held_out = [summary for _, _, tested, summary in found if tested == "the others"]
-    assert len(held_out) == 6
+    assert len(held_out) == 9
+    whole = [summary for _, _, tested, summary in found if tested == "our measurement, memory whole"]
+    assert [summary["rows"] for summary in whole] == [220, 220]
+    assert all(summary["within_10_percent"] > 0.95 * summary["rows"] for summary in whole)
     assert all(summary["median_error"] < 0.04 for summary in held_out)
-    assert all(summary["within_10_percent"] > 0.8 * summary["rows"] for summary in held_out)
+    assert all(summary["within_10_percent"] > 0.75 * summary["rows"] for summary in held_out)
+
+
+def test_what_dm_crypt_saves_in_instructions(claims: dict[str, Claim]) -> None:
+    """Sizes of 4 to 256 pages, zeroed or not, two kernels: bulk and compound against per-page."""
+    assert claims["24"].verdict == REPRODUCED
+    assert len(claims["24"].figures) == 2 * 5 * 2 * 2
+    assert len(claims["24a"].figures) == 3 * 6 * 2 * 2
+    assert all(abs(f.deviation or 0.0) < 0.15 for f in claims["24a"].figures)
 
 
 def test_instructions_agree_with_the_ratios() -> None:

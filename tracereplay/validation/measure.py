@@ -15,7 +15,7 @@ from tracereplay.cost.tornado import swings_of, tornado
 from tracereplay.machine.config import MachineConfig
 from tracereplay.replay.engine import Engine, Outcome, PathConfig
 from tracereplay.replay.result import counters_of
-from tracereplay.scenarios.scenario import in_order, one_zone
+from tracereplay.scenarios.scenario import one_zone
 from tracereplay.strategies.registry import choose
 from tracereplay.testing.demand import Demand
 from tracereplay.validation.verdict import Figure
@@ -30,7 +30,7 @@ PEAKS = ("reserve_pages_peak", "waste_pages_peak")
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """Where it runs: one CPU, 1 GiB of which half is free in blocks of 4 MiB; nothing else asks for memory."""
+    """Where it runs: one CPU, 2 GiB; nothing else asks for memory."""
 
     generation: str = "5.14"
     """The first with a bulk allocator."""
@@ -39,12 +39,20 @@ class Bench:
     path: PathConfig | None = None
     freed: bool = True
     """Whether pages come back; else only the allocation is counted."""
+    init_on_alloc: bool = False
+    free_blocks: tuple[int, ...] = (*(0,) * 10, 128)
+    """By order."""
 
     @property
     def machine(self) -> MachineConfig:
         """Its configuration."""
-        zone = one_zone(GIB, in_order(10, GIB // 2), cpus=1)
-        return replace(zone, generation=self.generation, pcp_batch=63, pcp_high=self.pcp_high)
+        return replace(
+            one_zone(2 * GIB, self.free_blocks, cpus=1),
+            generation=self.generation,
+            pcp_batch=63,
+            pcp_high=self.pcp_high,
+            init_on_alloc=self.init_on_alloc,
+        )
 
 
 def replayed(strategy: str, machine: MachineConfig, demand: Demand, path: PathConfig | None = None) -> Outcome:
@@ -75,14 +83,19 @@ def turns(strategy: str, pages: int, bench: Bench, times: int = 1) -> Outcome:
 
 
 def loop(strategy: str, pages: int, bench: Bench) -> dict[str, int]:
-    """Counters of one turn."""
-    counters = counters_of(turns(strategy, pages, bench))
+    """Counters of one turn: the second of the strategy's own, which finds the lists as the first left them.
+
+    Where pages do not come back it is the first, which the single pages of the turns before serve.
+    """
+    counters = counters_of(turns(strategy, pages, bench, 2 if bench.freed else 1))
+    if bench.freed:
+        counters = difference(counters, counters_of(turns(strategy, pages, bench, 1)))
     return {name: n for name, n in counters.items() if n and name not in PEAKS}
 
 
-def difference(more: dict[str, int], less: dict[str, int], times: int = 1) -> dict[str, int]:
-    """``more`` - ``times`` x ``less``, by counter."""
-    return {name: more.get(name, 0) - times * less.get(name, 0) for name in {*more, *less}}
+def difference(more: Mapping[str, int], less: Mapping[str, int]) -> dict[str, int]:
+    """``more`` - ``less``, by counter."""
+    return {name: more.get(name, 0) - less.get(name, 0) for name in {*more, *less}}
 
 
 def priced(

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from tracereplay.report.numbers import span
-from tracereplay.validation import bulk_rows, crypt_rows, instructions, other_rows
+from tracereplay.validation import bulk_rows, crypt_counts, crypt_rows, instructions, other_rows
 from tracereplay.validation.verdict import CONSISTENT, INPUT, NOT_EXPLAINED, REPRODUCED, Claim, Figure
 
 FEW = 4
@@ -15,7 +15,7 @@ FEW = 4
 
 def all_claims() -> list[Claim]:
     """Every row, in the order of their numbers."""
-    claims = [*bulk_rows.claims(), *crypt_rows.claims(), *other_rows.claims()]
+    claims = [*bulk_rows.claims(), *crypt_rows.claims(), *other_rows.claims(), *crypt_counts.claims()]
     return sorted(claims, key=lambda c: (int(c.row.rstrip("abc")), c.row))
 
 
@@ -28,6 +28,7 @@ def sections(claims: Sequence[Claim]) -> dict[str, str]:
         "curves": curves({c.row: c for c in claims}),
         "identities": identities(),
         "instructions": held_out(),
+        "buffers": buffers(),
         "ratios": ratios(),
     }
 
@@ -166,6 +167,16 @@ def held_out() -> str:
         "within 10 %",
     )
     return table(head, lines)
+
+
+def buffers() -> str:
+    """Row 24a, a line for each size."""
+    lines = []
+    for (kernel, zeroed, pages), case in crypt_counts.figures().items():
+        cells = [(number(f.published), number(f.value), off(f)) for f in map(case.get, crypt_counts.STRATEGIES) if f]
+        lines.append([kernel, "yes" if zeroed else "no", str(pages), *(cell for three in cells for cell in three)])
+    named = (f"{s}, {what}" for s in crypt_counts.STRATEGIES for what in ("measured", "tracereplay", "off by"))
+    return table(("kernel", "zeroed", "pages", *named), lines)
 
 
 def ratios() -> str:
