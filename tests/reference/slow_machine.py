@@ -572,7 +572,7 @@ class SlowMachine(Reclaim):
         if high < pcp.batch:
             return 1
         pages = pcp.batch << pcp.free_factor
-        if pages < high - pcp.batch:
+        if pages < high - pcp.batch and (pcp.free_factor < self.scale_max or not self.rules.drain_from_freed):
             pcp.free_factor += 1
         return clamp(pages, pcp.batch, high - pcp.batch)
 
