@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from tracereplay.casestudy.cases import FRAGMENTED, LARGE, MOVABLE, SEEDS, SOURCES, Case, all_cases, machine_for
+from tracereplay.casestudy.cases import FRAGMENTED, LARGE, MOVABLE, SEEDS, SOURCES, Case, Source, all_cases, machine_for
 from tracereplay.casestudy.charts import Chart, Line, Panel, log_ticks, svg
+from tracereplay.casestudy.kernels import beside, beside_cut, cut, ratio
 from tracereplay.casestudy.page import made, renewed
 from tracereplay.casestudy.run import RECORDED, packed, recorded_row, run, unpacked
 from tracereplay.casestudy.study import Study, with_figure
@@ -141,6 +142,28 @@ def test_ratio_and_chance_agree(rows: list[dict[str, Any]]) -> None:
     assert ratio.low < ratio.value < ratio.high < 1
     assert study.chance(Case(LARGE[0]), "compound", "bulk", BROUER) == 1
     assert study.chance(Case(LARGE[0], 0), "compound", "bulk", BROUER) == 0
+
+
+# ------------------------------------------------------------------ real kernels
+@pytest.mark.parametrize("source", [s for s in SOURCES if s.kib > 4], ids=lambda s: s.trace)
+@pytest.mark.parametrize("zeroed", [False, True])
+def test_ratios_are_those_of_the_kernel(source: Source, zeroed: bool, rows: list[dict[str, Any]]) -> None:
+    kernel, here = beside(Study(rows), source, zeroed)
+    assert ratio(here) == pytest.approx(ratio(kernel), rel=0.3)
+
+
+@pytest.mark.parametrize("source", LARGE, ids=lambda s: s.trace)
+@pytest.mark.parametrize("largest", [2, 0])
+def test_ratios_in_fragmented_memory(source: Source, largest: int, rows: list[dict[str, Any]]) -> None:
+    found = beside_cut(Study(rows), source, largest)
+    assert found is not None
+    kernel, here = found[0]
+    assert ratio(here) == pytest.approx(ratio(kernel), rel=0.15)
+
+
+def test_rows_that_larger_blocks_served_are_left_out() -> None:
+    assert cut(SOURCES[1], 2) is None  # 64 KiB on 6.1: all of order 4
+    assert cut(SOURCES[0], 2) is None  # no row for 4 KiB
 
 
 # ------------------------------------------------------------------ page and pictures

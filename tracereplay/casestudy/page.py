@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from tracereplay.casestudy.figures import pictures
 from tracereplay.casestudy.findings import FINDINGS, agreement
+from tracereplay.casestudy.kernels import as_measured, as_measured_fragmented, in_short
 from tracereplay.casestudy.run import unpacked
 from tracereplay.casestudy.study import Study
 from tracereplay.casestudy.tables import TABLES, compared, crossings_compared
@@ -28,6 +29,9 @@ def made(stored: str) -> tuple[dict[str, str], dict[str, str]]:
     parts = {name: write(study, profiles[0]) for name, write in {**TABLES, **FINDINGS}.items()}
     parts["by-profile"] = compared(study, profiles)
     parts["crossings-by-profile"] = crossings_compared(study, profiles)
+    parts["kernels"] = as_measured(study)
+    parts["kernels-fragmented"] = as_measured_fragmented(study)
+    parts["kernels-in-short"] = in_short(study)
     parts["agreement"] = agreement(study, profiles)
     return parts, pictures(study, profiles[0], profiles)
 
