@@ -29,12 +29,14 @@ from collectors.calibrate_tape import Tape
 from collectors.errors import CollectorError
 
 MEMORY_MIB = 64
-"""Most that is held at once, kernel and user memory together (rings of 32 MiB, a block of 16 MiB to push others out of
+"""Most that is held at once, kernel and user memory together (rings of 16 MiB, a block of 16 MiB to push others out of
 the caches, the tape); Python and LLVM take about 130 MiB more."""
 PUSH_OUT_MIB = 16
 NEEDED_MIB = 512
 """With less available memory it refuses: reclaim would be measured, and others would suffer."""
 LONGEST_S = 300.0
+FEWEST_ROUNDS = 3
+"""However short --seconds is; and so many rounds may fail before it gives up."""
 SIZES = (1, 2, 4, 8, 16, 32, MOST_PAGES)
 ORDERS = ((2, 3, 4, 5, 6), (7, 8, 9, 10))
 """Small and large blocks apart: what a large one leaves in the caches would be measured with a small one."""
@@ -308,18 +310,17 @@ def main(argv: list[str]) -> int:
             hello.update(ebpf=False, why=error.message)
     say(hello)
     cpus = sorted(os.sched_getaffinity(0))
-    rounds, longest, code = 0, 0.0, 0
+    rounds, failed, longest, code = 0, 0, 0.0, 0
     measuring = time.monotonic()
     try:
-        while rounds < 3 or time.monotonic() - measuring + longest < seconds:
+        while failed < FEWEST_ROUNDS and (rounds < FEWEST_ROUNDS or time.monotonic() - measuring + longest < seconds):
             began = time.monotonic()
             code = _child(rounds, cpus, tape)
             if code in (141, -signal.SIGTERM, -signal.SIGINT):
                 break
+            failed += code != 0
             rounds += 1
             longest = max(longest, time.monotonic() - began)
-            if rounds >= 3 and time.monotonic() - measuring >= seconds:
-                break
         say({"type": "done", "rounds": rounds, "seconds": time.monotonic() - started, "error": ""})
     except BrokenPipeError:
         code = 141
