@@ -30,7 +30,8 @@ from tracereplay.cost.intervals import (
 )
 from tracereplay.cost.price import draw_prices, percentile
 from tracereplay.cost.priced import priced_results, repriced
-from tracereplay.cost.profile import Profile, load_profile
+from tracereplay.cost.profile import Profile, load_profile, shipped_profiles
+from tracereplay.cost.tornado import tornado
 from tracereplay.errors import ProfileError
 from tracereplay.machine.counters import NR_COUNTERS, slot
 from tracereplay.replay import layout as at
@@ -301,6 +302,33 @@ def test_correlated_prices(rho: float) -> None:
         assert np.quantile(prices[:, i], [0.025, 0.5, 0.975]) == pytest.approx([5, 10, 25], rel=0.04)
     untouched = [i for i in range(len(names)) if i not in (split, merge)]
     assert (prices[:, untouched] == draw_prices(ARRAY, seed=1, draws=20_000)[:, untouched]).all()
+
+
+def test_numbers_fitted_together_move_together() -> None:
+    """Splits and merges, 10 (5 to 25) each: with one at 25, the other is as far as their correlation says."""
+    p = pricing(correlated(-0.5), seed=0)
+    both = judged(sample_of([[10]], merges=10), p)
+    merge, split = cost_intervals(both, p)["tornado"]
+    for row in (merge, split):
+        assert row["at_high"] == pytest.approx(10 * 25 + 10 * (10 - 0.5 * 5))
+        assert row["at_low"] == pytest.approx(10 * 5 + 10 * (10 + 0.5 * 15))
+    a, b = judged(sample_of([[10]]), p), judged(sample_of([[0]], merges=11), p)
+    found = compared("a", a, "b", b, p)["hinges_on"]
+    # splits at 10 + 15 r take merges to 10 - 2.5 r: 100 + 150 r = 110 - 27.5 r; merges down to 10 - 5 r are farther
+    assert found["name"] == "split"
+    assert found["crossing"] == pytest.approx(10 + 15 * 10 / 177.5)
+
+
+@pytest.mark.parametrize("name", shipped_profiles())
+def test_every_shipped_profile_can_be_drawn_and_moved(name: str) -> None:
+    p = pricing(load_profile(name), seed=0)
+    assert np.isfinite(p.prices).all()
+    ones = np.ones(len(p.values))
+    swings = {row["name"]: row for row in tornado(p.swings, ones, None)}
+    assert swings
+    low, high = np.quantile(p.prices @ ones, [0.0005, 0.9995])
+    for row in swings.values():
+        assert low <= min(row["at_low"], row["at_high"]) <= max(row["at_low"], row["at_high"]) <= high, row
 
 
 def test_correlations_of_nothing_are_refused() -> None:
