@@ -27,6 +27,7 @@ from collectors import VERSION, bpfsys, hostfacts
 from collectors.calibrate_loads import MOST_PAGES, PAGE, Kvmalloc, LoadError, Loop, Ring, Splice, keep_busy
 from collectors.calibrate_tape import Tape
 from collectors.errors import CollectorError
+from collectors.tracepoints import tracefs_root
 
 MEMORY_MIB = 64
 """Most that is held at once, kernel and user memory together (rings of 16 MiB, a block of 16 MiB to push others out of
@@ -234,6 +235,21 @@ def _first(path: str, key: str) -> str:
     return ""
 
 
+def other_tracers() -> list[str]:
+    """Who else watches page events, as far as names tell: those events cost more then than is taken off."""
+    found = []
+    with contextlib.suppress(OSError):
+        found += sorted({str(p["name"]) for p in bpfsys.loaded_programs() if "mm_page" in str(p["name"])})
+    root = tracefs_root()
+    if root is not None:
+        for events in (root, *(root / "instances").glob("*")):
+            for name in ("mm_page_alloc", "mm_page_free", "mm_page_alloc_zone_locked", "mm_page_pcpu_drain"):
+                with contextlib.suppress(OSError):
+                    if (events / "events/kmem" / name / "enable").read_text().strip() != "0":
+                        found.append(f"{events}: {name}")
+    return found
+
+
 def host() -> dict[str, Any]:
     """What a figure depends on."""
     cmdline = ""
@@ -256,6 +272,7 @@ def host() -> dict[str, Any]:
         "vulnerabilities": flaws,
         "load": os.getloadavg()[0],
         "at": time.time(),
+        "other_tracers": other_tracers(),
     }
 
 

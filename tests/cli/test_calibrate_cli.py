@@ -122,3 +122,13 @@ def test_a_host_without_ebpf(tmp_path: Path) -> None:
     assert code == 0
     assert "warning: no eBPF, wall clock only: bpf() is refused" in err
     assert "needs eBPF (bpf() is refused)" in out
+
+
+def test_other_tracers_are_named(kept: Path, tmp_path: Path) -> None:
+    first, rest = kept.read_text().split("\n", 1)
+    hello = json.loads(first)
+    hello["host"]["other_tracers"] = ["tr_mm_page_free"]
+    (tmp_path / "x").write_text(json.dumps(hello) + "\n" + rest)
+    code, _, err = run("--samples", tmp_path / "x")
+    assert code == 0
+    assert "page events are traced by others (tr_mm_page_free)" in err

@@ -57,6 +57,8 @@ def run(
     found = calibrate(_samples(samples, keep_samples, seconds, not no_ebpf))
     if not found.samples.ebpf:
         warn(f"no eBPF, wall clock only: {found.samples.why}; most primitives stay as in the base profile")
+    if others := found.samples.host.get("other_tracers"):
+        warn(f"page events are traced by others ({', '.join(others)}); frees, refills and drains hold their cost")
     if out is not None:
         _write(found, out, name or out.stem)
     _show(found, format)
