@@ -43,8 +43,8 @@ def summary(study: Study, profile: Profile) -> str:
     edges = {s: crossing(study, s, profile) for s in LARGER}
     levels = [k for k in edges.values() if k is not None]
     at_edges = [Case(s, k) for s, k in edges.items() if k is not None]
-    turning = Counter(h.name for c in at_edges for h in study.hinges(c, *RIVALS, profile) if h.widths <= 1)
-    inside = [h for s in LARGER for h in study.hinges(Case(s), *RIVALS, profile) if h.widths <= 1]
+    turning = Counter(h["name"] for c in at_edges for h in study.hinges(c, *RIVALS, profile) if h["within"])
+    inside = [h for s in LARGER for h in study.hinges(Case(s), *RIVALS, profile, 1) if h["within"]]
     named = ", ".join(f"`{name}`" for name, _ in turning.most_common(3))
     return bullets(
         [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from tracereplay.casestudy.cases import Case
 from tracereplay.cost.price import draw_prices, price, total
-from tracereplay.cost.profile import Parameter, Profile
+from tracereplay.cost.profile import Profile
+from tracereplay.cost.tornado import hinge, swings_of
 
 Floats = npt.NDArray[np.float64]
 MIB = 256
@@ -26,27 +27,6 @@ class Cost:
     value: float
     low: float
     high: float
-
-
-@dataclass(frozen=True, slots=True)
-class Hinge:
-    """A price, and what it would have to be for two strategies to cost the same, all others as they are."""
-
-    name: str
-    value: float
-    low: float
-    high: float
-    even: float | None
-    """None: no price above 0 makes them equal."""
-    evidence: str
-
-    @property
-    def widths(self) -> float:
-        """How far the even price lies outside the 95 % range, in half widths of that side; below 1 is inside."""
-        if self.even is None:
-            return float("inf")
-        half = self.high - self.value if self.even > self.value else self.value - self.low
-        return abs(self.even - self.value) / half if half else float("inf")
 
 
 class Study:
@@ -77,33 +57,26 @@ class Study:
         a, b = (self._drawn(self.row(case, s), profile) for s in (strategy, baseline))
         return float((a < b).mean())
 
+    def hinges(self, case: Case, strategy: str, baseline: str, profile: Profile, most: int = 3) -> list[dict[str, Any]]:
+        """Numbers of the profile that turn the comparison round, nearest to doing so first (cost/tornado.py)."""
+        a, b = (_counts(self.row(case, s), profile) for s in (strategy, baseline))
+        swings, found = list(swings_of(profile)), []
+        while len(found) < most and (turn := hinge(swings, a - b)) is not None:
+            found.append(turn)
+            swings = [s for s in swings if s.name != turn["name"]]
+        return found
+
     def _drawn(self, row: Mapping[str, Any], profile: Profile) -> Floats:
         """Cost of a row by each price list drawn."""
         if profile.sha256 not in self._prices:
             self._prices[profile.sha256] = draw_prices(profile, SEED)
-        counts = [float(sum(row["counters"].get(name, 0) for name in c.counters)) for c in profile.coefficients]
-        return np.asarray(self._prices[profile.sha256] @ np.array(counts))
+        return np.asarray(self._prices[profile.sha256] @ _counts(row, profile))
 
-    def hinges(self, case: Case, strategy: str, baseline: str, profile: Profile) -> list[Hinge]:
-        """Every figure of the profile that can turn the comparison round, nearest to doing so first."""
-        a, b = (self.row(case, s)["counters"] for s in (strategy, baseline))
-        gap = total(a, profile) - total(b, profile)
-        found = []
-        for figure in figures(profile):
-            step = figure.value or 1.0
-            moved = with_figure(profile, figure, figure.value + step)
-            slope = (
-                total(a, moved) - total(b, moved) - gap
-            ) / step  # formulas of the profiles are linear in each figure
-            even = figure.value - gap / slope if slope else None
-            if slope:
-                found.append(
-                    Hinge(
-                        figure.name, figure.value, figure.low, figure.high, even if even and even > 0 else None,
-                        figure.evidence,
-                    )
-                )  # fmt: skip
-        return sorted(found, key=lambda h: h.widths)
+
+def _counts(row: Mapping[str, Any], profile: Profile) -> Floats:
+    """What each price of a profile is multiplied by."""
+    counters = row["counters"]
+    return np.array([float(sum(counters.get(name, 0) for name in c.counters)) for c in profile.coefficients])
 
 
 def _cost(value: float, drawn: Floats, scale: float = 1.0) -> Cost:
@@ -116,25 +89,6 @@ IDENTITY = ("trace", "largest", "survivors", "spare", "movable", "pcp_high", "co
 
 def _identity(row: Mapping[str, Any]) -> tuple[Any, ...]:
     return tuple(row.get(name) for name in IDENTITY)
-
-
-def figures(profile: Profile) -> list[Parameter]:
-    """The numbers that a profile rests on: its parameters, and coefficients that are no formula."""
-    plain = [
-        Parameter(c.name, c.value, c.value if c.low is None else c.low, c.value if c.high is None else c.high, c.unit,
-                  c.evidence, c.source)
-        for c in profile.coefficients
-        if c.formula is None
-    ]  # fmt: skip
-    return [*profile.parameters, *plain]
-
-
-def with_figure(profile: Profile, figure: Parameter, value: float) -> Profile:
-    """The profile with one of its figures changed."""
-    if any(p.name == figure.name for p in profile.parameters):
-        return profile.with_parameters(**{figure.name: value})
-    coefficients = tuple(replace(c, value=value) if c.name == figure.name else c for c in profile.coefficients)
-    return replace(profile, coefficients=coefficients)
 
 
 def shares(counters: Mapping[str, int], profile: Profile) -> dict[str, float]:

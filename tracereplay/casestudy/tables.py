@@ -169,12 +169,16 @@ def hinges(study: Study, profile: Profile) -> str:
         (one_kernel, None), (small["128 KiB, 6.1"], None), (one_kernel, 1), (other, 1), (small["128 KiB, 6.12"], 2),
         (small["64 KiB, 6.1"], 2), (other, 0),
     )  # fmt: skip
+    evidences = {c.name: c.evidence for c in profile.coefficients} | {p.name: p.evidence for p in profile.parameters}
     rows = []
     for s, k in chosen:
-        for h in [h for h in study.hinges(Case(s, k), *RIVALS, profile) if h.even is not None][:3]:
-            inside = "yes" if h.low <= (h.even or 0) <= h.high else "no"
-            value = f"{figure(h.value)} ({span((h.low, h.high))})"
-            rows.append([source_name(s), level_name(k), f"`{h.name}`", h.evidence, value, figure(h.even), inside])
+        for h in study.hinges(Case(s, k), *RIVALS, profile):
+            value = f"{figure(h['value'])} ({span((h['low'], h['high']))})"
+            inside = "yes" if h["within"] else "no"
+            evidence = evidences[h["name"]]
+            rows.append(
+                [source_name(s), level_name(k), f"`{h['name']}`", evidence, value, figure(h["crossing"]), inside]
+            )
     head = ("request, kernel", "largest free order", "price", "evidence", "value (95 %)", "even at", "inside")
     return table(head, rows)
 
