@@ -60,7 +60,8 @@ class Study:
     def hinges(self, case: Case, strategy: str, baseline: str, profile: Profile, most: int = 3) -> list[dict[str, Any]]:
         """Numbers of the profile that turn the comparison round, nearest to doing so first (cost/tornado.py)."""
         a, b = (_counts(self.row(case, s), profile) for s in (strategy, baseline))
-        swings, found = list(swings_of(profile)), []
+        swings = list(swings_of(profile))
+        found: list[dict[str, Any]] = []
         while len(found) < most and (turn := hinge(swings, a - b)) is not None:
             found.append(turn)
             swings = [s for s in swings if s.name != turn["name"]]
