@@ -24,8 +24,10 @@ from tracereplay.demand.stream import (
     FIRST,
     FREE,
     FREE_INITIAL,
+    OF_BIO,
     ON_PATH,
     OP,
+    PIECE,
     REQUIRED,
     TARGETED,
     UNSEEN,
@@ -107,6 +109,7 @@ def random_stream(rng: random.Random, n: int, *, frames: int = 4096, cpus: int =
     keys = Keys(frames, rng)
     live: set[int] = set()
     records: list[Any] = []
+    bios: list[list[int]] = []  # number, pieces to come
     ts = 0
     while len(records) < n:
         ts += rng.choice((0, 1, 50, 3000))
@@ -123,6 +126,10 @@ def random_stream(rng: random.Random, n: int, *, frames: int = 4096, cpus: int =
             flags = rng.choice((0, 0, TARGETED, TARGETED, TARGETED, UNSEEN))
             if flags == TARGETED:
                 flags |= rng.choice((0, BATCH, BATCH, REQUIRED)) | (ON_PATH if path and rng.random() < 0.7 else 0)
+            if flags & TARGETED and rng.random() < 0.5:
+                flags |= OF_BIO
+            if flags == 0 and rng.random() < 0.1:
+                flags = OF_BIO
             shape = rng.choice(((0,) * rng.randint(1, 40), (rng.randint(0, 6),), (2, 1, 0), (3, 3), (0, 1, 2, 0), (8,)))
             if flags == UNSEEN:
                 shape = (0,) * rng.randint(1, 20)
@@ -130,6 +137,12 @@ def random_stream(rng: random.Random, n: int, *, frames: int = 4096, cpus: int =
             found = [(order, key) for order, key in taken if key is not None]
             pages = sum(1 << order for order, _ in found)
             gfp = rng.choice(GFPS)
+            if flags & OF_BIO and found and rng.random() < 0.5:
+                bios.append([len(bios), rng.randint(1, 4)] if rng.random() < 0.5 or not bios else rng.choice(bios))
+                bio = bios[-1]
+                if bio[1] > 0:
+                    bio[1] -= 1
+                    records.append(op(PIECE, bio[0], ts=ts, cpu=cpu, pages=bio[1]))
             for i, (order, key) in enumerate(found):
                 mark = FIRST if i == 0 else 0
                 records.append(
@@ -217,7 +230,7 @@ def run_slow(
         strategy=chosen,
         cpus=config.cpus,
         start_ns=0,
-        bin_ns=max(1, -(-(int(ops["ts_ns"].max()) + 1) // bins)),
+        bin_ns=at.time_bins(int(ops["ts_ns"].max()), bins)[1],
         bins=bins,
     )
     replay.feed(ops)
@@ -227,8 +240,13 @@ def run_slow(
 
 def vectors_of(outcome: Outcome) -> Counter[frozenset[tuple[str, int]]]:
     """How many requests have which counters."""
+    return counters_by_row(outcome.vectors, outcome.counts)
+
+
+def counters_by_row(vectors: Any, counts: Any) -> Counter[frozenset[tuple[str, int]]]:
+    """How often which counters are there."""
     found: Counter[frozenset[tuple[str, int]]] = Counter()
-    for vector, count in zip(outcome.vectors.tolist(), outcome.counts.tolist(), strict=True):
+    for vector, count in zip(vectors.tolist(), counts.tolist(), strict=True):
         found[frozenset((k, v) for k, v in zip(COUNTERS, vector, strict=True) if v)] += count
     return found
 
@@ -254,6 +272,8 @@ def summary_of_engine(outcome: Outcome) -> dict[str, Any]:
         ),
         "waste": (int(x[at.X_WASTE]), int(x[at.X_WASTE_PEAK])),
         "reserve_peak": int(outcome.machine.w[CFG_RESERVE_PEAK]),
+        "bios": {tuple(sorted(k)): n for k, n in counters_by_row(outcome.bio_vectors, outcome.bio_counts).items()},
+        "bio_pieces": outcome.bio_pieces,
         "series": [dict(zip(COUNTERS, row, strict=True)) for row in outcome.series.tolist()],
         "background_series": [dict(zip(COUNTERS, row, strict=False)) for row in outcome.background_series.tolist()],
         "machine": picture_of_compiled(outcome.machine) | {"counters": None, "used": None},
@@ -279,6 +299,13 @@ def summary_of_slow(replay: SlowReplay) -> dict[str, Any]:
     vectors: Counter[Any] = Counter()
     for (_, vector), n in cells.items():
         vectors[vector] += n
+    whole = [r.counters for r in requests if r.flags & OF_BIO and r.bio is None]
+    pieces = [r for r in requests if r.bio is not None]
+    in_pieces: dict[int, Counter[str]] = {r.bio: Counter() for r in pieces if r.bio is not None}
+    for r in pieces:
+        if r.bio is not None:
+            in_pieces[r.bio] += r.counters
+    cut = {bio for bio in in_pieces if replay.to_come[bio]}
     return {
         "facts": {name: replay.facts[name] for name in FACTS} | {"censored": len(replay.live)},
         "vectors": dict(vectors),
@@ -291,6 +318,8 @@ def summary_of_slow(replay: SlowReplay) -> dict[str, Any]:
         "waits": (len(waits), sum(waits), max(waits, default=0), len(replay.waiting), len(replay.stuck)),
         "waste": (replay.waste, replay.waste_peak),
         "reserve_peak": replay.strategy.pool.idle_peak,
+        "bios": dict(Counter(tuple(sorted((k, v) for k, v in c.items() if v)) for c in [*whole, *in_pieces.values()])),
+        "bio_pieces": (len(pieces), len(in_pieces), len(cut)),
         "series": [{name: row[name] for name in COUNTERS} for row in series],
         "background_series": [{name: replay.series[b][name] for name in COUNTERS} for b in range(replay.bins)],
         "machine": picture_of_slow(replay.machine) | {"counters": None, "used": None},

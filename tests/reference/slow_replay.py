@@ -16,7 +16,7 @@ import numpy as np
 
 from tests.reference.slow_crypt import CRYPT, Piece, Strategy
 from tests.reference.slow_waiting import Clock, Parked
-from tracereplay.demand.stream import ALLOC, FIRST, FREE, REQUIRED, TARGETED, UNSEEN
+from tracereplay.demand.stream import ALLOC, FIRST, FREE, OF_BIO, PIECE, REQUIRED, TARGETED, UNSEEN
 
 
 @dataclass
@@ -30,6 +30,10 @@ class Request:
     live_blocks: int = 0
     delay: int | None = None
     """How long it waited, ns."""
+    arrival: int = 0
+    pages: int = 0
+    bio: int | None = None
+    """The bio in pieces that it is a piece of."""
 
 
 @dataclass
@@ -68,6 +72,10 @@ class SlowReplay(Clock):
     series: dict[int, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     """Background by time bin."""
     noted: Counter[str] = field(default_factory=Counter)
+    piece: int | None = None
+    """The bio whose piece the next request of a bio is."""
+    to_come: dict[int, int] = field(default_factory=dict)
+    """Pieces to come, by bio."""
 
     def feed(self, ops: np.ndarray[Any, Any]) -> None:
         rows = [dict(zip(ops.dtype.names, row, strict=True)) for row in ops.tolist()]
@@ -103,6 +111,9 @@ class SlowReplay(Clock):
     def one(self, op: dict[str, int], extents: list[dict[str, int]]) -> None:
         if op["kind"] == FREE:
             self.free(op["pfn"], op["order"], op["cpu"])
+        elif op["kind"] == PIECE:
+            self.piece = op["pfn"]
+            self.to_come[op["pfn"]] = op["pages"]
         elif op["kind"] != ALLOC:
             self.facts["held_frees"] += 1
             frame = self.machine.free_held(op["cpu"], op["pfn"], op["order"])
@@ -112,8 +123,11 @@ class SlowReplay(Clock):
             if op["flags"] & FIRST:
                 self.facts["requests"] += 1
                 self.facts["pages"] += op["pages"]
+            bio = None
+            if op["flags"] & FIRST and op["flags"] & OF_BIO:
+                bio, self.piece = self.piece, None
             if op["flags"] & TARGETED:
-                self.targeted(op, extents)
+                self.targeted(op, extents, bio)
             elif op["flags"] & UNSEEN:
                 self.unseen(op, extents)
             else:
@@ -137,8 +151,8 @@ class SlowReplay(Clock):
     def charge(self, request: Request) -> None:
         self.machine.counters, self.machine.by_order = request.counters, request.by_order
 
-    def targeted(self, op: dict[str, int], extents: list[dict[str, int]]) -> None:
-        request = Request(op["flags"], self.bin_of(op["ts_ns"]))
+    def targeted(self, op: dict[str, int], extents: list[dict[str, int]], bio: int | None) -> None:
+        request = Request(op["flags"], self.bin_of(op["ts_ns"]), arrival=op["ts_ns"], pages=op["pages"], bio=bio)
         self.facts["targeted_requests"] += 1
         self.facts["targeted_pages"] += op["pages"]
         self.charge(request)

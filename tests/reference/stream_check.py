@@ -14,6 +14,8 @@ from tracereplay.demand.stream import (
     FREE,
     FREE_INITIAL,
     MAX_REQUEST_PAGES,
+    OF_BIO,
+    PIECE,
     DemandInfo,
 )
 
@@ -39,6 +41,8 @@ class Checked:
     freed: int = 0
     initial: int = 0
     live: set[int] = field(default_factory=set)
+    pieces: list[tuple[int, int, int]] = field(default_factory=list)
+    """Of each request that is a piece of a bio: its place in ``requests``, the bio, the pieces to come."""
 
 
 def check_stream(batches: Iterable[np.ndarray[Any, Any]], info: DemandInfo) -> Checked:
@@ -46,6 +50,7 @@ def check_stream(batches: Iterable[np.ndarray[Any, Any]], info: DemandInfo) -> C
     found = Checked()
     ever: set[int] = set()
     last_ts = None
+    piece: tuple[int, int] | None = None
     for batch in batches:
         open_request: Seen | None = None
         for op in batch.tolist():
@@ -55,7 +60,12 @@ def check_stream(batches: Iterable[np.ndarray[Any, Any]], info: DemandInfo) -> C
             last_ts = ts
             keys = range(key, key + (1 << order))
             assert keys.start >= 0
-            assert keys.stop <= info.frames, f"key out of range: {op}"
+            assert keys.stop <= info.frames or kind == PIECE, f"key out of range: {op}"
+            if piece is not None:
+                assert kind == ALLOC, f"a piece without its request: {op}"
+                assert flags & (FIRST | OF_BIO) == FIRST | OF_BIO, f"a piece of no bio: {op}"
+                found.pieces.append((len(found.requests), *piece))
+                piece = None
             if open_request is not None and len(open_request.keys) < open_request.pages:
                 assert kind == ALLOC, f"request not contiguous before {op}"
                 assert not flags & FIRST, f"request not complete before {op}"
@@ -82,6 +92,9 @@ def check_stream(batches: Iterable[np.ndarray[Any, Any]], info: DemandInfo) -> C
                     assert k in found.live, f"key {k} is not live: {op}"
                     found.live.remove(k)
                 found.freed += len(keys)
+            elif kind == PIECE:
+                assert pages >= 0
+                piece = key, pages
             else:
                 assert kind == FREE_INITIAL, f"unknown kind: {op}"
                 for k in keys:

@@ -10,7 +10,7 @@ from tests.demand_samples import MemoryTrace, trace_of
 from tests.reference.slow_demand import Event
 from tests.reference.stream_check import check_stream
 from tracereplay.demand import open_demand
-from tracereplay.demand.stream import BATCH, FROM_BIO, ON_PATH, TARGETED
+from tracereplay.demand.stream import BATCH, FROM_BIO, ON_PATH, PIECE, TARGETED
 from tracereplay.errors import EmptyTraceError, UsageError
 
 SDA, SDB, MD = 8 << 20, 8 << 20 | 16, 9 << 20
@@ -44,7 +44,8 @@ def test_a_mebibyte_and_a_sector_are_256_pages_and_one() -> None:
     flags = [op[6] for op in ops if op[7] == 1]
     assert all(f & FROM_BIO and f & ON_PATH and f & TARGETED for f in flags)
     assert [bool(f & BATCH) for f in flags] == [True, False]
-    assert min(op[1] for op in ops) >= stream.info.recorded_frames
+    assert min(op[1] for op in ops if op[7] != PIECE) >= stream.info.recorded_frames
+    assert [(op[1], op[3]) for op in ops if op[7] == PIECE] == [(0, 1), (0, 0)]
 
 
 def test_odd_sizes_come_as_binary_digits() -> None:

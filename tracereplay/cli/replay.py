@@ -61,6 +61,12 @@ def run(
     tornado: Annotated[
         bool, typer.Option("--tornado", help="Show how far each price moves each cost and each difference.")
     ] = False,
+    distribution: Annotated[
+        bool, typer.Option("--distribution", help="Also how costs are spread: percentiles, rates, memory.")
+    ] = False,
+    worst: Annotated[
+        int | None, typer.Option("--worst", min=0, metavar="N", help="Also the N dearest kinds of requests, and why.")
+    ] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write the result (JSON) here.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the output.")] = False,
     format: Annotated[Format, typer.Option("--format", help="table, json, csv or parquet.")] = Format.TABLE,
@@ -90,6 +96,7 @@ def run(
 
     from tracereplay.cost.profile import DEFAULT_PROFILE, load_profile
     from tracereplay.cost.result import result_of
+    from tracereplay.cost.worst import WORST
     from tracereplay.replay.run import replay
     from tracereplay.trace.reader import Trace
 
@@ -109,7 +116,8 @@ def run(
             copies=copies,
             progress=advance,
         )
-    result = result_of(source, done, prices, seed=seed, command=["tracereplay", *map(shlex.quote, sys.argv[1:])])
+    command = ["tracereplay", *map(shlex.quote, sys.argv[1:])]
+    result = result_of(source, done, prices, seed=seed, command=command, dearest=WORST if worst is None else worst)
     for text in result["warnings"]:
         warn(text)
     if output is not None:
@@ -124,6 +132,13 @@ def run(
         emit(text_table(columns, figure_rows(shown, result["results"])))
         return
     _show(result, format, tornado=tornado)
+    if format is Format.TABLE:
+        from tracereplay.report import terminal
+
+        if distribution:
+            emit(f"\n{terminal.spread(result)}")
+        if worst:
+            emit(f"\n{terminal.worst(result, worst)}")
 
 
 def known_counters(text: str | None, format: Format) -> list[str]:
@@ -197,9 +212,27 @@ def _show(result: dict[str, Any], format: Format, *, tornado: bool) -> None:
                     "per_request_p50": cost["per_request"]["p50"],
                     "per_request_p99": cost["per_request"]["p99"],
                 }
+                | _spread_columns(entry)
                 | entry["counters"]
             )
         if not rows:
             raise UsageError("no strategy to show")
         emit_rows(list(rows[0]), [list(r.values()) for r in rows], format)
         note(f"completeness: {result['trace']['completeness']['line']}")
+
+
+def _spread_columns(entry: dict[str, Any]) -> dict[str, Any]:
+    """Distribution, rates and memory of a strategy as columns."""
+    spread, rates = entry["distribution"], entry["rates"]
+    per_bio = spread["per_bio"] or {}
+    names = ("p10", "p25", "p75", "p90", "p95", "p99.9", "max")  # p50 and p99 stand before these
+    return {
+        **{f"per_request_{name.replace('.', '_')}": spread["per_request"]["percentiles"][name] for name in names},
+        "top1_percent_share": spread["per_request"]["top1_percent_share"],
+        "per_bio_mean": per_bio.get("mean"),
+        "per_bio_p50": per_bio.get("percentiles", {}).get("p50"),
+        "per_bio_p99": per_bio.get("percentiles", {}).get("p99"),
+        **{name: rates[name] for name in ("requests_per_s", "pages_per_s", "cost_per_s", "cpu_s_per_day")},
+        "busiest_cost_per_s": rates["busiest"] and rates["busiest"]["cost_per_s"],
+        **entry["memory"],
+    }

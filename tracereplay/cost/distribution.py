@@ -91,8 +91,39 @@ def spread(values: Floats, counts: Counts, edges: Sequence[float]) -> dict[str, 
     }
 
 
+def median_vector(values: Floats, counts: Counts) -> int | None:
+    """Row of a request of the median cost (nearest rank). None of nothing."""
+    n = int(counts.sum())
+    if n == 0:
+        return None
+    order = np.argsort(values, kind="stable")
+    return int(order[np.searchsorted(np.cumsum(counts[order]), -(-n // 2))])
+
+
 def distributions(outcomes: Sequence[Outcome], profile: Profile) -> list[dict[str, Any]]:
-    """The ``distribution`` of each strategy's result: cost per request; all histograms have the same edges."""
-    spreads = [(price_vectors(outcome.vectors, profile), outcome.counts) for outcome in outcomes]
-    edges = edges_for(spreads)
-    return [{"unit": profile.unit, "per_request": spread(*found, edges)} for found in spreads]
+    """The ``distribution`` of each strategy's result: cost per request and per bio, in histograms of the same edges."""
+    requests = [(price_vectors(outcome.vectors, profile), outcome.counts) for outcome in outcomes]
+    bios = [(price_vectors(outcome.bio_vectors, profile), outcome.bio_counts) for outcome in outcomes]
+    edges = edges_for([*requests, *bios])
+    return [
+        {
+            "unit": profile.unit,
+            "per_request": spread(*of_requests, edges),
+            "per_bio": spread(*of_bios, edges) | _bios(outcome) if of_bios[1].sum() else None,
+        }
+        for outcome, of_requests, of_bios in zip(outcomes, requests, bios, strict=True)
+    ]
+
+
+def _bios(outcome: Outcome) -> dict[str, Any]:
+    """How requests and bios belong together. ``pieces`` requests serve ``in_pieces`` bios, each other bio is a request.
+
+    ``cut``: bios in pieces not all of which came by the end of the trace; they count with those that did.
+    """
+    pieces, in_pieces, cut = outcome.bio_pieces
+    return {
+        "pieces": pieces,
+        "in_pieces": in_pieces,
+        "cut": cut,
+        "requests_without": int(outcome.counts.sum()) - pieces - int(outcome.bio_counts.sum()) + in_pieces,
+    }

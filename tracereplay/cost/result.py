@@ -13,6 +13,7 @@ from tracereplay.cost.intervals import pricing
 from tracereplay.cost.priced import priced_results
 from tracereplay.cost.profile import Profile
 from tracereplay.cost.rates import against, covered_time, memory, rates
+from tracereplay.cost.worst import WORST, worst
 from tracereplay.demand.report import as_json
 from tracereplay.replay.result import result_entry, warnings_of
 from tracereplay.replay.run import Replayed
@@ -25,13 +26,17 @@ RESULT_SCHEMA = 1
 
 
 def result_of(
-    trace: Trace, done: Replayed, profile: Profile, *, seed: int, command: Sequence[str] = ()
+    trace: Trace, done: Replayed, profile: Profile, *, seed: int, command: Sequence[str] = (), dearest: int = WORST
 ) -> dict[str, Any]:
-    """One replay as plain values: trace, machine, demand, accounting, profile, and an entry per strategy."""
+    """One replay as plain values: trace, machine, demand, accounting, profile, and an entry per strategy.
+
+    ``dearest``: how many kinds of requests are given as ``worst``.
+    """
     report = done.report
     if any(p.name == "cpus" for p in profile.parameters):
         profile = profile.with_parameters(cpus=done.machine.cpus)
     covered = covered_time(trace)
+    loads = [row["caller"] for row in report.loads]
     spreads = distributions([outcome for _, outcome in done.outcomes], profile)
     entries = []
     for (choice, outcome), distribution in zip(done.outcomes, spreads, strict=True):
@@ -40,6 +45,7 @@ def result_of(
             entry
             | {
                 "distribution": distribution,
+                "worst": worst(outcome, profile, report.callers, loads, dearest),
                 "rates": rates(outcome, entry["counters"], profile, covered),
                 "memory": memory(entry, done.path),
                 "contention": contention(outcome, done.machine, profile, entry["counters"]),

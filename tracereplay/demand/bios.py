@@ -16,6 +16,7 @@ import numpy as np
 from tracereplay.demand.layers import Layers
 from tracereplay.demand.path_bios import PathSource, Side, pages_of
 from tracereplay.demand.state import ACTION, COMPLETION, PART_DONE, PARTS, SIDE, Array
+from tracereplay.demand.stream import ALLOC, FIRST, OF_BIO, OP, PIECE
 from tracereplay.trace.schema import BIO_KINDS
 
 if TYPE_CHECKING:
@@ -46,9 +47,10 @@ class Part:
 class Bio:
     """A WRITE bio on a dm-crypt device: its parts still to be matched."""
 
-    __slots__ = ("parts", "unmatched")
+    __slots__ = ("number", "parts", "unmatched")
 
-    def __init__(self) -> None:
+    def __init__(self, number: int) -> None:
+        self.number = number
         self.parts: list[Part] = []
         self.unmatched = 0
 
@@ -67,7 +69,7 @@ class Crosscheck:
 
     def queue(self, dev: int, sector: int, sectors: int, ts: int) -> list[tuple[int, int]]:
         """A WRITE bio arrives; changes in the number of parts by pages."""
-        bio = Bio()
+        bio = Bio(self.writes)
         self.writes += 1
         return [self._add(bio, dev, sector, sector + sectors, ts)]
 
@@ -112,8 +114,8 @@ class Crosscheck:
                 return [pages_of(p.end - p.start) for p in done]
         return []
 
-    def match(self, arrival_ns: int, pages: int) -> bool:
-        """A request of dm-crypt: take the oldest part of its size that was queued before it."""
+    def match(self, arrival_ns: int, pages: int) -> Part | None:
+        """The part of a request of dm-crypt: the oldest of its size that was queued before it."""
         self.requests += 1
         waiting = self._waiting.get(pages)
         while waiting:
@@ -122,14 +124,35 @@ class Crosscheck:
                 waiting.popleft()
                 continue
             if part.queued_ns > arrival_ns:
-                return False
+                return None
             waiting.popleft()
             self.matched_parts += 1
             part.bio.unmatched -= 1
             if part.bio.unmatched == 0:
                 self.matched += 1
-            return True
-        return False
+            return part
+        return None
+
+    def mark(self, ops: Array, crypt: Array) -> Array:
+        """Operations with OF_BIO set on dm-crypt's requests (``crypt``) that match, and PIECE put before pieces."""
+        alloc, first = ops["kind"] == ALLOC, ops["flags"] & FIRST != 0
+        rows = np.flatnonzero(alloc & first & crypt)
+        found = np.zeros(len(ops), np.bool_)
+        at, pieces = [], []
+        for i, ts, pages in zip(rows.tolist(), *(ops[name][rows].tolist() for name in ("ts_ns", "pages")), strict=True):
+            if part := self.match(ts, pages):
+                found[i] = True
+                if len(part.bio.parts) > 1:
+                    at.append(i)
+                    pieces.append((part.bio.number, part.bio.unmatched))
+        starts = np.maximum.accumulate(np.where(alloc & first, np.arange(len(ops)), 0))
+        ops["flags"][alloc & found[starts]] |= OF_BIO
+        made = np.zeros(len(at), OP)
+        made["kind"] = PIECE
+        for name in ("ts_ns", "cpu"):
+            made[name] = ops[name][at]
+        made["pfn"], made["pages"] = np.array(pieces, np.int32).reshape(-1, 2).T
+        return np.insert(ops, at, made)
 
 
 class BioFeed:

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tracereplay.demand.stream import ALLOC, FREE_INITIAL, OP, DemandInfo, DemandReport, DemandStream
+from tracereplay.demand.stream import ALLOC, FREE_INITIAL, OP, PIECE, DemandInfo, DemandReport, DemandStream
 from tracereplay.errors import ParameterError, StorageError
 
 MOST_COPIES = 128
@@ -165,7 +165,7 @@ class _Live:
 
     def add(self, ops: Ops, times: I64) -> None:
         """Operations in their order, and their times."""
-        pages = np.int64(1) << ops["order"].astype(np.int64)
+        pages = np.where(ops["kind"] == PIECE, 0, np.int64(1) << ops["order"].astype(np.int64))
         live = self._now + np.cumsum(np.where(ops["kind"] == ALLOC, pages, -pages))
         bins = np.clip((times - self._start) // self._bin_ns, 0, LIVE_BINS - 1)
         np.maximum.at(self._most, bins, live)

@@ -49,7 +49,7 @@ class Piece:
 class Bio:
     """A WRITE bio and its pieces."""
 
-    __slots__ = ("cpu", "dev", "end", "pid", "pieces", "queued_ns", "start")
+    __slots__ = ("cpu", "dev", "end", "number", "pid", "pieces", "queued_ns", "start", "to_come")
 
     def __init__(self, dev: int, start: int, end: int, queued_ns: int, pid: int, cpu: int) -> None:
         self.dev = dev
@@ -59,6 +59,10 @@ class Bio:
         self.pid = pid
         self.cpu = cpu
         self.pieces: list[Piece] = []
+        self.number = 0
+        """Of a bio in several pieces."""
+        self.to_come = 0
+        """Its pieces on which work has not begun."""
 
 
 class Flight:

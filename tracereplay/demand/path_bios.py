@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from tracereplay.demand.flight import Bio, Flight, Piece
 from tracereplay.demand.paths import PathSpec
 from tracereplay.demand.sectors import SectorMap, Span
-from tracereplay.demand.state import PATH_ALLOC, PATH_FREE
+from tracereplay.demand.state import PATH_ALLOC, PATH_FREE, PATH_PIECE
 from tracereplay.kernel.constants import PAGE_SIZE, SECTOR_SIZE
 
 _PER_PAGE = PAGE_SIZE // SECTOR_SIZE
@@ -81,6 +81,7 @@ class PathSource:
         self.tracked = {*callers, *below, *(p for p, disk in disk_of.items() if disk in callers or disk in below)}
         """Devices whose events are wanted."""
         self.bios = 0
+        self.bios_in_pieces = 0
         self.below_dm_crypt = 0
         """WRITE bios left alone, since dm-crypt had encrypted them."""
         self.requests = 0
@@ -122,6 +123,9 @@ class PathSource:
                 piece.key = self._take(piece.pages)
                 self.requests += 1
                 self.pages += piece.pages
+                if len(piece.bio.pieces) > 1:
+                    piece.bio.to_come -= 1
+                    made.append((when, piece.bio.number, piece.bio.to_come, 0, pid, cpu, PATH_PIECE))
                 made.append((when, piece.pages, piece.key, self._callers[piece.bio.dev], pid, cpu, what))
             else:
                 self._keys.setdefault(_room(piece.pages), []).append(piece.key)
@@ -153,6 +157,10 @@ class PathSource:
             self._number += 1
             piece = Piece(bio, start, end, pages_of(end - start), self._number)
             bio.pieces.append(piece)
+        bio.to_come = len(bio.pieces)
+        if bio.to_come > 1:
+            bio.number = self.bios_in_pieces
+            self.bios_in_pieces += 1
         self._release(self.flight.queue(bio), ts, pid, cpu)
         for piece in bio.pieces:
             begins = self._begin(piece, ts, pid)

@@ -35,7 +35,7 @@ from tracereplay.demand.report import Sizes, bios_section, fill_report, path_sec
 from tracereplay.demand.ring import TRUST_MOST, flush
 from tracereplay.demand.scan import learn, scan
 from tracereplay.demand.state import Array, Work
-from tracereplay.demand.stream import ALLOC, FIRST, OP, DemandInfo, DemandReport
+from tracereplay.demand.stream import OP, DemandInfo, DemandReport
 from tracereplay.demand.target import SUM_SIZES, Target, grown_sizes, select
 from tracereplay.demand.target_check import check_target
 from tracereplay.errors import EmptyTraceError, InvariantError, TraceError, UsageError
@@ -306,17 +306,9 @@ class Reconstruction:
         fits = select(ready, *self.target.tables, self._size_keys, self._size_counts, self._sums)
         if not fits:
             self._size_keys, self._size_counts = grown_sizes(self._size_keys, self._size_counts)
-        if self.feed.check.parts:
-            self._match(ready)
-        return ready
-
-    def _match(self, ready: Array) -> None:
-        """Hold dm-crypt's requests against the WRITE parts of its devices."""
-        crypt = self._work.caller_flags[ready["caller"]] & state.CRYPT
-        rows = np.flatnonzero((ready["kind"] == ALLOC) & (ready["flags"] & FIRST != 0) & (crypt != 0))
-        check = self.feed.check
-        for ts, pages in zip(ready["ts_ns"][rows].tolist(), ready["pages"][rows].tolist(), strict=True):
-            check.match(ts, pages)
+        if not self.feed.check.parts:
+            return ready
+        return self.feed.check.mark(ready, self._work.caller_flags[ready["caller"]] & state.CRYPT != 0)
 
     def _serve(self, status: int) -> None:
         """Give a compiled pass what it stopped for."""

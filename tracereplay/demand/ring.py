@@ -32,7 +32,7 @@ from tracereplay.demand.state import (
     Array,
     Work,
 )
-from tracereplay.demand.stream import ALLOC, BATCH, FIRST, FREE, FREE_INITIAL, ON_PATH
+from tracereplay.demand.stream import ALLOC, BATCH, FIRST, FREE, FREE_INITIAL, ON_PATH, PIECE
 
 _MASK = RING - 1
 TRUST_MOST, TRUST_LOSS = 16, 4
@@ -74,6 +74,13 @@ def put_request(w, ts, pfn, order, flags, cpu, gfp, caller, group, pages, owner,
     link.owner = owner
     link.extents = extents
     return seq
+
+
+@hot
+def put_piece(w, ts, bio, to_come, cpu):
+    """Announce that the next request is a piece of a bio."""
+    seq = put(w, ts, bio, 0, PIECE, 0, cpu)
+    w.ring[seq & _MASK].pages = to_come
 
 
 @hot
@@ -144,7 +151,7 @@ def flush(w: Work, out64: Array, out: Array, final: bool) -> bool:
     while head < tail:
         s = head & _MASK
         kind = w.ring[s].kind
-        if kind in (FREE, FREE_INITIAL):
+        if kind in (FREE, FREE_INITIAL, PIECE):
             if n >= room:
                 fits = False
                 break

@@ -8,8 +8,8 @@ from tracereplay.compiled import hot, kernel
 from tracereplay.demand import state as s
 from tracereplay.demand.bursts import K_ACTION, K_COMPLETION, charge
 from tracereplay.demand.events import end_all
-from tracereplay.demand.ring import put, put_request
-from tracereplay.demand.stream import FREE, FROM_BIO, ON_PATH
+from tracereplay.demand.ring import put, put_piece, put_request
+from tracereplay.demand.stream import FREE, FROM_BIO, OF_BIO, ON_PATH
 from tracereplay.kernel.constants import MAX_PAGE_ORDER
 
 
@@ -32,10 +32,12 @@ def on_side(w, e, ti):
         w.parts_done[0, n] += 1
         w.parts_done[1, n] = t
     elif what == s.PATH_ALLOC:
-        flags = FROM_BIO | ON_PATH
+        flags = FROM_BIO | OF_BIO | ON_PATH
         seq = put_request(w, t, e.b, 0, flags, e.cpu, w.scalar[s.S_PATH_GFP], e.c, w.tasks[ti].group, e.a, -1, 0)
         path_extents(w, seq, e.a, e.b)
         w.counts[s.C_BIO_LIVE] += 1
+    elif what == s.PATH_PIECE:
+        put_piece(w, t, e.a, e.b, e.cpu)
     elif what == s.PATH_FREE:
         left = e.a
         key = e.b

@@ -119,6 +119,7 @@ PARTS = 3  # a = pages, b = +1 or -1: WRITE parts queued to a dm-crypt device
 PART_DONE = 4  # a = pages
 PATH_ALLOC = 5  # a = pages, b = key, c = caller
 PATH_FREE = 6  # a = pages, b = key
+PATH_PIECE = 7  # a = number of a bio, b = its pieces to come: the next request is one of its pieces
 SIDE = np.dtype(
     [
         ("ts_ns", np.int64),

@@ -14,6 +14,9 @@ frames, see ``DemandInfo.frames``.
 *Releases.* ``FREE`` gives back ``2^order`` pages by key; every one of them is live at that point of the stream.
 Pages of a request may come back in any number of pieces. ``FREE_INITIAL`` gives back a page that was in use before
 the trace began (left-censored): the machine's initial state holds it at that very frame.
+
+*Bios.* A request with OF_BIO belongs to one WRITE bio. It is the whole of it, unless a ``PIECE`` record stands before
+it: then it is a piece of bio number ``pfn``, of which ``pages`` pieces are still to come as far as is known by then.
 """
 
 from __future__ import annotations
@@ -46,6 +49,7 @@ assert OP.itemsize == 32
 ALLOC = 1
 FREE = 2
 FREE_INITIAL = 3
+PIECE = 4
 
 # OP.flags of a request
 FIRST = 1
@@ -63,6 +67,9 @@ ON_PATH = 64
 """Reserves, quota, mutex and gfp passes of the chosen path apply."""
 SYNTHETIC = 128
 """Of a load (``--load``): no event stands behind it."""
+
+OF_BIO = 256
+"""Known to be for one WRITE bio, or for a piece of it: made from it, or matched with it."""
 
 MAX_REQUEST_PAGES = 16384
 

@@ -46,6 +46,7 @@ def lockless(outcome: Outcome) -> Outcome:
         worker=without_locks(outcome.worker),
         background=without_locks(outcome.background),
         vectors=without_locks(outcome.vectors),
+        bio_vectors=without_locks(outcome.bio_vectors),
         series=without_locks(outcome.series),
         background_series=without_locks(outcome.background_series),
         worker_series=without_locks(outcome.worker_series),

@@ -11,7 +11,7 @@ from tracereplay.demand.stream import ON_PATH
 from tracereplay.kernel.constants import NR_PAGE_ORDERS
 from tracereplay.machine.buddy import get_info, owner_of, set_info, set_owner
 from tracereplay.machine.bulk import alloc_pages_bulk
-from tracereplay.machine.counters import FAILURES, NR_SLOTS
+from tracereplay.machine.counters import FAILURES
 from tracereplay.machine.layout import (
     BULK_NONE,
     CFG_BULK,
@@ -35,6 +35,7 @@ from tracereplay.replay.layout import (
     BL_LEFT,
     BL_ORDER,
     BL_OWNER,
+    BL_PAGES,
     BL_TAG,
     BL_WORDS,
     FM_FRAME,
@@ -42,20 +43,13 @@ from tracereplay.replay.layout import (
     MORE_BLOCKS,
     MORE_ROWS,
     MORE_TABLES,
-    ROW_BIN,
     ROW_BLOCKS,
-    ROW_COUNTERS,
-    ROW_NEXT,
     ROW_WORDS,
     RUNNING,
     SPARE_BLOCKS,
-    TAG_BIN_SHIFT,
-    TAG_FLAGS,
     TAG_FLAGS_SHIFT,
     TAG_ROW,
-    TAG_TARGETED,
     X_BACKGROUND_FAILED,
-    X_BIN,
     X_BLOCK_FREE,
     X_BLOCK_LIVE,
     X_BLOCK_ROOM,
@@ -69,12 +63,12 @@ from tracereplay.replay.layout import (
     X_ROW_FREE,
     X_ROW_ROOM,
     X_ROW_TOP,
-    X_TARGETED,
     X_UNSEEN_PAGES,
     X_WASTE,
     X_WASTE_PEAK,
 )
-from tracereplay.replay.vectors import clear, count_request, fold_orders, intern_vector, slots_full, tables_full
+from tracereplay.replay.requests import count_tagged, end_request
+from tracereplay.replay.vectors import slots_full, tables_full
 
 
 @hot
@@ -125,12 +119,6 @@ def waste_add(e, pages):
 
 
 @hot
-def tag_of(kind, flags, time_bin):
-    """Tag of a targeted page or block."""
-    return TAG_TARGETED | kind | (flags & TAG_FLAGS) << TAG_FLAGS_SHIFT | time_bin << TAG_BIN_SHIFT
-
-
-@hot
 def next_page(ops, i, extents, x, key, left, pages):
     """Move on by ``pages`` of extent ``x``: (extent, key of its next page, its pages that are left)."""
     if left > pages:
@@ -176,51 +164,10 @@ def map_blocks(m, e, ops, i, extents, blocks, owner, tag):
             mapped += 1
             x, key, left = next_page(ops, i, extents, x, key, left, 1)
         e.bl[h * BL_WORDS + BL_LEFT] = mapped
+        e.bl[h * BL_WORDS + BL_PAGES] = mapped
         waste_add(e, size - mapped)
     if x < extents:
         report_error(m, ERROR_TOO_FEW, e.x[X_OUT])
-
-
-@inner
-def new_row(e):
-    """A row for a live request; its number. There is room."""
-    r = e.x[X_ROW_FREE]
-    if r >= 0:
-        e.x[X_ROW_FREE] = e.rows[r * ROW_WORDS + ROW_NEXT]
-    else:
-        r = e.x[X_ROW_TOP]
-        e.x[X_ROW_TOP] += 1
-    e.rows[r * ROW_WORDS + ROW_BIN] = e.x[X_BIN]
-    e.rows[r * ROW_WORDS + ROW_BLOCKS] = 0
-    clear(e.rows[r * ROW_WORDS + ROW_COUNTERS : (r + 1) * ROW_WORDS])
-    return r
-
-
-@inner
-def drop_row(e, r):
-    """Free a request's row."""
-    e.rows[r * ROW_WORDS + ROW_NEXT] = e.x[X_ROW_FREE]
-    e.rows[r * ROW_WORDS + ROW_BLOCKS] = 0
-    e.x[X_ROW_FREE] = r
-
-
-@hot
-def charge_targeted(e, row):
-    """Add what a row's vector does not hold to the targeted requests' total."""
-    fold_orders(e.x[X_TARGETED : X_TARGETED + NR_SLOTS], row)
-
-
-@inner
-def end_request(e, r):
-    """Account a request that is over, and free its row."""
-    charge_targeted(e, e.rows[r * ROW_WORDS + ROW_COUNTERS : (r + 1) * ROW_WORDS])
-    count_request(
-        e.t,
-        e.x,
-        intern_vector(e.t, e.x, e.rows[r * ROW_WORDS + ROW_COUNTERS : (r + 1) * ROW_WORDS]),
-        e.rows[r * ROW_WORDS + ROW_BIN],
-    )
-    drop_row(e, r)
 
 
 @inner
@@ -297,6 +244,7 @@ def spread_extent(m, e, head):
     if v >= FM_TARGETED:
         owner, tag = owner_of(m, frame)
         h = new_block(e, frame, order, 1 << order, owner, tag)
+        e.bl[h * BL_WORDS + BL_PAGES] = 1 << order
         for k in range(1 << order):
             e.fm[head + k] = -h - 1
         return
@@ -361,21 +309,23 @@ def end_live(e, m, i):
     while i < rows + blocks + keys:
         if tables_full(e.x):
             return i
-        owner, tag = np.int64(0), np.int64(0)
+        owner, tag, pages = np.int64(0), np.int64(0), np.int64(0)
         if i < rows:
             if e.rows[i * ROW_WORDS + ROW_BLOCKS] > 0:
                 e.x[X_CENSORED] += 1
                 end_request(e, i)
         elif i < rows + blocks:
             owner, tag = block_word(e, i - rows, BL_OWNER), block_word(e, i - rows, BL_TAG)
+            pages = block_word(e, i - rows, BL_PAGES)
         elif e.fm[i - rows - blocks] >= FM_TARGETED:
             frame = (np.int64(e.fm[i - rows - blocks]) & FM_FRAME) - 1
             if still_held(m, frame):
                 owner, tag = owner_of(m, frame)
+                pages = 1 << order_at(m, np.int64(e.fm[i - rows - blocks]))
         if tag >> TAG_FLAGS_SHIFT & ON_PATH:
             e.x[X_PATH_HELD] += 1
         if tag != 0 and not tag & TAG_ROW:
             e.x[X_CENSORED] += 1
-            count_request(e.t, e.x, owner, tag >> TAG_BIN_SHIFT)
+            count_tagged(e, owner, tag, pages)
         i += 1
     return -1

@@ -65,6 +65,20 @@ class PathConfig:
     """What its requests ask with at first. dm-crypt's may not sleep: it has a second pass, under a mutex, that may."""
 
 
+EXAMPLE = np.dtype(
+    [
+        ("arrival_ns", np.int64),
+        ("within_ns", np.int64),
+        ("pages", np.int64),
+        ("cpu", np.int64),
+        ("caller", np.int64),
+        ("delay_ns", np.int64),
+    ]
+)
+"""A request: it came at ``arrival_ns`` or up to ``within_ns`` later; its CPU (-1: not kept), its caller as OP has it
+(NO_CALLER: not kept), how long it waited."""
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """Counters of one finished replay."""
@@ -79,6 +93,14 @@ class Outcome:
     """Distinct counter vectors of targeted requests, [vector, NR_COUNTERS]."""
     counts: I64
     """Requests per vector, [vector]."""
+    examples: np.ndarray[Any, np.dtype[np.void]]
+    """The first request that ended with each vector, EXAMPLE."""
+    bio_vectors: I64
+    """Counters of WRITE bios, each the sum of its targeted requests, [vector, NR_COUNTERS]."""
+    bio_counts: I64
+    """Bios per vector."""
+    bio_pieces: tuple[int, int, int]
+    """Requests that are pieces of a bio; bios in pieces; and those of the bios that the end of the trace cuts off."""
     series: I64
     """Targeted counters by time bin of the request's arrival, [bin, NR_COUNTERS]."""
     cells: I64
@@ -173,18 +195,21 @@ class Engine:
         x, t = self.arrays.x, self.arrays.t
         vectors = t[: x[at.X_VECTORS] * NR_COUNTERS].reshape(-1, NR_COUNTERS).copy()
         keys = t[x[at.X_CK] : x[at.X_CK] + x[at.X_KEY_ROOM]]
-        requests = t[x[at.X_CV] : x[at.X_CV] + x[at.X_KEY_ROOM]][keys != 0]
-        keys = keys[keys != 0] - 1
-        order = np.argsort(keys)
-        keys, requests = keys[order], requests[order]
-        counts = np.zeros(len(vectors), np.int64)
-        np.add.at(counts, keys >> at.BIN_BITS, requests)
-        time_bins = keys & ((1 << at.BIN_BITS) - 1)
+        used = np.flatnonzero(keys)
+        requests = t[x[at.X_CV] : x[at.X_CV] + x[at.X_KEY_ROOM]][used]
+        keys = keys[used] - 1
+        kind = keys >> at.KIND_SHIFT & at.KIND_BIO
+        bios, bio_pieces = self._bios(keys >> at.BIN_BITS, kind, requests, len(vectors))
+        # the same vector and bin may be there with and without a bio
+        of_request = kind != at.KIND_BIO
+        cells, which = np.unique(keys[of_request] & ~(at.KIND_BIO << at.KIND_SHIFT), return_inverse=True)
+        numbers, time_bins = cells >> at.BIN_BITS, cells & ((1 << at.KIND_SHIFT) - 1)
+        requests = np.bincount(which, requests[of_request], len(cells)).astype(np.int64)
+        counts = np.bincount(numbers, requests, len(vectors)).astype(np.int64)
         bins = _by_bin(x, self.background, worker)
         series = np.zeros((len(bins), NR_COUNTERS), np.int64)
-        np.add.at(series, time_bins, vectors[keys >> at.BIN_BITS] * requests[:, None])
+        np.add.at(series, time_bins, vectors[numbers] * requests[:, None])
         kept = counts > 0  # an allocation's vector alone is not a request's
-        cells = np.stack([np.cumsum(kept)[keys >> at.BIN_BITS] - 1, time_bins, requests], axis=1)
         totals = x[at.X_TARGETED : at.X_TARGETED + NR_SLOTS].copy()
         totals[:NR_COUNTERS] = counts @ vectors
         outcome = Outcome(
@@ -193,8 +218,12 @@ class Engine:
             background=self.background.copy(),
             vectors=vectors[kept],
             counts=counts[kept],
+            examples=self._examples(kept),
+            bio_vectors=vectors[bios > 0],
+            bio_counts=bios[bios > 0],
+            bio_pieces=bio_pieces,
             series=series,
-            cells=cells,
+            cells=np.stack([np.cumsum(kept)[numbers] - 1, time_bins, requests], axis=1),
             background_series=bins[:, at.BIN_BACKGROUND : at.BIN_WORKER],
             worker_series=bins[:, at.BIN_WORKER : at.BIN_REQUESTS],
             arrivals=bins[:, at.BIN_REQUESTS :],
@@ -217,12 +246,43 @@ class Engine:
                 x[at.X_VECTOR_ROOM] << (x[at.X_VECTORS] + 4 > x[at.X_VECTOR_ROOM]),
                 x[at.X_KEY_ROOM] << (2 * x[at.X_KEYS] > x[at.X_KEY_ROOM]),
                 x[at.X_PAIR_ROOM] << (2 * x[at.X_PAIRS] > x[at.X_PAIR_ROOM]),
+                x[at.X_GROUP_ROOM] << self._many_groups(),
                 x[at.X_AGENDA_ROOM] << (x[at.X_AGENDA] + at.SPARE_ENTRIES > x[at.X_AGENDA_ROOM]),
                 x[at.X_SLOT_ROOM] << (2 * x[at.X_PARKED] > x[at.X_SLOT_ROOM]),
             )
             tables = at.new_tables(x, *map(int, rooms))
             move_tables(e.t, old, tables, x)
             self.arrays = e._replace(t=tables)
+
+    def _bios(self, numbers: I64, kind: I64, requests: I64, vectors: int) -> tuple[I64, tuple[int, int, int]]:
+        """Bios per vector, and Outcome.bio_pieces, from keys (X_CK) in parts; bios that the end cuts off included."""
+        x, t = self.arrays.x, self.arrays.t
+        groups = t[x[at.X_GV] : x[at.X_GV] + x[at.X_GROUP_ROOM]]
+        cut = groups[groups > 0] - 1
+        whole = (kind == at.KIND_WHOLE) | (kind == at.KIND_BIO)
+        bios = np.bincount(cut, minlength=vectors)
+        np.add.at(bios, numbers[whole], requests[whole])
+        pieces, ended = (int(requests[kind == k].sum()) for k in (at.KIND_PIECE, at.KIND_BIO))
+        return bios, (pieces, ended + len(cut), len(cut))
+
+    def _examples(self, kept: np.ndarray[Any, np.dtype[np.bool_]]) -> np.ndarray[Any, np.dtype[np.void]]:
+        """EXAMPLE of each vector that is ``kept``."""
+        x, t = self.arrays.x, self.arrays.t
+        words = t[x[at.X_VX] : x[at.X_VX] + len(kept) * at.EX_WORDS].reshape(-1, at.EX_WORDS)[kept]
+        arrival, who, caller, delay = words.T
+        unknown = caller == at.NO_CALLER
+        made = np.zeros(len(words), EXAMPLE)
+        made["arrival_ns"], made["caller"], made["delay_ns"] = arrival, caller, delay
+        made["within_ns"] = np.where(unknown, (1 << x[at.X_TIME_SHIFT]) - 1, 0)
+        made["pages"] = who >> at.WHO_CPU_BITS
+        made["cpu"] = np.where(unknown, -1, who & ((1 << at.WHO_CPU_BITS) - 1))
+        return made
+
+    def _many_groups(self) -> bool:
+        """Whether many bios in pieces are not counted yet; others are forgotten when tables grow."""
+        x, t = self.arrays.x, self.arrays.t
+        keys, vectors = (t[x[p] : x[p] + x[at.X_GROUP_ROOM]] for p in (at.X_GK, at.X_GV))
+        return bool(4 * np.count_nonzero((keys != 0) & (vectors >= 0)) > x[at.X_GROUP_ROOM])
 
     def _misuse(self) -> StrategyError:
         code = int(self.machine.w[CFG_ERROR])

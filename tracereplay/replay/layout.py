@@ -3,8 +3,8 @@
 Counters are charged to the row that is current: the background's, or that of the live request being served. A request
 served by one block keeps no row while it lives, only the number of its allocation's counter vector; one served by
 several blocks keeps a row until its last block is released. At a request's end its vector is looked up in a table of
-distinct vectors, and (vector, time bin of its arrival) is counted. So percentiles and re-pricing stay exact in little
-memory (architecture.md section 4).
+distinct vectors, and (vector, time bin of its arrival) is counted; each vector has its first request as an example. So
+percentiles and re-pricing stay exact in little memory (architecture.md section 4).
 """
 
 from __future__ import annotations
@@ -49,16 +49,16 @@ TAG_TARGETED = 2
 TAG_FLAGS_SHIFT = 2
 TAG_FLAGS = 0x3FF
 """Request flags, from bit 2."""
-TAG_BIN_SHIFT = 12
-"""Time bin of the arrival, from bit 12; with TAG_ROW the row has it, and here are these two:"""
-TAG_DELAYED = 1 << TAG_BIN_SHIFT
+TAG_TIME_SHIFT = 12
+"""Time of the arrival in TIME_BITS, from bit 12 (requests.py); with TAG_ROW the row has it, and here are these two:"""
+TAG_DELAYED = 1 << TAG_TIME_SHIFT
 """Block of a request that waited: its pages are freed later than recorded, by the row's ROW_DELAY."""
-TAG_PARKED = 2 << TAG_BIN_SHIFT
+TAG_PARKED = 2 << TAG_TIME_SHIFT
 """Not a block but a page of a request that waits: PG_*."""
 
 # ---- bl: a targeted block that does not serve just one extent of its order
-BL_FRAME, BL_ORDER, BL_LEFT, BL_OWNER, BL_TAG, BL_WORDS = 0, 1, 2, 3, 4, 8
-"""First frame, order, pages still live, owner and tag (0: unused)."""
+BL_FRAME, BL_ORDER, BL_LEFT, BL_OWNER, BL_TAG, BL_PAGES, BL_WORDS = 0, 1, 2, 3, 4, 5, 8
+"""First frame, order, pages still live, owner and tag (0: unused), pages that the request has in it."""
 
 # ---- bl: a page of a request that waits, in the place of a block
 PG_KEY, PG_CPU, PG_ORDER, PG_FRAME, PG_TAG, PG_NEXT, PG_LOW, PG_HIGH = range(8)
@@ -71,9 +71,14 @@ assert PG_TAG == BL_TAG
 ROW_BLOCKS, ROW_BIN, ROW_NEXT = range(3)
 """Blocks not yet released, time bin of the arrival, chain of free rows."""
 ROW_COUNTERS = 3
-ROW_DELAY = ROW_COUNTERS + NR_SLOTS
-"""How much later than recorded the request's pages are freed, since it waited, ns."""
-ROW_WORDS = -(-(ROW_DELAY + 1) // 8) * 8
+ROW_DELAY, ROW_ARRIVAL, ROW_WHO, ROW_CALLER, ROW_BIO, ROW_END = range(
+    ROW_COUNTERS + NR_SLOTS, ROW_COUNTERS + NR_SLOTS + 6
+)
+"""How much later than recorded the request's pages are freed, since it waited, ns; when it came, ns; its pages and CPU
+(WHO_CPU_BITS); its caller; NO_BIO, WHOLE_BIO or BIO_PIECE plus the number of the bio that it is a piece of."""
+NO_BIO, WHOLE_BIO, BIO_PIECE = range(3)
+WHO_CPU_BITS = 16
+ROW_WORDS = -(-ROW_END // 8) * 8
 """Whole cache lines; a plain free touches the first one only: header and first five counters."""
 
 # ---- x: scalars
@@ -94,10 +99,18 @@ ROW_WORDS = -(-(ROW_DELAY + 1) // 8) * 8
     X_PAIR_ROOM,
     X_VT,  # offset in t: vectors, [vector, NR_COUNTERS]
     X_VH,  # hash table of 4 * X_VECTOR_ROOM: vector + 1
-    X_CK,  # hash table of X_KEY_ROOM: (vector << BIN_BITS | bin) + 1
+    X_VX,  # EX_WORDS per vector: the first request that ended with it
+    X_CK,  # hash table of X_KEY_ROOM: (vector << BIN_BITS | kind << KIND_SHIFT | bin) + 1
     X_CV,  # requests per key
     X_PK,  # hash table of X_PAIR_ROOM: (allocation vector << 32 | release vector) + 1
     X_PV,  # number of their sum's vector
+    X_GK,  # hash table of X_GROUP_ROOM: number of a bio in pieces + 1
+    X_GV,  # number of the vector of its pieces that ended + 1; 0: none did, -1: all did, and it is counted
+    X_GL,  # its pieces that live
+    X_GC,  # its pieces that are still to come
+    X_GROUPS,
+    X_GROUP_ROOM,
+    X_PIECE,  # the next request of a bio is a piece of this one: its number + 1
     X_AG,  # the agenda: a heap of AG_WORDS each (agenda.py)
     X_AGENDA,  # its entries
     X_AGENDA_ROOM,
@@ -106,6 +119,9 @@ ROW_WORDS = -(-(ROW_DELAY + 1) // 8) * 8
     X_START_NS,
     X_BIN_NS,
     X_NR_BINS,
+    X_TIME_SHIFT,  # a unit of TIME_BITS is 2^this ns
+    X_BIN_UNITS,  # whole units in a time bin
+    X_BIN_FACTOR,  # units * this >> FACTOR_BITS is the bin
     X_BIN,  # time bin of the current operation
     X_NEXT_BIN_NS,
     X_WASTE,
@@ -141,7 +157,7 @@ ROW_WORDS = -(-(ROW_DELAY + 1) // 8) * 8
     X_STUCK,  # of those, for mutex or pool
     X_STUCK_SINCE,  # when the last of those that hold something began to wait, ns
     X_PATH_HELD,  # at the end: blocks of the path that somebody else holds
-) = range(63)
+) = range(74)
 # ---- x: areas
 X_REQ = 96
 X_BLOCK = X_REQ + REQ_WORDS
@@ -156,6 +172,15 @@ BIN_PAGES = BIN_REQUESTS + 1
 BIN_WORDS = BIN_PAGES + 1
 """Words of a time bin: counters of the background, of the strategy's own work; requests that came and their pages."""
 BIN_BITS = 20
+KIND_SHIFT = 18
+KIND_WHOLE, KIND_PIECE, KIND_BIO = 1, 2, 3
+"""Kinds of keys: 0 a request of no bio; one that is a whole bio; a piece of one; no request, but a bio in pieces."""
+TIME_BITS = 19
+FACTOR_BITS = 40
+EX_ARRIVAL, EX_WHO, EX_CALLER, EX_DELAY, EX_WORDS = range(5)
+"""Of a request: ROW_ARRIVAL, ROW_WHO (never 0), ROW_CALLER, ROW_DELAY."""
+NO_CALLER = 1 << 32
+"""Neither caller nor CPU were kept, and the arrival in units of 2^X_TIME_SHIFT ns only."""
 
 # ---- t: the agenda
 AG_TIME, AG_RANK, AG_ITEM, AG_WORDS = range(4)
@@ -195,34 +220,50 @@ def new_loop(frames: int, start_ns: int, end_ns: int, bins: int) -> Loop:
     x[X_BLOCK_ROOM] = 2 * SPARE_BLOCKS
     x[X_ROW_ROOM] = 256
     x[X_START_NS] = start_ns
-    x[X_BIN_NS] = max(1, -(-(end_ns - start_ns + 1) // bins))
+    x[X_TIME_SHIFT], x[X_BIN_NS] = time_bins(end_ns - start_ns, bins)
+    x[X_BIN_UNITS] = x[X_BIN_NS] >> x[X_TIME_SHIFT]
+    x[X_BIN_FACTOR] = -(-(1 << FACTOR_BITS) // int(x[X_BIN_UNITS]))
     x[X_NR_BINS] = bins
     x[X_NEXT_BIN_NS] = start_ns + x[X_BIN_NS]
     return Loop(
         fm=np.zeros(max(frames, 1), np.int32),
         bl=np.zeros(2 * SPARE_BLOCKS * BL_WORDS, np.int32),
         rows=new_rows(256),
-        t=new_tables(x, 1024, 4096, 4096, 2 * SPARE_ENTRIES, 64),
+        t=new_tables(x, 1024, 4096, 4096, 256, 2 * SPARE_ENTRIES, 64),
         x=x,
     )
 
 
-def new_tables(x: I64, vectors: int, keys: int, pairs: int, agenda: int, slots: int) -> I64:
-    """Empty tables with room for so many entries (the first three powers of two); their offsets are put into ``x``."""
+def time_bins(span_ns: int, bins: int) -> tuple[int, int]:
+    """Over a span: the shift of a unit of time such that TIME_BITS hold all, and the length of a time bin in ns."""
+    length = max(1, -(-(span_ns + 1) // bins))
+    shift = 0
+    while bins * -(-length >> shift) > 1 << TIME_BITS:
+        shift += 1
+    return shift, -(-length >> shift) << shift
+
+
+def new_tables(x: I64, vectors: int, keys: int, pairs: int, groups: int, agenda: int, slots: int) -> I64:
+    """Empty tables with room for so many entries (the first four powers of two); their offsets are put into ``x``."""
     offset = 0
     for place, words in (
         (X_VT, vectors * NR_COUNTERS),
         (X_VH, 4 * vectors),
+        (X_VX, EX_WORDS * vectors),
         (X_CK, keys),
         (X_CV, keys),
         (X_PK, pairs),
         (X_PV, pairs),
+        (X_GK, groups),
+        (X_GV, groups),
+        (X_GL, groups),
+        (X_GC, groups),
         (X_AG, AG_WORDS * agenda),
         (X_SL, SL_WORDS * slots),
     ):
         x[place] = offset
         offset += words
-    x[X_VECTOR_ROOM], x[X_KEY_ROOM], x[X_PAIR_ROOM] = vectors, keys, pairs
+    x[X_VECTOR_ROOM], x[X_KEY_ROOM], x[X_PAIR_ROOM], x[X_GROUP_ROOM] = vectors, keys, pairs, groups
     x[X_AGENDA_ROOM], x[X_SLOT_ROOM] = agenda, slots
     t = np.zeros(offset, np.int64)
     for head in range(NR_LISTS):

@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy as np
 
 from tracereplay.compiled import hot, inner, kernel
-from tracereplay.demand.stream import ALLOC, FIRST, FREE, TARGETED, UNSEEN
+from tracereplay.demand.stream import ALLOC, FIRST, FREE, OF_BIO, PIECE, TARGETED, UNSEEN
 from tracereplay.machine.background import run_background
 from tracereplay.machine.buddy import owner_of
 from tracereplay.machine.counters import FAILURES
@@ -60,10 +60,12 @@ from tracereplay.replay.layout import (
     X_PAGES,
     X_PARKED,
     X_PENDING,
+    X_PIECE,
     X_PROGRESS,
     X_REASON,
     X_REQUESTS,
 )
+from tracereplay.replay.requests import announce_piece, pass_piece
 from tracereplay.replay.serve import (
     free_page_of,
     recall_request,
@@ -112,7 +114,7 @@ def free_keys(m, st, e, key, order, cpu, now):
                 free_pages(m, cpu, frame, size)
             else:
                 owner, tag = owner_of(m, frame)
-                release_targeted(m, st, e, frame, size, owner, tag, cpu, now)
+                release_targeted(m, st, e, frame, size, owner, tag, 1 << size, cpu, now)
     waste_add(e, 0)  # pages freed together are not waste in between: only now the peak counts
 
 
@@ -260,7 +262,13 @@ def run(m, st, e, ops, i):
                 return i
             i += 1
         elif op.kind != ALLOC:
-            free_initial(m, e, op, cpu)
+            if op.kind != PIECE:
+                free_initial(m, e, op, cpu)
+            elif tables_full(e.x):
+                e.x[X_REASON] = MORE_TABLES
+                return i
+            else:
+                announce_piece(e, np.int64(op.pfn), np.int64(op.pages))
             i += 1
         elif op.flags & (TARGETED | UNSEEN):
             e.x[X_REASON] = lacking(e)
@@ -286,6 +294,8 @@ def run(m, st, e, ops, i):
             if op.flags & FIRST:
                 e.x[X_REQUESTS] += 1
                 e.x[X_PAGES] += op.pages
+                if op.flags & OF_BIO and e.x[X_PIECE] != 0:
+                    pass_piece(e)
             i += 1
         if m.w[CFG_ERROR] != 0:
             e.x[X_REASON] = MACHINE_ERROR

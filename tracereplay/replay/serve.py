@@ -24,32 +24,28 @@ from tracereplay.machine.layout import (
 from tracereplay.machine.misuse import report_error
 from tracereplay.replay.blocks import (
     block_word,
-    charge_targeted,
     charged_to,
     drop_block,
-    drop_row,
-    end_request,
     map_blocks,
-    new_row,
-    tag_of,
 )
 from tracereplay.replay.calls import ALLOCATE, FINISH, INIT, RELEASE, SHRINK, TIMER
 from tracereplay.replay.layout import (
+    BIO_PIECE,
     BL_FRAME,
     BL_LEFT,
     BL_ORDER,
     BL_OWNER,
+    BL_PAGES,
     BL_TAG,
     BL_WORDS,
+    ROW_BIO,
     ROW_BLOCKS,
     ROW_COUNTERS,
     ROW_WORDS,
-    TAG_BIN_SHIFT,
     TAG_FLAGS,
     TAG_FLAGS_SHIFT,
     TAG_ROW,
     X_ALLOCATE,
-    X_BIN,
     X_BINS,
     X_BLOCK,
     X_FAILED,
@@ -67,7 +63,17 @@ from tracereplay.replay.layout import (
     X_WASTE,
     X_WORKER,
 )
-from tracereplay.replay.vectors import clear, count_request, intern_vector, sum_vector
+from tracereplay.replay.requests import (
+    arrival_units,
+    charge_targeted,
+    count_tagged,
+    drop_row,
+    end_request,
+    introduce,
+    new_row,
+    tag_of,
+)
+from tracereplay.replay.vectors import clear, intern_vector, sum_vector
 from tracereplay.replay.waiting import park, recall, settle
 from tracereplay.strategies.contract import (
     BLOCK_FLAGS,
@@ -159,6 +165,7 @@ def serve_targeted(m, st, e, ops, i, extents):
     pages = np.int64(ops[i].pages)
     now = ops[i].ts_ns
     r = new_row(e)
+    introduce(e, r, ops[i])
     mr = charged_to(m, e.rows[r * ROW_WORDS + ROW_COUNTERS : (r + 1) * ROW_WORDS])
     e.x[X_REQ + REQ_CPU] = cpu
     e.x[X_REQ + REQ_GFP] = ops[i].gfp
@@ -184,11 +191,11 @@ def serve_targeted(m, st, e, ops, i, extents):
         e.x[X_FAILED] += 1
         end_request(e, r)
         return
-    if blocks == 1:
+    if blocks == 1 and e.rows[r * ROW_WORDS + ROW_BIO] < BIO_PIECE:
         charge_targeted(e, e.rows[r * ROW_WORDS + ROW_COUNTERS : (r + 1) * ROW_WORDS])
         v = intern_vector(e.t, e.x, e.rows[r * ROW_WORDS + ROW_COUNTERS : (r + 1) * ROW_WORDS])
         drop_row(e, r)
-        map_blocks(m, e, ops, i, extents, 1, v, tag_of(0, flags, e.x[X_BIN]))
+        map_blocks(m, e, ops, i, extents, 1, v, tag_of(0, flags, arrival_units(e.x, now)))
     else:
         e.rows[r * ROW_WORDS + ROW_BLOCKS] = blocks
         map_blocks(m, e, ops, i, extents, blocks, r, tag_of(TAG_ROW, flags, 0))
@@ -207,8 +214,8 @@ def recall_request(m, st, e, s):
 
 
 @inner
-def release_targeted(m, st, e, frame, order, owner, tag, cpu, now):
-    """The last page of a targeted block was freed: the strategy gets it back."""
+def release_targeted(m, st, e, frame, order, owner, tag, pages, cpu, now):
+    """The last page of a targeted block was freed, of which the request had ``pages``: the strategy gets it back."""
     e.x[X_PROGRESS] = now
     flags = tag >> TAG_FLAGS_SHIFT & TAG_FLAGS
     if tag & TAG_ROW:
@@ -223,7 +230,7 @@ def release_targeted(m, st, e, frame, order, owner, tag, cpu, now):
         release_block(charged_to(m, row), st, e, frame, order, flags, cpu, now)
         charge_targeted(e, row)
         v = sum_vector(e.t, e.x, owner, intern_vector(e.t, e.x, row), row)
-        count_request(e.t, e.x, v, tag >> TAG_BIN_SHIFT)
+        count_tagged(e, v, tag, pages)
 
 
 @inner
@@ -234,10 +241,10 @@ def free_page_of(m, st, e, h, cpu, now):
     if e.bl[h * BL_WORDS + BL_LEFT] > 0:
         return
     frame, order = block_word(e, h, BL_FRAME), block_word(e, h, BL_ORDER)
-    owner, tag = block_word(e, h, BL_OWNER), block_word(e, h, BL_TAG)
+    owner, tag, pages = block_word(e, h, BL_OWNER), block_word(e, h, BL_TAG), block_word(e, h, BL_PAGES)
     e.x[X_WASTE] -= 1 << order
     drop_block(e, h)
-    release_targeted(m, st, e, frame, order, owner, tag, cpu, now)
+    release_targeted(m, st, e, frame, order, owner, tag, pages, cpu, now)
 
 
 @inner

@@ -16,6 +16,11 @@ from tracereplay.replay.layout import (
     BIN_REQUESTS,
     BIN_WORDS,
     BIN_WORKER,
+    EX_ARRIVAL,
+    EX_CALLER,
+    EX_DELAY,
+    EX_WHO,
+    EX_WORDS,
     LIST_FREE,
     SL_WORDS,
     SPARE_ENTRIES,
@@ -27,6 +32,12 @@ from tracereplay.replay.layout import (
     X_BINS,
     X_CK,
     X_CV,
+    X_GC,
+    X_GK,
+    X_GL,
+    X_GROUP_ROOM,
+    X_GROUPS,
+    X_GV,
     X_KEY_ROOM,
     X_KEYS,
     X_NEXT_BIN_NS,
@@ -44,6 +55,7 @@ from tracereplay.replay.layout import (
     X_VECTORS,
     X_VH,
     X_VT,
+    X_VX,
     X_WORKER,
 )
 
@@ -123,13 +135,18 @@ def sum_vector(t, x, a, b, row):
 
 
 @inner
-def count_request(t, x, v, time_bin):
-    """Count one ended request of vector ``v`` that arrived in ``time_bin``."""
-    key = (v << BIN_BITS | time_bin) + 1
-    slot = find_key(t, x[X_CK], x[X_KEY_ROOM], key)
+def count_key(t, x, key, arrival, who, caller, delay):
+    """Count a request, or a bio, by key (X_CK); the first request of a vector is kept as its example (EX_*)."""
+    slot = find_key(t, x[X_CK], x[X_KEY_ROOM], key + 1)
     if t[x[X_CK] + slot] == 0:
-        t[x[X_CK] + slot] = key
+        t[x[X_CK] + slot] = key + 1
         x[X_KEYS] += 1
+        at = x[X_VX] + EX_WORDS * (key >> BIN_BITS)
+        if t[at + EX_WHO] == 0:
+            t[at + EX_ARRIVAL] = arrival
+            t[at + EX_WHO] = who
+            t[at + EX_CALLER] = caller
+            t[at + EX_DELAY] = delay
     t[x[X_CV] + slot] += 1
 
 
@@ -140,6 +157,7 @@ def tables_full(x):
         x[X_VECTORS] + 4 > x[X_VECTOR_ROOM]
         or 2 * x[X_KEYS] > x[X_KEY_ROOM]
         or 2 * x[X_PAIRS] > x[X_PAIR_ROOM]
+        or 2 * x[X_GROUPS] > x[X_GROUP_ROOM]
         or x[X_AGENDA] + SPARE_ENTRIES > x[X_AGENDA_ROOM]
     )
 
@@ -191,6 +209,8 @@ def move_tables(old, old_x, t, x):
     """Enter all of the old tables into larger empty ones. Numbers of vectors stay."""
     for i in range(old_x[X_VECTORS] * NR_COUNTERS):
         t[x[X_VT] + i] = old[old_x[X_VT] + i]
+    for i in range(old_x[X_VECTORS] * EX_WORDS):
+        t[x[X_VX] + i] = old[old_x[X_VX] + i]
     mask = 4 * x[X_VECTOR_ROOM] - 1
     for v in range(old_x[X_VECTORS]):
         slot = hash_of(t, x[X_VT] + v * NR_COUNTERS) & mask
@@ -209,6 +229,16 @@ def move_tables(old, old_x, t, x):
             slot = find_key(t, x[X_PK], x[X_PAIR_ROOM], key)
             t[x[X_PK] + slot] = key
             t[x[X_PV] + slot] = old[old_x[X_PV] + i]
+    x[X_GROUPS] = 0
+    for i in range(old_x[X_GROUP_ROOM]):
+        key = old[old_x[X_GK] + i]
+        if key != 0 and old[old_x[X_GV] + i] >= 0:  # those that are counted are forgotten
+            slot = find_key(t, x[X_GK], x[X_GROUP_ROOM], key)
+            x[X_GROUPS] += 1
+            t[x[X_GK] + slot] = key
+            t[x[X_GV] + slot] = old[old_x[X_GV] + i]
+            t[x[X_GL] + slot] = old[old_x[X_GL] + i]
+            t[x[X_GC] + slot] = old[old_x[X_GC] + i]
     for i in range(old_x[X_AGENDA] * AG_WORDS):
         t[x[X_AG] + i] = old[old_x[X_AG] + i]
     for i in range(old_x[X_SLOT_ROOM] * SL_WORDS):

@@ -33,7 +33,7 @@ from tracereplay.replay.agenda import (
     schedule,
     slot_at,
 )
-from tracereplay.replay.blocks import block_word, drop_block, end_request, holds, new_block, tag_of, waste_add
+from tracereplay.replay.blocks import block_word, drop_block, holds, new_block, waste_add
 from tracereplay.replay.layout import (
     AG_RELEASE,
     BL_FRAME,
@@ -80,6 +80,7 @@ from tracereplay.replay.layout import (
     X_WAITING,
     X_WAITING_PAGES,
 )
+from tracereplay.replay.requests import end_request, tag_of
 from tracereplay.replay.vectors import tables_full
 from tracereplay.replay.wakeups import count_call, enqueue, next_sequence, set_alarm, wake
 from tracereplay.strategies.contract import (
@@ -190,8 +191,9 @@ def settle(m, e, s, status):
         e.x[X_WAIT_NS] += delay
         e.x[X_WAIT_LONGEST] = max(e.x[X_WAIT_LONGEST], delay)
         e.x[X_PROGRESS] = m.w[CFG_NOW]
+        e.rows[row * ROW_WORDS + ROW_DELAY] = delay
         if status == DONE:
-            grant(m, e, e.t[a + SL_PAGES], row, delay)
+            grant(m, e, e.t[a + SL_PAGES], row)
         else:
             forget_pages(e, e.t[a + SL_PAGES])
             e.rows[row * ROW_WORDS + ROW_COUNTERS + FAILURES] += 1
@@ -203,11 +205,11 @@ def settle(m, e, s, status):
 
 
 @inner
-def grant(m, e, h, row, delay):
-    """Enter the blocks at X_OUT as the pages of a request that waited ``delay`` ns; ``h``: entry of its first page."""
+def grant(m, e, h, row):
+    """Enter the blocks at X_OUT as the pages of a request that waited ROW_DELAY; ``h``: entry of its first page."""
     blocks = e.x[X_REQ + REQ_BLOCKS]
     e.rows[row * ROW_WORDS + ROW_BLOCKS] = blocks
-    e.rows[row * ROW_WORDS + ROW_DELAY] = delay
+    delay = e.rows[row * ROW_WORDS + ROW_DELAY]
     tag = TAG_DELAYED | tag_of(TAG_ROW, e.x[X_REQ + REQ_FLAGS], 0)
     for b in range(blocks):
         frame, order = e.x[X_OUT + 2 * b], e.x[X_OUT + 2 * b + 1]
@@ -309,5 +311,6 @@ def end_waiting(m, e):
                     e.x[X_STUCK_SINCE] = max(e.x[X_STUCK_SINCE], e.t[a + SL_REQ + REQ_NOW])
             e.x[X_WAITING_PAGES] += pages_held(e, e.t[a + SL_PAGES], e.t[a + SL_REQ + REQ_BLOCKS])
             forget_pages(e, e.t[a + SL_PAGES])
+            e.rows[e.t[a + SL_ROW] * ROW_WORDS + ROW_DELAY] = m.w[CFG_NOW] - e.t[a + SL_REQ + REQ_NOW]
             end_request(e, e.t[a + SL_ROW])
     return True

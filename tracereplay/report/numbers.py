@@ -61,6 +61,14 @@ def size(pages: int) -> str:
     return f"{kib} KiB"
 
 
+def size_bytes(n: int) -> str:
+    """Bytes in the unit that suits them: ``0``, ``1 MiB``, ``3.4 MiB``."""
+    for unit, factor in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if n >= factor:
+            return f"{n / factor:.1f} {unit}" if n % factor else f"{n // factor} {unit}"
+    return f"{n} B" if n else "0"
+
+
 def in_intervals(n: int | None) -> str:
     """``in 1 interval``, ``in 3 intervals``; nothing for none."""
     return f"in {count(n)} interval{'s' if n != 1 else ''}" if n else ""

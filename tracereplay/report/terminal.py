@@ -9,6 +9,7 @@ from typing import Any
 from tracereplay.report.data import Comparison, Fact, build_comparison, tornadoes
 from tracereplay.report.differences import Tornado, tornado_lines
 from tracereplay.report.numbers import UNKNOWN, figure, span
+from tracereplay.report.spread import dearest, rate_notes, spread_lines
 
 WIDTH = 80
 LABEL = 14
@@ -37,6 +38,32 @@ ROWS = (
 
 ACCOUNTED = ("matched", "unmatched frees", "left-censored", "right-censored", "lost", "unseen by vmstat")
 """Parts of the accounting that the text shows; the page shows all."""
+
+
+def spread(result: Mapping[str, Any]) -> str:
+    """What ``replay --distribution`` adds: how costs are spread over requests and bios, rates, memory."""
+    entries = result["results"]
+    tables = [_beside(lines.title, entries, lines.lines) for lines in spread_lines(entries)]
+    return "\n\n".join([*tables, *([_said(notes)] if (notes := rate_notes(entries)) else [])])
+
+
+def worst(result: Mapping[str, Any], most: int) -> str:
+    """What ``replay --worst`` adds: each strategy's dearest requests, and why."""
+    return "\n\n".join(filter(None, (_dearest(entry, most) for entry in result["results"])))
+
+
+def _dearest(entry: Mapping[str, Any], most: int) -> str:
+    found = dearest(entry, most)
+    if not found:
+        return ""
+    unit = entry["cost"]["unit"]
+    rows = [(d.cost, d.times_median, d.alike, d.at, d.pages) for d in found]
+    lines = table((unit, "x median", "alike", "at s", "pages"), rows).splitlines()
+    told = [f"dearest requests of {entry['label']}"[:WIDTH], *lines[:2]]
+    for line, d in zip(lines[2:], found, strict=True):
+        why = f"{d.reason} [{d.who}]" if d.who else d.reason
+        told += [line, textwrap.fill(why, WIDTH, initial_indent="    ", subsequent_indent="    ")]
+    return "\n".join(told)
 
 
 def comparison(result: Mapping[str, Any], *, tornado: bool = False) -> str:
@@ -139,10 +166,14 @@ def _waits(data: Comparison) -> str:
 
 
 def _lines(title: str, data: Comparison, lines: Sequence[Sequence[str]]) -> str:
+    return _beside(title, [{"label": s.label} for s in data.strategies], lines)
+
+
+def _beside(title: str, entries: Sequence[Mapping[str, Any]], lines: Sequence[Sequence[str]]) -> str:
     """Lines with a value for each strategy, four strategies beside each other."""
     blocks = []
-    for start in range(0, len(data.strategies), 4):
-        labels = [short(s.label) for s in data.strategies[start : start + 4]]
+    for start in range(0, len(entries), 4):
+        labels = [short(str(entry["label"])) for entry in entries[start : start + 4]]
         rows = [(line[0], *line[1 + start : 5 + start]) for line in lines]
         blocks.append(table((title, *labels), rows))
     return "\n\n".join(blocks) if lines else ""
