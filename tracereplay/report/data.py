@@ -103,6 +103,8 @@ class Comparison:
     unit: str
     profile: Profile | None
     strategies: tuple[StrategyCost, ...]
+    entries: tuple[Mapping[str, Any], ...]
+    """The results themselves."""
     baseline: str | None
     differences: tuple[Difference, ...]
     """Every other strategy against the baseline."""
@@ -149,6 +151,7 @@ def build_comparison(result: Mapping[str, Any]) -> Comparison:
         unit=unit,
         profile=profile,
         strategies=strategies,
+        entries=tuple(rows),
         baseline=name,
         differences=found,
         callers=tuple(_caller(row) for row in demand.get("by_caller") or ()),

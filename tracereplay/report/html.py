@@ -10,6 +10,7 @@ from tracereplay.report.data import PAGES_PER_MIB, Comparison, Fact, StrategyCos
 from tracereplay.report.markup import Child, Markup, join, tag
 from tracereplay.report.numbers import UNKNOWN, count, figure, share, size, span
 from tracereplay.report.pictures import cost_bars, line_chart, share_bar, tornado_chart, tornado_legend
+from tracereplay.report.spread_page import dearest_tables, spread_notes, spread_parts, spread_tables
 from tracereplay.report.tracedata import TraceData, size_text
 
 SIZES_SHOWN = 4
@@ -24,6 +25,7 @@ def render(comparison: Comparison | None, trace: TraceData | None, *, title: str
             _verdict(comparison),
             _captured(comparison, trace),
             _costs(comparison),
+            _spread(comparison),
             _operations(comparison),
             _callers(comparison),
         ]
@@ -172,6 +174,27 @@ def _costs(data: Comparison) -> Markup:
         _table(f"{u} per request", ("strategy", "mean", "95 %", "p50", "95 %", "p99", "95 %"), requests),
         _primitives(data.strategies, data.unit),
         *_differences(data),
+    )
+
+
+def _spread(data: Comparison) -> Markup:
+    """How costs are spread over requests, bios and time."""
+    parts = spread_parts(data.entries)
+    if not parts:
+        return Markup("")
+    worst = [_table(*table, text=(5, 6)) for table in dearest_tables(data.entries)]
+    return _section(
+        "How the cost is spread",
+        *(piece for heading, part in parts if part for piece in (tag("h3", heading), part)),
+        spread_notes(data.entries),
+        tag(
+            "details",
+            tag("summary", "The same in figures"),
+            *(_table(*table) for table in spread_tables(data.entries)),
+        ),
+        tag("h3", "The dearest requests, and why") if worst else None,
+        *worst[:1],
+        tag("details", tag("summary", "Those of the other strategies"), *worst[1:]) if worst[1:] else None,
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tracereplay.report.numbers import UNKNOWN, count, figure, seconds, share, size_bytes
+from tracereplay.report.numbers import UNKNOWN, count, figure, seconds, share, size_bytes, span
 
 PERCENTILES = ("p10", "p25", "p50", "p75", "p90", "p95", "p99", "p99.9", "max")
 
@@ -69,6 +69,9 @@ def rate_lines(entries: Sequence[Entry]) -> Lines:
     ]  # fmt: skip
     if unit == "ns":
         rows.append(("CPU-s a day", *(figure(r["cpu_s_per_day"]) for r in rates)))
+        if all("cpu_s_per_day_interval95" in r for r in rates):
+            ends = [r["cpu_s_per_day_interval95"] for r in rates]
+            rows.append(("  95 %", *(span(e and (e[0], e[1])) for e in ends)))
         base = (rates[0].get("versus") or {}).get("label")
         rows.append((f"against {base}", *(_signed((r.get("versus") or {}).get("cpu_s_per_day")) for r in rates)))
     return Lines("at the trace's rate", tuple(rows))
