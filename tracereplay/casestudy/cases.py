@@ -28,7 +28,7 @@ MOVABLE = 6000
 WRITERS = (1, 4, 16, 32)
 """Copies of a trace that run beside each other."""
 PRESSED = (2560, 3584, 4096)
-"""Free pages above the LOW watermark at the start of runs under pressure; fio takes some 2,700 before it writes."""
+"""Free pages above the LOW watermark at the start of runs under pressure; fio takes most of them before it writes."""
 
 
 @dataclass(frozen=True, slots=True)
