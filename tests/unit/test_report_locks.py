@@ -95,6 +95,13 @@ def test_sections_have_the_profile_s_unit() -> None:
         assert found["interrupts_off"]["longest_drain_cost"] > 1000
 
 
+def test_copies_are_told() -> None:
+    result = example_result()
+    assert "copies" not in comparison(result)
+    result["demand"]["copies"] = {"copies": 64, "cpus_each": 1, "offsets_ns": [0]}
+    assert "pages, in 64 copies; targeted" in " ".join(comparison(result).split())
+
+
 @pytest.mark.parametrize("found", [waiting(lock()), QUIET])
 def test_text_and_page_show_it(found: dict[str, Any]) -> None:
     result = example_result()

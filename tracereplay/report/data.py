@@ -334,8 +334,10 @@ def _demand_facts(demand: Mapping[str, Any], result: Mapping[str, Any]) -> tuple
     pages, targeted = demand.get("pages"), demand.get("targeted_pages")
     target = selector_of(demand)
     bios = demand.get("bios") or {}
+    copies = (demand.get("copies") or {}).get("copies")
+    told = f", in {copies} copies" if copies else ""
     facts = [
-        Fact("requests", count(demand.get("requests")), f"{count(pages)} pages"),
+        Fact("requests", count(demand.get("requests")), f"{count(pages)} pages{told}"),
         Fact("targeted", count(targeted), f"pages, {share(targeted, pages)}; --target {target}"),
         Fact("unseen", count(demand.get("unseen_pages")), "pages allocated without an event, inferred; never targeted"),
     ]
