@@ -172,15 +172,16 @@ def test_a_tie_is_called_a_tie(result: dict[str, Any]) -> None:
 def test_differences_say_how_sure_they_are(result: dict[str, Any]) -> None:
     bulk, compound, unmapped = build_comparison(result).differences
     assert bulk.sentence("ns") == (
-        "bulk costs 24.6 ns less per page than per-page (23.0 to 27.4): beyond the uncertainty; moved most by single."
+        "bulk costs 24.6 ns less per page than per-page (23.0 to 27.4): beyond the uncertainty of the prices; moved "
+        "most by single."
     )
     assert compound.beyond
     assert unmapped.interval[0] < unmapped.value < unmapped.interval[1]
     result["results"][1]["counters"]["splits"] += 2450 * 2
     bulk = build_comparison(result).differences[0]
     assert bulk.sentence("ns") == (
-        "bulk costs 5.46 ns less per page than per-page (-24.0 to 15.3): within the uncertainty, they cannot be told "
-        "apart; hinges on split: they cost the same at 12.9 ns (its range is 5.00 - 25.0)."
+        "bulk costs 5.46 ns less per page than per-page (-24.0 to 15.3): within the uncertainty of the prices, "
+        "they cannot be told apart; hinges on split: they cost the same at 12.9 ns (its range is 5.00 - 25.0)."
     )
 
 

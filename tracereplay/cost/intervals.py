@@ -219,10 +219,10 @@ def classes(vectors: Floats, cells: Any, values: Floats) -> tuple[Floats, Any]:
 def compared(label: str, strategy: Judged, baseline_label: str, baseline: Judged, p: Pricing) -> dict[str, Any]:
     """One row of ``comparison``: cost of a page against the baseline's, drawn with the same prices and requests.
 
-    ``beyond``: the difference is not 0 anywhere in its interval. ``hinges_on``: the number that has to change least,
-    for its range, until both cost the same.
+    ``judged``: whether the interval covers the requests too. ``beyond``: it does not hold 0. ``hinges_on``: the number
+    that has to change least, for its range, until both cost the same.
     """
-    row: dict[str, Any] = {"label": label, "baseline": baseline_label}
+    row: dict[str, Any] = {"label": label, "baseline": baseline_label, "judged": strategy.resampling.judged}
     a, b = strategy.page, baseline.page
     if a is None or b is None:
         names = ("difference", "difference_interval95", "ratio", "ratio_interval95")

@@ -42,10 +42,18 @@ class Difference:
     ratio: float | None
     ratio_interval: Interval | None
     beyond: bool
-    """The difference is not 0 anywhere in its interval."""
+    """0 is not in the interval."""
+    judged: bool
+    """The interval covers the requests too, not the prices alone."""
     hinge: str
     """The number on which the sign depends and where it turns, in words; empty when none does in its range."""
     tornado: Tornado
+
+    @property
+    def sure(self) -> str:
+        """``beyond the uncertainty``, or that it is not."""
+        what = "the uncertainty" if self.judged else "the uncertainty of the prices"
+        return f"beyond {what}" if self.beyond else f"within {what}, they cannot be told apart"
 
     @property
     def mover(self) -> str:
@@ -60,11 +68,10 @@ class Difference:
         sign = -1 if self.value < 0 else 1
         low, high = sorted(sign * end for end in self.interval)
         more = "less" if self.value < 0 else "more"
-        sure = "beyond the uncertainty" if self.beyond else "within the uncertainty, they cannot be told apart"
         hinge = f"hinges on {self.hinge}" if self.hinge else f"moved most by {self.mover}"
         return (
             f"{self.label} costs {figure(abs(self.value))} {unit} {more} per page than {self.baseline} "
-            f"({figure(low)} to {figure(high)}): {sure}; {hinge}."
+            f"({figure(low)} to {figure(high)}): {self.sure}; {hinge}."
         )
 
 
@@ -79,6 +86,7 @@ def differences(rows: Sequence[Mapping[str, Any]]) -> tuple[Difference, ...]:
             ratio=row["ratio"],
             ratio_interval=None if row["ratio_interval95"] is None else _ends(row["ratio_interval95"]),
             beyond=row["beyond"],
+            judged=row["judged"],
             hinge=_hinge(row["hinges_on"]),
             tornado=tornado_of(f"{row['label']} - {row['baseline']}", row["difference"], row["tornado"]),
         )

@@ -212,7 +212,7 @@ def _differences(data: Comparison) -> list[Markup]:
                 d.label,
                 figure(d.value),
                 f"{figure(d.interval[0])} to {figure(d.interval[1])}",
-                "beyond the uncertainty" if d.beyond else "cannot be told apart",
+                d.sure,
                 d.hinge or f"nothing in its range; moved most by {d.mover}",
             )
             for d in data.differences

@@ -13,6 +13,8 @@ from tracereplay.report.spread import dearest, rate_notes, spread_lines
 
 WIDTH = 80
 LABEL = 14
+UNITS = {"instructions": "instr"}
+"""Units as heads of narrow columns."""
 
 ROWS = (
     ("alloc calls", ("alloc_calls",)),
@@ -114,7 +116,7 @@ def _text(fact: Fact) -> str:
 def _prices(data: Comparison) -> str:
     if not data.strategies:
         return ""
-    head = ("strategy", f"{data.unit}/page", "95 %", "ratio", "95 %", "p50/request", "p99")
+    head = ("strategy", f"{UNITS.get(data.unit, data.unit)}/page", "95 %", "ratio", "95 %", "p50/request", "p99")
     rows = [
         (
             short(s.label),
