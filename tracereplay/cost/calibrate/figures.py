@@ -96,8 +96,8 @@ def figures_of(samples: Samples, rounds: Sequence[int]) -> Figures:
     zeroes = out.value.get("tail_prepare", NAN) > ZEROED_NS
     out.put("kernel_zeroes", float(zeroes), 1)
     if zeroes:  # pages of every load are zeroed: take that off, and what cannot be told from it is not claimed
-        for name in ("pop", "alloc_page"):
-            out.value[name] -= out.value["zero_hot"]
+        for name, sign in (("pop", -1), ("alloc_page", -1), ("zone_lock", -1), ("buddy_free", 1)):
+            out.value[name] += sign * out.value["zero_hot"]
         out.value["tail_prepare"] = NAN
     _rings(out, ring_gaps(samples.raw(rounds, ("ring", "crossing", 0))))
     _large_rings(out, samples, rounds)
