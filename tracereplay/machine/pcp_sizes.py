@@ -73,8 +73,8 @@ def drain_pages_fixed(m, z, p, order):
 
     5.10 knows neither reclaim nor orders. From 5.14 on kswapd at work on the zone lowers the threshold to 4 batches,
     and 6.1 drains everything after a free of order 1 to 3 when another drain came just before (``free_high``). Its
-    drains double up to ``batch << CONFIG_PCP_BATCH_SCALE_MAX``: so do Debian's 6.1 (traces/mixed-6.1: five of 2,016 pages,
-    none of 4,032), while 6.1.0 had no limit yet.
+    drains double up to ``batch << CONFIG_PCP_BATCH_SCALE_MAX``: so they do in Debian's 6.1 (traces/mixed-6.1: five of
+    2,016 pages, none of 4,032), while 6.1.0 had no limit yet.
     """
     batch, high, count = m.w[p * P_WORDS + P_BATCH], m.w[p * P_WORDS + P_HIGH], m.w[p * P_WORDS + P_COUNT]
     if m.w[CFG_PCP_RULE] == 0:
