@@ -18,8 +18,8 @@ from tracereplay.validation.measure import Bench, loop
 
 CASES = Path(__file__).parents[2] / "tests" / "data" / "cost" / "microbenchmark.csv"
 """Cases of kernels 6.1 and 6.12: per-page, bulk and compound buffers, timed in instructions by a kernel module."""
-TABLES = {"6.1": CASES, "6.12": CASES, "5.10": CASES.with_name("measured-5.10.csv")}
-"""Kernel -> cases that a profile is fitted to. No profile of 5.10 ships."""
+TABLES = {"6.1": CASES, "6.12": CASES} | {k: CASES.with_name(f"measured-{k}.csv") for k in ("5.10", "7.2")}
+"""Kernel -> cases that a profile is fitted to. No profile of 5.10 and 7.2 ships."""
 SPLITS: tuple[tuple[str, Callable[[Row], bool]], ...] = (
     ("every second row", lambda row: row.number % 2 == 0),
     ("buffers of at most 8 pages", lambda row: row.n_pages <= 8),
