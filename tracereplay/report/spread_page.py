@@ -36,7 +36,7 @@ def spread_tables(entries: Sequence[Entry]) -> list[tuple[str, tuple[str, ...], 
 
 def dearest_tables(entries: Sequence[Entry]) -> list[tuple[str, tuple[str, ...], tuple[tuple[str, ...], ...]]]:
     """The same of each strategy's dearest requests."""
-    head = ("cost", "of the median", "alike", "at s", "pages", "why", "who")
+    head = ("cost", "x median", "alike", "at s", "pages", "why", "who")
     return [
         (
             f"{entry['label']}: dearest requests, in {entry['cost']['unit']}",
