@@ -25,9 +25,10 @@ def test_one_cpu_never_waits() -> None:
 
 @pytest.mark.parametrize("cpus", [2, 3, 8, 64, 1024])
 def test_where_nobody_ever_thinks_all_others_are_ahead(cpus: int) -> None:
+    """The one that has the lock is through with half of its hold, on average; in truth it has only just begun."""
     queue = one(cpus, 0.0)
-    assert queue.wait[0] == pytest.approx((cpus - 1) * HOLD - (HOLD / 2 if cpus == 2 else 0), rel=0.5 / (cpus - 1))
-    assert queue.contended[0] == pytest.approx(1, abs=0.02)
+    assert queue.wait[0] == pytest.approx((cpus - 1.5) * HOLD)
+    assert queue.contended[0] == pytest.approx(1)
     handed = one(cpus, 0.0, handover=100.0)
     assert handed.wait[0] > queue.wait[0] + 90
 
@@ -35,7 +36,7 @@ def test_where_nobody_ever_thinks_all_others_are_ahead(cpus: int) -> None:
 def test_work_between_holds_is_not_waited() -> None:
     """With more to do between holds than the others hold the lock for, a CPU waits little."""
     assert one(4, 0.0, work=100 * HOLD).wait[0] < 0.05 * HOLD
-    assert one(4, 0.0, work=0.0).wait[0] > 2.5 * HOLD
+    assert one(4, 0.0, work=0.0).wait[0] > 2.4 * HOLD
 
 
 @pytest.mark.parametrize("cpus", [1.5, 2, 4, 7.3, 32])

@@ -43,7 +43,7 @@ def closed_queue(
     """
     contended = np.zeros_like(hold)
     wait = np.zeros_like(hold)
-    served, think = hold, cycle - hold
+    served, think = hold, np.maximum(cycle - hold, work)
     for _ in range(ROUNDS):
         served = hold + handover * contended
         residual = (square / hold + handover * contended) / 2
