@@ -221,3 +221,16 @@ def test_counters_that_are_none() -> None:
     assert done.returncode == 2
     assert b"did you mean 'alloc_calls'?" in done.stderr
     assert tracereplay("replay", TRACE, "--counters", "splits", "--format", "csv").returncode == 2
+
+
+def test_spread_and_the_dearest_on_request() -> None:
+    """Eight writes of 1 MiB: each bio is one request of 256 pages."""
+    done = tracereplay("replay", TRACE, "-s", "per-page", "-s", "compound", "--distribution", "--worst", "2")
+    text = done.stdout.decode()
+    assert max(map(len, text.splitlines())) <= 80
+    for words in ("ns per request", "ns per bio", "CPU-s a day", "dearest requests of compound", "Each bio is one"):
+        assert words in text
+    entry = replayed("-s", "compound", "--worst", "1")["results"][0]
+    assert len(entry["worst"]) == 1
+    assert entry["distribution"]["per_bio"]["count"] == 8
+    assert entry["worst"][0]["cost"] == entry["distribution"]["per_request"]["percentiles"]["max"]

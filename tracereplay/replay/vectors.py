@@ -135,18 +135,24 @@ def sum_vector(t, x, a, b, row):
 
 
 @inner
+def enter_key(t, x, slot, key, arrival, who, caller, delay):
+    """Enter a key at ``slot``; the first request of a vector is kept as its example (EX_*)."""
+    t[x[X_CK] + slot] = key + 1
+    x[X_KEYS] += 1
+    at = x[X_VX] + EX_WORDS * (key >> BIN_BITS)
+    if t[at + EX_WHO] == 0:
+        t[at + EX_ARRIVAL] = arrival
+        t[at + EX_WHO] = who
+        t[at + EX_CALLER] = caller
+        t[at + EX_DELAY] = delay
+
+
+@inner
 def count_key(t, x, key, arrival, who, caller, delay):
-    """Count a request, or a bio, by key (X_CK); the first request of a vector is kept as its example (EX_*)."""
+    """Count a request, or a bio, by key (X_CK)."""
     slot = find_key(t, x[X_CK], x[X_KEY_ROOM], key + 1)
     if t[x[X_CK] + slot] == 0:
-        t[x[X_CK] + slot] = key + 1
-        x[X_KEYS] += 1
-        at = x[X_VX] + EX_WORDS * (key >> BIN_BITS)
-        if t[at + EX_WHO] == 0:
-            t[at + EX_ARRIVAL] = arrival
-            t[at + EX_WHO] = who
-            t[at + EX_CALLER] = caller
-            t[at + EX_DELAY] = delay
+        enter_key(t, x, slot, key, arrival, who, caller, delay)
     t[x[X_CV] + slot] += 1
 
 
