@@ -16,7 +16,7 @@ import numpy as np
 
 from tests.reference.slow_crypt import CRYPT, Piece, Strategy
 from tests.reference.slow_waiting import Clock, Parked
-from tracereplay.demand.stream import ALLOC, FIRST, FREE, OF_BIO, PIECE, REQUIRED, TARGETED, UNSEEN
+from tracereplay.demand.stream import ALLOC, FIRST, FREE, OF_BIO, ON_PATH, PIECE, REQUIRED, TARGETED, UNSEEN
 
 
 @dataclass
@@ -197,6 +197,10 @@ class SlowReplay(Clock):
                     when, cpu = parked.freed[place]
                     self.put_off(block, when + (request.delay or 0), cpu)
             self.note_waste((1 << order) - len(places))
+        if request.flags & ON_PATH:
+            request.counters["bios"] += 1
+            request.counters["bvec_arrays"] += request.pages > 4
+            request.counters["bio_vecs"] += len(blocks)
         request.live_blocks = len(blocks)
         self.live.append(request)
 

@@ -71,6 +71,12 @@ ALONE = (
         "tlb_flush", ("tlb_flushes",), "direct map and cache", "flush_tlb_one_page",
         "flush_tlb_kernel_range on one CPU: no other one is interrupted or waited for",
     ),
+    Alone("bio", ("bios",), "bio", "bio_alloc_1 + bio_put_1", "bio_alloc_bioset and bio_put"),
+    Alone(
+        "bvec_array", ("bvec_arrays",), "bio", "bio_alloc_256 + bio_put_256 - bio_alloc_1 - bio_put_1",
+        "the array of a bio of 256 vecs",
+    ),
+    Alone("bio_vec", ("bio_vecs",), "bio", "bio_add_page", "bio_add_page"),
     Alone(
         "worker_wakeup", ("worker_wakeups",), "workers", "wake_up_sleeping", "wake_up_process of a sleeping thread"
     ),

@@ -81,7 +81,10 @@ from tracereplay.kernel.constants import NR_PAGE_ORDERS
     PCP_DRAIN_BLOCKS,
     NEW_PAGES_CHECKED,  # check_new_page: at a refill, or as a block is handed out (CFG_PAGE_CHECKS)
     FREED_PAGES_CHECKED,  # the same of pages that come back, where a kernel can leave it out
-) = range(71)
+    BIOS,  # what a path's request takes beside its pages: a bio,
+    BVEC_ARRAYS,  # an array where more vecs are needed than a bio has within itself,
+    BIO_VECS,  # and bio_add_page, once a block: 256 of them for single pages, one for a compound page
+) = range(74)
 
 COUNTERS: tuple[str, ...] = (
     "free_calls",
@@ -155,6 +158,9 @@ COUNTERS: tuple[str, ...] = (
     "pcp_drain_blocks",
     "new_pages_checked",
     "freed_pages_checked",
+    "bios",
+    "bvec_arrays",
+    "bio_vecs",
 )
 PEAKS: tuple[str, ...] = ("reserve_pages_peak", "waste_pages_peak")
 """Maxima, not sums: kept for the whole run only."""

@@ -11,8 +11,8 @@ from __future__ import annotations
 import numpy as np
 
 from tracereplay.compiled import hot, inner
-from tracereplay.demand.stream import OF_BIO
-from tracereplay.machine.counters import NR_SLOTS
+from tracereplay.demand.stream import OF_BIO, ON_PATH
+from tracereplay.machine.counters import BIO_VECS, BIOS, BVEC_ARRAYS, NR_SLOTS
 from tracereplay.replay.layout import (
     BIN_BITS,
     BIO_PIECE,
@@ -63,6 +63,10 @@ from tracereplay.replay.vectors import clear, count_key, find_key, fold_orders, 
 def tag_of(kind, flags, time):
     """Tag of a targeted page or block."""
     return TAG_TARGETED | kind | (flags & TAG_FLAGS) << TAG_FLAGS_SHIFT | time << TAG_TIME_SHIFT
+
+
+BIO_INLINE_VECS = 4
+"""Vecs that a bio has within itself (include/linux/bio.h)."""
 
 
 @hot
@@ -192,3 +196,16 @@ def end_bio(e, g):
     if v >= 0:
         count_key(e.t, e.x, v << BIN_BITS | KIND_BIO << KIND_SHIFT, 0, 0, 0, 0)
     e.t[e.x[X_GV] + g] = -1
+
+
+@hot
+def build_bio(e, row, flags, pages, blocks):
+    """What a path's request takes beside its pages: a bio with room for a vec a page, and a vec for each block.
+
+    ``crypt_alloc_buffer`` of drivers/md/dm-crypt.c: ``bio_alloc_bioset`` and ``bio_add_page``.
+    """
+    if flags & ON_PATH:
+        counters = row * ROW_WORDS + ROW_COUNTERS
+        e.rows[counters + BIOS] += 1
+        e.rows[counters + BVEC_ARRAYS] += pages > BIO_INLINE_VECS
+        e.rows[counters + BIO_VECS] += blocks

@@ -65,6 +65,7 @@ from tracereplay.replay.layout import (
 )
 from tracereplay.replay.requests import (
     arrival_units,
+    build_bio,
     charge_targeted,
     count_tagged,
     drop_row,
@@ -191,6 +192,7 @@ def serve_targeted(m, st, e, ops, i, extents):
         e.x[X_FAILED] += 1
         end_request(e, r)
         return
+    build_bio(e, r, flags, pages, blocks)
     if blocks == 1 and e.rows[r * ROW_WORDS + ROW_BIO] < BIO_PIECE:
         charge_targeted(e, e.rows[r * ROW_WORDS + ROW_COUNTERS : (r + 1) * ROW_WORDS])
         v = intern_vector(e.t, e.x, e.rows[r * ROW_WORDS + ROW_COUNTERS : (r + 1) * ROW_WORDS])

@@ -80,7 +80,7 @@ from tracereplay.replay.layout import (
     X_WAITING,
     X_WAITING_PAGES,
 )
-from tracereplay.replay.requests import end_request, tag_of
+from tracereplay.replay.requests import build_bio, end_request, tag_of
 from tracereplay.replay.vectors import tables_full
 from tracereplay.replay.wakeups import count_call, enqueue, next_sequence, set_alarm, wake
 from tracereplay.strategies.contract import (
@@ -89,6 +89,7 @@ from tracereplay.strategies.contract import (
     REQ_FLAGS,
     REQ_ID,
     REQ_NOW,
+    REQ_PAGES,
     REQ_UNTIL,
     REQ_WAIT,
     REQ_WORDS,
@@ -193,6 +194,7 @@ def settle(m, e, s, status):
         e.x[X_PROGRESS] = m.w[CFG_NOW]
         e.rows[row * ROW_WORDS + ROW_DELAY] = delay
         if status == DONE:
+            build_bio(e, row, e.x[X_REQ + REQ_FLAGS], e.x[X_REQ + REQ_PAGES], e.x[X_REQ + REQ_BLOCKS])
             grant(m, e, e.t[a + SL_PAGES], row)
         else:
             forget_pages(e, e.t[a + SL_PAGES])
