@@ -31,7 +31,7 @@ def measured() -> Iterator[tuple[str, bool, str, int, float]]:
     for path in sorted((ROOT / "tests" / "data" / "cost").glob("crypt-*.csv")):
         with path.open(newline="") as source:
             for row in csv.DictReader(source):
-                if (row["buffers_held"], row["path"]) == ("1", "pages"):
+                if (row["buffers_held"], row["path"]) == ("1", "bio"):
                     took = float(row["alloc_mean"]) + float(row["free_mean"]) - STAMPS
                     strategy = row["strategy"].removeprefix("crypt-")
                     yield row["kernel"], row["init_on_alloc"] == "1", strategy, int(row["n_pages"]), took

@@ -64,6 +64,9 @@ def test_quota_reached_exactly() -> None:
         "callbacks": 256,
         "percpu_counter_ops": 256,
         "quota_refusals": 256,
+        "bios": 1,
+        "bvec_arrays": 1,
+        "bio_vecs": 256,
     }
     third = vector(outcome, restarts=1)
     assert (third["mutex_acquisitions"], third["mempool_waits"]) == (1, 1 + AT_THE_END)

@@ -49,7 +49,7 @@ def whole(source: Source, zeroed: bool) -> dict[str, float]:
     return {
         row["strategy"].removeprefix("crypt-"): instructions(row)
         for row in measured(f"crypt-{source.kernel}.csv")
-        if (int(row["n_pages"]), row["buffers_held"], row["path"]) == (pages(source), "1", "pages")
+        if (int(row["n_pages"]), row["buffers_held"], row["path"]) == (pages(source), "1", "bio")
         and row["init_on_alloc"] == str(int(zeroed))
     }
 

@@ -59,7 +59,7 @@ def measured(directory: Path = CASES.parent) -> list[Buffer]:
     for kernel in KERNELS:
         with (directory / f"crypt-{kernel}.csv").open(newline="") as source:
             for row in csv.DictReader(source):
-                if (row["buffers_held"], row["path"]) != ("1", "pages"):
+                if (row["buffers_held"], row["path"]) != ("1", "bio"):
                     continue
                 found.append(
                     Buffer(
