@@ -18,7 +18,7 @@ from tracereplay.report.numbers import count, figure
 ROWS = Path(__file__).parents[2] / "tests" / "data" / "cost"
 STAMPS = 45
 """Instructions of a measured buffer that are its time stamps."""
-PATH_GROUP = "mempool and quota"
+PATH_GROUPS = ("mempool and quota", "bio")
 """Prices of dm-crypt's path, which the measurements in fragmented memory do without."""
 HELD = "16"
 """Buffers held at a time in fragmented memory: fewer would live on the larger blocks that the procedure leaves."""
@@ -79,8 +79,8 @@ def simulated(study: Study, case: Case, profile: Profile) -> dict[str, float]:
 
 
 def without_path(profile: Profile) -> Profile:
-    """The profile with the mempool, its callbacks and the quota for nothing."""
-    free = tuple(replace(c, value=0.0) if c.group == PATH_GROUP else c for c in profile.coefficients)
+    """The profile with the mempool, the quota and the bio for nothing."""
+    free = tuple(replace(c, value=0.0) if c.group in PATH_GROUPS else c for c in profile.coefficients)
     return replace(profile, coefficients=free)
 
 
