@@ -30,9 +30,13 @@ lint: env
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-# the tests run, and come last, whatever lint says; either of them fails the whole
+# live tests by themselves, since they measure this host; then all others, a file a core. Everything runs, and any failure
+# fails the whole
 test: env
-	@$(MAKE) --no-print-directory lint; lint=$$?; $(BIN)/python -m pytest && exit $$lint
+	@$(MAKE) --no-print-directory lint; lint=$$?; \
+	$(BIN)/python -m pytest -m 'live and not bench'; live=$$?; \
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m 'not live and not bench' && \
+	exit $$((lint + live))
 
 bench: env
 	@$(BIN)/python -m pytest -m bench -s tests/bench
