@@ -227,7 +227,7 @@ def _table(checked: list[Checked]) -> None:
         for c in checked
     ]  # fmt: skip
     emit(text_table(columns, rows))
-    emit("\ncounters of the worst, per buffer")
+    emit("\ncounters of the worst, per buffer (of every row: --format json or csv)")
     for c in sorted(checked, key=lambda c: -abs(c.error))[:WORST]:
         head = f"{c.row.kernel} line {c.row.number} {c.error:+.1%}: "
         emit(textwrap.fill(head + _counters(c), WIDTH, subsequent_indent="    "))

@@ -21,14 +21,6 @@ from tracereplay.machine.counters import (
     MEMPOOL_WAITS,
 )
 from tracereplay.machine.layout import (
-    CFG_DRY_LONGEST,
-    CFG_DRY_NS,
-    CFG_DRY_SPELLS,
-    CFG_NOW,
-    CFG_RESERVE,
-    CFG_RESERVE_PEAK,
-    CFG_RESERVE_SINCE,
-    CFG_RESERVE_US,
     CFG_WOKEN,
     POOL_CURRENT,
     POOL_ELEMENTS,
@@ -38,24 +30,7 @@ from tracereplay.machine.layout import (
 from tracereplay.machine.page_alloc import alloc_pages
 from tracereplay.machine.page_free import free_pages
 from tracereplay.machine.quota import quota_add, quota_allows
-
-
-@hot
-def reserve_add(m, pages):
-    """Note that a reserve holds ``pages`` more (fewer when negative) idle pages; the peak and the time are kept."""
-    now = m.w[CFG_NOW] // 1000
-    m.w[CFG_RESERVE_US] += m.w[CFG_RESERVE] * (now - m.w[CFG_RESERVE_SINCE])
-    m.w[CFG_RESERVE_SINCE] = now
-    m.w[CFG_RESERVE] += pages
-    m.w[CFG_RESERVE_PEAK] = max(m.w[CFG_RESERVE_PEAK], m.w[CFG_RESERVE])
-
-
-@inner
-def dry_spell(m, ns):
-    """Note that a strategy's cache has pages again, so long after it first could not serve."""
-    m.w[CFG_DRY_SPELLS] += 1
-    m.w[CFG_DRY_NS] += ns
-    m.w[CFG_DRY_LONGEST] = max(m.w[CFG_DRY_LONGEST], ns)
+from tracereplay.machine.reserve import reserve_add
 
 
 @inner

@@ -39,8 +39,6 @@ from tracereplay.machine.layout import (
     CFG_FRAMES,
     CFG_HELD_CURSOR,
     CFG_KEEPS_TYPE,
-    CFG_RESERVE,
-    CFG_RESERVE_PEAK,
     CFG_ZONES,
     ERROR_BAD_FREE,
     ERROR_OUTSIDE,
@@ -59,6 +57,7 @@ from tracereplay.machine.layout import (
 from tracereplay.machine.misuse import report_error
 from tracereplay.machine.page_prep import check_freed
 from tracereplay.machine.pcp import pcp_holds, pcp_index_of_cpu, pcp_lock, pcp_push
+from tracereplay.machine.reserve import reserve_add
 
 
 @entry(Machine, int, int, int)
@@ -104,8 +103,7 @@ def capture_frees(m, pfn, on):
 def capture(m, pfn, order):
     """Keep a freed block for the strategy that owns its pageblock, in its reserve, under a hold of its lock."""
     m.c[CACHE_LOCKS] += 1
-    m.w[CFG_RESERVE] += 1 << order
-    m.w[CFG_RESERVE_PEAK] = max(m.w[CFG_RESERVE_PEAK], m.w[CFG_RESERVE])
+    reserve_add(m, 1 << order)
     cache_put(m, CAPTURED_LIST, pfn, order, True)
 
 

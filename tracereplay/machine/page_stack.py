@@ -31,8 +31,8 @@ from tracereplay.machine.layout import (
     Z_WORDS,
 )
 from tracereplay.machine.lists import add_head, add_tail, first, remove
-from tracereplay.machine.mempool import reserve_add
 from tracereplay.machine.misuse import report_error
+from tracereplay.machine.reserve import reserve_add
 
 
 @inner
