@@ -10,9 +10,12 @@ import sys
 from pathlib import Path
 
 import polars as pl
+import pytest
 
 from collectors.bulkprobe import available
 from tracereplay.trace.reader import Trace
+
+pytestmark = pytest.mark.live
 
 REPOSITORY = Path(__file__).parents[2]
 
