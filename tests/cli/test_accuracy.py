@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from tracereplay.cli.accuracy import HEAD, main, replaced, row_of, table
+from tracereplay.cli.accuracy import HEAD, main, row_of, table
+from tracereplay.cli.sections import replaced
 from tracereplay.errors import UsageError
 from tracereplay.verify.layout import REASONS
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tracereplay.cli.accuracy import replaced
+from tracereplay.cli.sections import replaced
 from tracereplay.cost.price import total
 from tracereplay.cost.profile import Profile, load_profile, shipped_profiles
 from tracereplay.kernel.generations import GENERATIONS

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tracereplay.cli.console import emit, note, verb
+from tracereplay.cli.console import note, verb
+from tracereplay.cli.sections import put_sections
 from tracereplay.cli.verify_view import percent
 from tracereplay.errors import EmptyTraceError, UsageError
 
@@ -74,16 +75,6 @@ def table(rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def replaced(page: str, section: str, text: str) -> str:
-    """``page`` with what is between the marks of ``section`` exchanged. Raises UsageError where it has none."""
-    begin, end = f"<!-- {section}:begin -->", f"<!-- {section}:end -->"
-    before, found, rest = page.partition(begin)
-    _, closed, after = rest.partition(end)
-    if not found or not closed:
-        raise UsageError(f"the page has no lines {begin} and {end}", hint="put them where the table goes")
-    return f"{before}{begin}\n{text}\n{end}{after}"
-
-
 def checked(traces: Iterable[tuple[str, Path]]) -> list[list[str]]:
     """Lines of the table; a trace that cannot be checked says why on stderr and is left out."""
     from tracereplay.trace.reader import Trace
@@ -115,14 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     tables = {"shipped": table(checked(shipped))}
     if others:
         tables["captured"] = table(checked(others))
-    if options.output is None:
-        emit("\n\n".join(tables.values()))
-        return
-    page = options.output.read_text()
-    for section, text in tables.items():
-        page = replaced(page, section, text)
-    options.output.write_text(page)
-    note(f"wrote {options.output}")
+    put_sections(tables, options.output)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from tracereplay.cli.accuracy import replaced
-from tracereplay.cli.console import emit, note, verb
+from tracereplay.cli.console import verb
+from tracereplay.cli.sections import put_sections
 
 
 @verb
@@ -18,15 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m tracereplay.cli.validation", description=__doc__)
     parser.add_argument("-o", "--output", type=Path, metavar="PAGE", help="page whose marked sections are rewritten")
     options = parser.parse_args(arguments)
-    tables = sections(all_claims())
-    if options.output is None:
-        emit("\n\n".join(tables.values()))
-        return
-    page = options.output.read_text()
-    for section, text in tables.items():
-        page = replaced(page, section, text)
-    options.output.write_text(page)
-    note(f"wrote {options.output}")
+    put_sections(sections(all_claims()), options.output)
 
 
 if __name__ == "__main__":
