@@ -61,7 +61,7 @@ class Compound(Params):
     name = "compound"
     summary = "compound pages of descending order, then single pages"
     mimics = "crypt_alloc_buffer and crypt_free_buffer_pages, drivers/md/dm-crypt.c, v6.5 on"
-    leaves_out = "the clone bio and its vecs, which can sleep too"
+    leaves_out = "that the allocation of the clone bio and its vecs, counted by the path, can sleep too"
 
     max_order: int = param(
         10,

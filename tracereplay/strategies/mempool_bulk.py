@@ -64,7 +64,7 @@ class MempoolBulk(Params):
     name = "mempool-bulk"
     summary = "a mempool that asks alloc_pages_bulk first and its reserve for the rest"
     mimics = "mempool_alloc_pages_bulk_cb and _array, '[v2 PATCH 0/5] Introduce mempool pages bulk allocator', 2023"
-    leaves_out = "the clone bio and its vecs; mempool_resize and teardown"
+    leaves_out = "that the allocation of the clone bio can sleep too; mempool_resize and teardown"
 
     form: str = param(
         "callback",

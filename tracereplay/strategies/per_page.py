@@ -51,7 +51,7 @@ class PerPage(Params):
     name = "per-page"
     summary = "one page at a time; dm-crypt's loop before 6.5 on its path"
     mimics = "crypt_alloc_buffer and crypt_free_buffer_pages, drivers/md/dm-crypt.c, v4.0 to v6.4"
-    leaves_out = "the clone bio and its vecs, which can sleep too"
+    leaves_out = "that the allocation of the clone bio and its vecs, counted by the path, can sleep too"
 
     mutex: bool = mutex_param()
 
