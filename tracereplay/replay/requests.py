@@ -57,16 +57,15 @@ from tracereplay.replay.layout import (
 )
 from tracereplay.replay.vectors import clear, count_key, find_key, fold_orders, intern_vector, sum_vector
 
+BIO_INLINE_VECS = 4
+"""Vecs that a bio has within itself (include/linux/bio.h)."""
+
 
 # ---------------------------------------------------------------- tags
 @hot
 def tag_of(kind, flags, time):
     """Tag of a targeted page or block."""
     return TAG_TARGETED | kind | (flags & TAG_FLAGS) << TAG_FLAGS_SHIFT | time << TAG_TIME_SHIFT
-
-
-BIO_INLINE_VECS = 4
-"""Vecs that a bio has within itself (include/linux/bio.h)."""
 
 
 @hot
