@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tracereplay.casestudy.cases import Case
-from tracereplay.cost.price import draw_prices, price, total
+from tracereplay.cost.price import counts_of, draw_prices, price, total
 from tracereplay.cost.profile import Profile
 from tracereplay.cost.tornado import hinge, swings_of
 
@@ -59,7 +59,7 @@ class Study:
 
     def hinges(self, case: Case, strategy: str, baseline: str, profile: Profile, most: int = 3) -> list[dict[str, Any]]:
         """Numbers of the profile that turn the comparison round, nearest to doing so first (cost/tornado.py)."""
-        a, b = (_counts(self.row(case, s), profile) for s in (strategy, baseline))
+        a, b = (counts_of(self.row(case, s)["counters"], profile) for s in (strategy, baseline))
         swings = list(swings_of(profile))
         found: list[dict[str, Any]] = []
         while len(found) < most and (turn := hinge(swings, a - b)) is not None:
@@ -71,13 +71,7 @@ class Study:
         """Cost of a row by each price list drawn."""
         if profile.sha256 not in self._prices:
             self._prices[profile.sha256] = draw_prices(profile, SEED)
-        return np.asarray(self._prices[profile.sha256] @ _counts(row, profile))
-
-
-def _counts(row: Mapping[str, Any], profile: Profile) -> Floats:
-    """What each price of a profile is multiplied by."""
-    counters = row["counters"]
-    return np.array([float(sum(counters.get(name, 0) for name in c.counters)) for c in profile.coefficients])
+        return np.asarray(self._prices[profile.sha256] @ counts_of(row["counters"], profile))
 
 
 def _cost(value: float, drawn: Floats, scale: float = 1.0) -> Cost:

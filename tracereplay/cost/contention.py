@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tracereplay.cost.lock_queue import Queue, closed_queue, wait_percentile
-from tracereplay.cost.price import price
+from tracereplay.cost.price import price, price_by_counter
 from tracereplay.machine import layout as at
 from tracereplay.machine.counters import COUNTERS
 from tracereplay.machine.layout import ZONE_NAMES
@@ -80,11 +80,12 @@ class HoldPrices:
 
 def hold_prices(profile: Profile, *, checked: bool) -> HoldPrices:
     """What a profile says of holds. ``checked``: refills check the pages that they move."""
+    prices = price_by_counter(profile)
     weights = np.zeros(at.HOLD_WORDS)
-    for c in profile.coefficients:
-        for word, counter in UNDER_LOCK.items():
-            weights[word] += c.value * (counter in c.counters)
-        weights[at.H_REFILL_PAGES] += c.value * (checked and CHECKED in c.counters)
+    for word, counter in UNDER_LOCK.items():
+        weights[word] = prices.get(counter, 0.0)
+    if checked:
+        weights[at.H_REFILL_PAGES] += prices.get(CHECKED, 0.0)
     return HoldPrices(weights, handover_of(profile) or 0.0)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tracereplay.cost.price import Floats, price_vectors
+from tracereplay.cost.price import Floats, percentiles, price_vectors
 from tracereplay.cost.profile import Profile
 from tracereplay.replay.engine import Outcome
 
@@ -24,18 +24,6 @@ PER_DECADE = 10
 """Steps of the histogram in each power of ten."""
 
 Counts = npt.NDArray[np.int64]
-
-
-def percentiles(values: Floats, counts: Counts, shares: Sequence[float]) -> list[float | None]:
-    """For each share the smallest value that this part of all counts does not exceed (nearest rank). None: nothing."""
-    n = int(counts.sum())
-    if n == 0:
-        return [None] * len(shares)
-    order = np.argsort(values, kind="stable")
-    upto = np.cumsum(counts[order])
-    # ceil(share * n) in integers: 0.99 * 100 is not 99 in binary
-    ranks = [max(1, -(-round(share * 1_000_000) * n // 1_000_000)) for share in shares]
-    return [float(values[order[at]]) for at in np.searchsorted(upto, ranks)]
 
 
 def share_of_top(values: Floats, counts: Counts, top: float = TOP) -> float | None:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from tracereplay.cost.bootstrap import Floats, Resampling, Sample, resampling
-from tracereplay.cost.price import DRAWS, draw_prices, percentile, weights_of
+from tracereplay.cost.price import DRAWS, draw_prices, percentiles, weights_of
 from tracereplay.cost.profile import Profile
 from tracereplay.cost.tornado import Swing, hinge, swings_of, tornado
 
@@ -195,9 +195,9 @@ def percentile_intervals(strategy: Judged, p: Pricing, shares: Sequence[float]) 
         drawn = np.maximum(own + r.stretch * (drawn / drawn.sum(axis=1, keepdims=True) - own), 0.0)
     upto = np.take_along_axis(np.broadcast_to(drawn, costs.shape), order, axis=1).cumsum(axis=1)
     found: list[Interval | None] = []
-    for share in shares:
+    for share, own_value in zip(shares, percentiles(every, counts, shares), strict=True):
         places = (upto < (share - 1e-9) * upto[:, -1:]).sum(axis=1)
-        found.append(middle(costs[np.arange(draws), places], percentile(every, counts, share) or 0.0))
+        found.append(middle(costs[np.arange(draws), places], own_value or 0.0))
     return found
 
 

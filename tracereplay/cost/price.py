@@ -6,7 +6,7 @@ Contention is not priced here: a lock costs what it costs uncontended (docs/cost
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from zlib import crc32
 
@@ -58,16 +58,30 @@ def weights_of(profile: Profile) -> Floats:
     return weights
 
 
-def percentile(values: Floats, counts: npt.NDArray[Any], share: float) -> float | None:
-    """Nearest rank: the smallest value that ``share`` of all counts do not exceed. None without counts."""
+def percentiles(values: Floats, counts: npt.NDArray[Any], shares: Sequence[float]) -> list[float | None]:
+    """For each share the smallest value that this part of all counts does not exceed (nearest rank). None: nothing."""
     n = int(counts.sum())
     if n == 0:
-        return None
+        return [None] * len(shares)
     order = np.argsort(values, kind="stable")
     upto = np.cumsum(counts[order])
     # ceil(share * n) in integers: 0.99 * 100 is not 99 in binary
-    rank = max(1, -(-round(share * 1_000_000) * n // 1_000_000))
-    return float(values[order[np.searchsorted(upto, rank)]])
+    ranks = [max(1, -(-round(share * 1_000_000) * n // 1_000_000)) for share in shares]
+    return [float(values[order[at]]) for at in np.searchsorted(upto, ranks)]
+
+
+def percentile(values: Floats, counts: npt.NDArray[Any], share: float) -> float | None:
+    """One of :func:`percentiles`."""
+    return percentiles(values, counts, [share])[0]
+
+
+def price_by_counter(profile: Profile) -> dict[str, float]:
+    """What one more of a counter costs, for those that have a price."""
+    found: dict[str, float] = {}
+    for c in profile.coefficients:
+        for counter in c.counters:
+            found[counter] = found.get(counter, 0.0) + c.value
+    return found
 
 
 def draw_prices(profile: Profile, seed: int, draws: int = DRAWS) -> Floats:
@@ -130,7 +144,8 @@ def coefficient_intervals95(profile: Profile, seed: int = 0) -> dict[str, tuple[
     return {c.name: (a if c.low is None else c.low, b if c.high is None else c.high) for c, a, b in given}
 
 
-def _counts(counters: Mapping[str, int], profile: Profile) -> Floats:
+def counts_of(counters: Mapping[str, int], profile: Profile) -> Floats:
+    """What each price of a profile is multiplied by, ``[coefficient]``."""
     return np.array(
         [float(sum(counters.get(counter, 0) for counter in c.counters)) for c in profile.coefficients],
         dtype=np.float64,
@@ -139,7 +154,7 @@ def _counts(counters: Mapping[str, int], profile: Profile) -> Floats:
 
 def interval95(counters: Mapping[str, int], profile: Profile, seed: int) -> tuple[float, float]:
     """Middle 95 % of the cost of a run over the uncertainty of the profile, and of nothing else."""
-    costs = draw_prices(profile, seed) @ _counts(counters, profile)
+    costs = draw_prices(profile, seed) @ counts_of(counters, profile)
     low, high = np.quantile(costs, [0.025, 0.975])
     return float(low), float(high)
 
@@ -149,10 +164,10 @@ def ratio_interval95(
 ) -> tuple[float, float] | None:
     """Middle 95 % of cost / cost of ``baseline``, priced with the same draws. None if that is free."""
     prices = draw_prices(profile, seed)
-    base = prices @ _counts(baseline, profile)
+    base = prices @ counts_of(baseline, profile)
     if not (base > 0).all():
         return None
-    low, high = np.quantile(prices @ _counts(counters, profile) / base, [0.025, 0.975])
+    low, high = np.quantile(prices @ counts_of(counters, profile) / base, [0.025, 0.975])
     return float(low), float(high)
 
 
@@ -166,27 +181,28 @@ def cost_block(
     requests: int,
     seed: int,
     worker: Mapping[str, int] | None = None,
+    known: Sequence[float] | None = None,
 ) -> dict[str, Any]:
     """The ``cost`` object of a result (architecture.md section 5), in the profile's unit.
 
     ``totals``: counters of the targeted requests and of the strategy's own work, ``worker``, which ``per_request``
     leaves out. ``vectors[v, slots]`` and ``counts[v]``: distinct
     per-request counter rows and how many requests had each. Percentiles are nearest-rank. What has no
-    denominator is None.
+    denominator is None. ``known``: the total's interval; else it is drawn, over the prices alone.
     """
     by_primitive = price(totals, profile)
     whole = math.fsum(by_primitive.values())
     of_requests = whole - math.fsum(price(worker or {}, profile).values())
-    per_request = price_vectors(vectors, profile)
+    p50, p99 = percentiles(price_vectors(vectors, profile), counts, [0.50, 0.99])
     return {
         "unit": profile.unit,
         "total": whole,
         "per_page": whole / pages if pages else None,
         "per_request": {
             "mean": of_requests / requests if requests else None,
-            "p50": percentile(per_request, counts, 0.50),
-            "p99": percentile(per_request, counts, 0.99),
+            "p50": p50,
+            "p99": p99,
         },
-        "interval95": list(interval95(totals, profile, seed)),
+        "interval95": list(known or interval95(totals, profile, seed)),
         "by_primitive": by_primitive,
     }

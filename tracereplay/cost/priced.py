@@ -22,6 +22,7 @@ from tracereplay.cost.intervals import (
 )
 from tracereplay.cost.price import cost_block, unpriced
 from tracereplay.cost.profile import Profile
+from tracereplay.cost.rates import baseline_of
 from tracereplay.cost.sections import priced
 from tracereplay.machine.counters import NR_COUNTERS
 
@@ -51,24 +52,26 @@ def priced_results(
 def _priced_entry(entry: Mapping[str, Any], strategy: Judged, p: Pricing) -> dict[str, Any]:
     sample = strategy.sample
     nothing = np.zeros((0, NR_COUNTERS), np.int64)
+    intervals = cost_intervals(strategy, p)
     cost = cost_block(
         entry["counters"],
         nothing if sample.vectors is None else sample.vectors,
         sample.counts,
         p.profile,
-        worker=entry.get("worker"),
         pages=int(sample.pages.sum()),
         requests=int(sample.requests.sum()),
         seed=p.seed,
+        worker=entry.get("worker"),
+        known=intervals["interval95"],
     )
-    cost |= cost_intervals(strategy, p)
-    intervals = dict(zip(SHARES, percentile_intervals(strategy, p, [*SHARES.values()]), strict=True))
+    cost |= intervals
+    ranks = dict(zip(SHARES, percentile_intervals(strategy, p, [*SHARES.values()]), strict=True))
     mean = None if strategy.request is None else strategy.request.interval(p)
-    for name, ends in (("mean", mean), ("p50", intervals["p50"]), ("p99", intervals["p99"])):
+    for name, ends in (("mean", mean), ("p50", ranks["p50"]), ("p99", ranks["p99"])):
         cost["per_request"][f"{name}_interval95"] = None if ends is None else list(ends)
     parts = {"cost": cost, "unpriced": unpriced(entry["counters"], p.profile), "sample": sample.to_json()}
     if "distribution" in entry:
-        told = {"percentile_intervals95": {k: None if ends is None else list(ends) for k, ends in intervals.items()}}
+        told = {"percentile_intervals95": {k: None if ends is None else list(ends) for k, ends in ranks.items()}}
         parts["distribution"] = {**entry["distribution"], "per_request": entry["distribution"]["per_request"] | told}
     return {**entry, **parts}
 
@@ -111,19 +114,15 @@ def _priced_sections(sections: Mapping[str, Any], p: Pricing, single: Sequence[P
 
 def comparisons(entries: Sequence[Mapping[str, Any]], strategies: Sequence[Judged], p: Pricing) -> list[dict[str, Any]]:
     """Every strategy but the baseline against the baseline."""
-    base = baseline_of(entries)
-    if base is None:
+    baseline = baseline_of(entries)
+    if baseline is None:
         return []
+    place = next(i for i, entry in enumerate(entries) if entry is baseline)
     return [
-        compared(label_of(entry), strategy, label_of(entries[base]), strategies[base], p)
+        compared(label_of(entry), strategy, label_of(baseline), strategies[place], p)
         for i, (entry, strategy) in enumerate(zip(entries, strategies, strict=True))
-        if i != base
+        if i != place
     ]
-
-
-def baseline_of(entries: Sequence[Mapping[str, Any]]) -> int | None:
-    """Place of the entry that others are compared with: the first per-page, else the first."""
-    return next((i for i, e in enumerate(entries) if e["strategy"] == "per-page"), 0 if entries else None)
 
 
 def label_of(entry: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from tracereplay.replay.engine import Outcome, PathConfig
 if TYPE_CHECKING:
     from tracereplay.trace.reader import Trace
 
+Entry = TypeVar("Entry", bound=Mapping[str, Any])
 DAY_S = 86_400
 NANOSECOND = 1e-9
 NEEDS_NS = "CPU time needs a profile in ns"
@@ -125,7 +126,7 @@ def against(entries: Sequence[dict[str, Any]]) -> None:
         }
 
 
-def baseline_of(entries: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+def baseline_of(entries: Sequence[Entry]) -> Entry | None:
     """What others are compared with: the first result of per-page, else the first."""
     return next((e for e in entries if e["strategy"] == "per-page"), entries[0] if entries else None)
 

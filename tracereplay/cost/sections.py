@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tracereplay.cost.price import price_by_counter
 from tracereplay.cost.profile import Profile
 
 UNLINK_SHARE = 0.5
@@ -41,15 +42,6 @@ def drain_cost(pages: int, profile: Profile) -> float | None:
     if not any(name in prices for name in DRAINED):
         return None
     return float(prices.get("zone_lock_acquisitions", 0.0) + pages * sum(prices.get(n, 0.0) for n in DRAINED))
-
-
-def price_by_counter(profile: Profile) -> dict[str, float]:
-    """What one more of a counter costs, for those that have a price."""
-    found: dict[str, float] = {}
-    for c in profile.coefficients:
-        for counter in c.counters:
-            found[counter] = found.get(counter, 0.0) + c.value
-    return found
 
 
 def priced(sections: Mapping[str, Any], profile: Profile) -> dict[str, Any]:

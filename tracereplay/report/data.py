@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from tracereplay.cost.price import price, unpriced
-from tracereplay.cost.priced import baseline_of, compared_with, label_of
+from tracereplay.cost.priced import compared_with, label_of
 from tracereplay.cost.profile import Profile
+from tracereplay.cost.rates import baseline_of
 from tracereplay.report.differences import Difference, Tornado, differences, tornado_of
 from tracereplay.report.locks import contention_lines, contention_note, section_lines
 from tracereplay.report.numbers import UNKNOWN, count, figure, in_intervals, seconds, share, size
@@ -134,12 +135,12 @@ def build_comparison(result: Mapping[str, Any]) -> Comparison:
     pages = int(demand.get("targeted_pages") or 0)
     rows = list(result["results"])
     base = baseline_of(rows)
-    name = None if base is None else label_of(rows[base])
+    name = None if base is None else label_of(base)
     against = result.get("comparison")
     if against is None:
         against = compared_with(result, profile, name) if profile is not None and name is not None else []
     found = differences(against)
-    strategies = tuple(_strategy(row, rows[base or 0], found, profile, pages) for row in rows)
+    strategies = tuple(_strategy(row, base or row, found, profile, pages) for row in rows)
     best = cheapest(strategies)
     near = compared_with(result, profile, best.label) if profile is not None and best is not None else []
     unit = str(rows[0]["cost"].get("unit", "ns")) if rows else "ns"
