@@ -26,7 +26,8 @@ LAYERS = (
     {"machine"},
     {"strategies"},
     {"replay", "verify"},
-    {"analysis", "cost"},
+    {"cost"},
+    {"analysis"},  # above cost, whose intervals it uses
     {"whatif", "report", "testing"},
     {"scenarios"},
     {"validation", "casestudy"},
