@@ -72,6 +72,15 @@ def _digest_of(path: Path) -> bytes:
     return hashlib.sha256(_text(path)).digest()
 
 
+def source_digest(*files: Path) -> str:
+    """A name for what ``files`` and all they import from tracereplay say: results of other code have another."""
+    digest = hashlib.sha256()
+    for path in sources_of(*files):
+        digest.update(str(path.relative_to(PACKAGE) if path.is_relative_to(PACKAGE) else path).encode() + b"\0")
+        digest.update(_digest_of(path))
+    return digest.hexdigest()
+
+
 @functools.cache
 def _environment() -> bytes:
     """What besides the sources decides the code: Python, Numba, the CPU as LLVM sees it, options."""

@@ -55,6 +55,10 @@ class QueryError(UsageError):
     """SQL that Polars refuses."""
 
 
+class QueryMemoryError(QueryError):
+    """A query whose result, or a sort or join on the way to it, does not fit in memory."""
+
+
 # ---------------------------------------------------------------- traces and imports (exit 3)
 class TraceError(TracereplayError):
     """A trace that cannot be used."""

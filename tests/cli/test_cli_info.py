@@ -8,6 +8,7 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from tests.trace_samples import write_sample
+from tracereplay.analysis.ready_tables import READY_TABLES
 from tracereplay.cli.app import app
 from tracereplay.trace.schema import TABLES
 
@@ -63,11 +64,13 @@ def test_schema_lists_every_column_with_a_meaning() -> None:
     code, out, err = info("--schema", "--format", "json")
     rows = json.loads(out)
     assert (code, err) == (0, "")
-    assert [(r["table"], r["column"]) for r in rows] == [(t.name, f.name) for t in TABLES.values() for f in t.schema]
+    wanted = [(t.name, f.name) for t in TABLES.values() for f in t.schema]
+    wanted += [(t.name, column) for t in READY_TABLES.values() for column, *_ in t.columns]
+    assert [(r["table"], r["column"]) for r in rows] == wanted
     assert all(r["meaning"] for r in rows)
     _, out, _ = info("--schema")
     assert all(len(line) <= 80 for line in out.splitlines())
-    assert all(name in out for name in TABLES)
+    assert all(name in out for name in (*TABLES, *READY_TABLES))
 
 
 def test_errors(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from tests.trace_samples import write_sample
 from tracereplay import Trace
+from tracereplay.analysis.ready_tables import describe_ready_tables
 from tracereplay.trace.columns import KINDS
 from tracereplay.trace.partwriter import parquet_options
 from tracereplay.trace.schema import (
@@ -19,7 +20,7 @@ from tracereplay.trace.schema import (
     TABLES,
     describe_columns,
 )
-from tracereplay.trace.sql import run
+from tracereplay.trace.sql_run import run
 
 DOCS = (Path(__file__).parents[2] / "docs" / "data-model.md").read_text()
 
@@ -48,6 +49,13 @@ def test_every_named_column_exists(name: str) -> None:
 def test_the_page_documents_every_column() -> None:
     for table, column, kind, null, meaning in describe_columns():
         section = DOCS.split(f"\n## {table}\n")[1].split("\n## ")[0]
+        assert f"| `{column}` | {kind} | {null} | {meaning} |" in section, (table, column)
+
+
+def test_the_page_documents_every_column_of_ready_made_tables() -> None:
+    ready = DOCS.split("\n## Ready-made tables\n")[1].split("\n## ")[0]
+    for table, column, kind, null, meaning in describe_ready_tables():
+        section = ready.split(f"\n### {table}\n")[1].split("\n### ")[0]
         assert f"| `{column}` | {kind} | {null} | {meaning} |" in section, (table, column)
 
 

@@ -10,7 +10,7 @@ import pytest
 from tests.trace_samples import write_sample
 from tracereplay import Trace
 from tracereplay.errors import QueryError, StorageError, TruncatedTraceError
-from tracereplay.trace.sql import plan, run, sink_parquet
+from tracereplay.trace.sql_run import run, sink
 
 
 @pytest.fixture
@@ -108,8 +108,8 @@ def test_sink_writes_a_whole_file_or_none(trace: Trace, tmp_path: Path) -> None:
     import polars as pl
 
     out = tmp_path / "out.parquet"
-    sink_parquet(trace, plan(trace, "SELECT pid, kind FROM page_events"), out)
+    sink(trace, "SELECT pid, kind FROM page_events", out)
     assert pl.read_parquet(out).shape == (1000, 2)
     with pytest.raises(StorageError, match="cannot write"):
-        sink_parquet(trace, plan(trace, "SELECT 1"), tmp_path / "no" / "out.parquet")
+        sink(trace, "SELECT 1", tmp_path / "no" / "out.parquet")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out.parquet", "t"]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from collectors.layout import RING_HEADER, STACK, STACK_FRAMES
 from tracereplay.errors import CollectorError
-from tracereplay.trace import sql, stacks
+from tracereplay.trace import sql_run, stacks
 from tracereplay.trace.decode import Records, RingLayout
 from tracereplay.trace.metadata import TraceMetadata
 from tracereplay.trace.reader import Trace
@@ -230,7 +230,7 @@ def test_folded_stacks_join_with_events(trace: Trace) -> None:
 
 def test_the_tables_join_in_sql(trace: Trace) -> None:
     """The query of docs/capture.md."""
-    found = sql.run(
+    found = sql_run.run(
         trace,
         "SELECT s.symbol, count(*) AS events FROM page_events e JOIN stacks s ON e.stack_id = s.stack_id "
         "WHERE s.depth = 0 AND e.kind = 'alloc' GROUP BY s.symbol ORDER BY events DESC, s.symbol",

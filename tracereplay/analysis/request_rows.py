@@ -4,8 +4,6 @@ Each key of the stream (stream.py) names its request while it is live: four byte
 goes. Open requests are records in a table that grows; a request leaves it when its last page came back.
 """
 
-# mypy: disable-error-code="no-untyped-def, no-untyped-call"
-
 from __future__ import annotations
 
 from typing import Any, NamedTuple
@@ -67,7 +65,7 @@ class Rows(NamedTuple):
 
 
 @kernel
-def follow(w, ops):
+def follow(w: Rows, ops: Array) -> int:
     """Take a batch of operations, or as many as there is room for."""
     n = w.scalar[S_DONE]
     for i in range(w.scalar[S_AT], len(ops)):

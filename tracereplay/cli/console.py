@@ -40,14 +40,20 @@ def warn(text: str) -> None:
     print(f"warning: {text}", file=sys.stderr)
 
 
-def emit(text: str) -> None:
-    """Data (stdout)."""
-    sys.stdout.write(text if text.endswith("\n") else text + "\n")
+def emit(text: str, *, end: str = "\n") -> None:
+    """Data (stdout), a line unless ``end`` says otherwise."""
+    sys.stdout.write(text if text.endswith("\n") else text + end)
 
 
 def emit_json(value: Any) -> None:
     """One JSON document (stdout). NaN never appears: use null."""
     emit(json.dumps(value, indent=2, allow_nan=False, default=_plain))
+
+
+def json_rows(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as the inside of a JSON list, as emit_json would write them."""
+    text = json.dumps(rows, indent=2, allow_nan=False, default=_plain)
+    return text[2:-2]
 
 
 def _plain(value: Any) -> Any:

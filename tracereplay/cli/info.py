@@ -47,9 +47,10 @@ def run(
 
 
 def _schema(format: Format) -> None:
+    from tracereplay.analysis.ready_tables import describe_ready_tables
     from tracereplay.trace.schema import describe_columns
 
-    rows = describe_columns()
+    rows = describe_columns() + describe_ready_tables()
     if format is Format.TABLE:
         names = dict.fromkeys(r[0] for r in rows)
         columns = ["column", "type", "null", "meaning"]

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tracereplay.cli.console import Format, emit, emit_frame, note
+from tracereplay.cli.console import Format, emit, emit_frame, json_rows, note
+from tracereplay.cli.units import size
 from tracereplay.errors import OutputExistsError, StorageError, UsageError
 
 if TYPE_CHECKING:
     import polars as pl
 
     from tracereplay.trace.reader import Trace
+    from tracereplay.trace.sql import Extra
 
 TABLE_ROWS = 100
 
@@ -27,16 +30,22 @@ def run(
     ] = None,
     format: Annotated[Format, typer.Option("--format", help="Form of the result.")] = Format.TABLE,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write the result to a Parquet file, streaming.")
+        Path | None,
+        typer.Option("--output", "-o", help="Write the result to a file, streaming: .parquet, .csv or .ndjson."),
     ] = None,
     rows: Annotated[
         int | None,
         typer.Option("--rows", min=1, help=f"At most so many rows; a table shows {TABLE_ROWS} by default."),
     ] = None,
+    memory: Annotated[
+        str | None, typer.Option("--memory", help="Give up beyond so much memory, e.g. 2GiB; default: what is free.")
+    ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Print the query plan instead.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the --output file.")] = False,
 ) -> None:
     """Ask a trace in SQL. Tables by their names; `tracereplay info --schema` lists them.
+
+    lifetimes, requests and refills are made from the events when a statement first names them.
 
     How complete the trace is goes to standard error, whatever the form of the result.
 
@@ -48,26 +57,59 @@ def run(
     statement = _statement(sql, file)
     if output is not None and (output.exists() or output.is_symlink()) and not (force and output.is_file()):
         raise OutputExistsError(output)
+    from tracereplay.analysis.derived import is_ready
+    from tracereplay.analysis.sql_tables import sql_tables
     from tracereplay.trace.completeness import completeness
     from tracereplay.trace.reader import Trace
-    from tracereplay.trace.sql import plan
-    from tracereplay.trace.sql import run as run_sql
+    from tracereplay.trace.sql import Statement
 
     opened = Trace.open(trace)
+    extra = sql_tables(opened, note=note)
     if explain:
-        emit(plan(opened, statement).explain(engine="streaming"))
+        asked = Statement(opened, statement, extra)
+        emit(asked.explain(lambda name: is_ready(opened, name)))
+        for name in asked.tables:
+            if name in extra and not is_ready(opened, name):
+                note(f"note: table {name} is not made yet; running the statement makes it, once")
         return
+    limit = None if memory is None else size(memory)
     if output is not None:
-        _sink(opened, statement, rows, output)
-    elif format is Format.TABLE:
+        _sink(opened, statement, rows, extra, limit, output)
+    else:
+        _show(opened, statement, rows, extra, limit, format)
+    note(completeness(opened).text())
+
+
+def _show(trace: Trace, statement: str, rows: int | None, extra: Extra, memory: int | None, format: Format) -> None:
+    from tracereplay.trace.sql_run import batches
+    from tracereplay.trace.sql_run import run as run_sql
+
+    if format is Format.TABLE:
         limit = rows or TABLE_ROWS
-        frame = run_sql(opened, statement, rows=limit + 1)
-        _show(frame.head(limit))
+        frame = run_sql(trace, statement, rows=limit + 1, extra=extra, memory=memory)
+        _table(frame.head(limit))
         if len(frame) > limit:
             note(f"note: only the first {limit} rows; --rows N, --format csv or -o FILE.parquet for more")
+    elif format is Format.PARQUET:
+        emit_frame(run_sql(trace, statement, rows=rows, extra=extra, memory=memory), format)
     else:
-        emit_frame(run_sql(opened, statement, rows=rows), format)
-    note(completeness(opened).text())
+        _stream(batches(trace, statement, rows=rows, extra=extra, memory=memory), format)
+
+
+def _stream(pieces: Iterator[pl.DataFrame], format: Format) -> None:
+    """CSV or JSON, a piece at a time."""
+    first = True
+    for piece in pieces:
+        if format is Format.CSV:
+            if first or len(piece):
+                emit(piece.write_csv(include_header=first))
+            first = False
+        elif len(piece):
+            rows = json_rows(piece.to_dicts())
+            emit(f"[\n{rows}" if first else f",\n{rows}", end="")
+            first = False
+    if format is Format.JSON:
+        emit("[]" if first else "\n]")
 
 
 def _statement(sql: str | None, file: Path | None) -> str:
@@ -86,7 +128,7 @@ def _statement(sql: str | None, file: Path | None) -> str:
         raise UsageError(f"cannot read {file}: {error}", hint="give a text file that holds one SELECT") from None
 
 
-def _show(frame: pl.DataFrame) -> None:
+def _table(frame: pl.DataFrame) -> None:
     """As a table without its all-null columns, which would push the rest off the screen."""
     empty = [name for name in frame.columns if len(frame) and frame[name].null_count() == len(frame)]
     emit_frame(frame.drop(empty) if len(empty) < len(frame.columns) else frame, Format.TABLE)
@@ -94,11 +136,10 @@ def _show(frame: pl.DataFrame) -> None:
         note(f"note: only nulls in: {', '.join(empty)}")
 
 
-def _sink(trace: Trace, statement: str, rows: int | None, output: Path) -> None:
-    from tracereplay.trace.sql import plan, sink_parquet
+def _sink(trace: Trace, statement: str, rows: int | None, extra: Extra, memory: int | None, output: Path) -> None:
+    from tracereplay.trace.sql_run import sink
 
-    lazy = plan(trace, statement)
     if not output.absolute().parent.is_dir():
         raise StorageError(f"no directory {output.absolute().parent}", hint="create it, or choose another path")
-    sink_parquet(trace, lazy if rows is None else lazy.head(rows), output)
+    sink(trace, statement, output, rows=rows, extra=extra, memory=memory)
     note(f"wrote {output}")

@@ -4,19 +4,34 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tracereplay.errors import QueryError, StorageError, TruncatedTraceError, nearest
+from tracereplay.errors import QueryError, TruncatedTraceError, nearest
 from tracereplay.trace.reader import Trace
 from tracereplay.trace.schema import TABLES
 
 if TYPE_CHECKING:
     import polars as pl
+    import pyarrow as pa
 
 READING_STATEMENTS = ("SELECT", "WITH", "FROM", "VALUES", "SHOW")
 """First words of statements that only read."""
 _COMMENTS = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class ExtraTable:
+    """A table that is not in the bundle: a statement that names it opens it."""
+
+    schema: pa.Schema
+    scan: Callable[[], pl.LazyFrame]
+    """Opens it; may take long, as it may have to be made first."""
+
+
+Extra = Mapping[str, ExtraTable]
 
 
 def metadata_frame(trace: Trace) -> pl.DataFrame:
@@ -34,71 +49,103 @@ def metadata_frame(trace: Trace) -> pl.DataFrame:
     return pl.DataFrame(pairs, schema={"key": pl.String, "value": pl.String}, orient="row")
 
 
-def plan(trace: Trace, sql: str) -> pl.LazyFrame:
-    """The lazy result of one SELECT over the tables of a trace.
+class Statement:
+    """One SELECT, checked against the tables of a trace; nothing is read or made yet.
 
-    Dictionary columns are strings here, so that every SQL function works on them. A table that the trace does
-    not hold is empty. Raises QueryError for anything but one statement that reads, for syntax, for unknown
-    names.
+    Dictionary columns are strings, so that every SQL function works on them. A table that the trace does not hold is
+    empty.
     """
-    import polars as pl
-    from polars.exceptions import PolarsError
 
-    bare = _COMMENTS.sub(" ", sql).strip().rstrip(";").strip()
-    word = re.match(r"[(\s]*(\w*)", bare)
-    if word is None or word[1].upper() not in READING_STATEMENTS:
-        raise QueryError(
-            f"not a query: it starts with {word[1] if word and word[1] else bare[:20]!r}",
-            hint="write one SELECT; a trace is never changed by a query",
-        )
-    used = [name for name in TABLES if re.search(rf"\b{name}\b", bare)]
-    frames: dict[str, pl.DataFrame | pl.LazyFrame] = {"metadata": metadata_frame(trace)}
-    for name in TABLES:
-        # Only tables that the statement names are opened: a damaged one must not stop queries on the others.
-        frames[name] = _strings(trace.table(name)) if name in used else _empty(name)
-    try:
-        result = pl.SQLContext(frames).execute(bare, eager=False)
-        result.collect_schema()
-    except PolarsError as error:
-        raise _refused(error, trace) from None
-    return result
+    def __init__(self, trace: Trace, sql: str, extra: Extra | None = None) -> None:
+        """Raises QueryError for anything but one statement that reads, for syntax, for unknown names."""
+        self._trace = trace
+        self._extra: Extra = extra or {}
+        self._place = f"/tracereplay-{uuid.uuid4().hex}/"
+        self._sql = _COMMENTS.sub(" ", sql).strip().rstrip(";").strip()
+        word = re.match(r"[(\s]*(\w*)", self._sql)
+        if word is None or word[1].upper() not in READING_STATEMENTS:
+            raise QueryError(
+                f"not a query: it starts with {word[1] if word and word[1] else self._sql[:20]!r}",
+                hint="write one SELECT; a trace is never changed by a query",
+            )
+        # Which tables it reads is asked of Polars itself: a name may also be an alias, a CTE, a column or a string.
+        self._unopened = self._execute({})
+        text = self._unopened.explain(optimized=False)
+        self.tables: list[str] = [n for n in (*TABLES, *self._extra) if f"{self._place}{n}.parquet" in text]
+        """Tables that it reads."""
+
+    def _execute(self, frames: Mapping[str, pl.LazyFrame]) -> pl.LazyFrame:
+        import polars as pl
+        from polars.exceptions import PolarsError
+
+        known: dict[str, pl.DataFrame | pl.LazyFrame] = {"metadata": metadata_frame(self._trace)}
+        for name in (*TABLES, *self._extra):
+            schema = TABLES[name].schema if name in TABLES else self._extra[name].schema
+            known[name] = _strings(frames[name] if name in frames else self._stand_in(name, schema))
+        try:
+            result = pl.SQLContext(known).execute(self._sql, eager=False)
+            result.collect_schema()
+        except PolarsError as error:
+            raise _refused(error, self._names()) from None
+        return result
+
+    def _stand_in(self, name: str, schema: pa.Schema) -> pl.LazyFrame:
+        """A scan of a file that there is not, which the plan shows by its path."""
+        import polars as pl
+
+        empty = pl.from_arrow(schema.empty_table())
+        assert isinstance(empty, pl.DataFrame)
+        return pl.scan_parquet(f"{self._place}{name}.parquet", schema=empty.schema, glob=False)
+
+    def lazy(self) -> pl.LazyFrame:
+        """The result, not computed. Opens the tables that it reads, and makes those that have to be made.
+
+        A damaged table does not stop statements that do not read it; one that does raises TruncatedTraceError.
+        """
+        frames = {name: self._trace.table(name) if name in TABLES else self._extra[name].scan() for name in self.tables}
+        return self._execute(frames) if frames else self._unopened
+
+    def explain(self, ready: Callable[[str], bool] = lambda _name: True) -> str:
+        """The plan. A table that would first have to be made (not ``ready``) stands in it under its name."""
+        missing = [name for name in self.tables if name in self._extra and not ready(name)]
+        frames = {
+            name: self._trace.table(name) if name in TABLES else self._extra[name].scan()
+            for name in self.tables
+            if name not in missing
+        }
+        return self._execute(frames).explain(engine="streaming").replace(self._place, "not made yet: ")
+
+    def _names(self) -> dict[str, list[str]]:
+        found = {name: list(table.schema.names) for name, table in TABLES.items()}
+        found |= {name: list(table.schema.names) for name, table in self._extra.items()}
+        return found | {"metadata": ["key", "value"]}
+
+    def failed(self, error: Exception) -> QueryError | TruncatedTraceError:
+        """What to raise when computing the result failed."""
+        text = str(error)
+        if isinstance(error, OSError) or "parquet" in text.lower() or "decompress" in text.lower():
+            return TruncatedTraceError(
+                f"a file of {self._trace.path} is damaged: {_first_line(text)}",
+                hint=f"`tracereplay validate {self._trace.path}` says which one; derived/ may be removed at will",
+            )
+        return _refused(error, self._names())
 
 
-def run(trace: Trace, sql: str, *, rows: int | None = None) -> pl.DataFrame:
-    """Run one SELECT with the streaming engine; at most ``rows`` rows of the result.
-
-    Raises QueryError, TruncatedTraceError when a file turns out damaged while it is read.
-    """
-    from polars.exceptions import PolarsError
-
-    lazy = plan(trace, sql)
-    try:
-        return (lazy if rows is None else lazy.head(rows)).collect(engine="streaming")
-    except (PolarsError, OSError) as error:
-        raise _failed(error, trace) from None
+def plan(trace: Trace, sql: str, extra: Extra | None = None) -> pl.LazyFrame:
+    """The lazy result of one SELECT over the tables of a trace. Raises as :class:`Statement`."""
+    return Statement(trace, sql, extra).lazy()
 
 
-def _failed(error: Exception, trace: Trace) -> QueryError | TruncatedTraceError:
-    text = str(error)
-    if isinstance(error, OSError) or "parquet" in text.lower() or "decompress" in text.lower():
-        return TruncatedTraceError(
-            f"a file of {trace.path} is damaged: {_first_line(text)}",
-            hint=f"`tracereplay validate {trace.path}` says which one",
-        )
-    return _refused(error, trace)
-
-
-def _refused(error: Exception, trace: Trace) -> QueryError:
+def _refused(error: Exception, names: Mapping[str, list[str]]) -> QueryError:
     """A Polars error as one line, with the nearest name where a name is unknown."""
     text = _first_line(str(error))
     hint = "`tracereplay info --schema` lists tables and columns"
     if found := re.search(r"relation '([^']+)' was not found", text):
-        guess = nearest(found[1], [*TABLES, "metadata"])
+        guess = nearest(found[1], names)
         text = f"no table {found[1]!r}"
-        hint = f"did you mean {guess!r}?" if guess else f"tables: {', '.join([*TABLES, 'metadata'])}"
+        hint = f"did you mean {guess!r}?" if guess else f"tables: {', '.join(names)}"
     elif found := re.search(r'(?:unable to find column|column) "([^"]+)"', text):
-        known = sorted({name for table in TABLES.values() for name in table.schema.names} | {"key", "value"})
-        guess = nearest(found[1], known)
+        guess = nearest(found[1], sorted({column for columns in names.values() for column in columns}))
         text = f"no column {found[1]!r}"
         hint = f"did you mean {guess!r}?" if guess else hint
     elif "sql parser error" in text:
@@ -116,33 +163,3 @@ def _strings(frame: pl.LazyFrame) -> pl.LazyFrame:
     import polars as pl
 
     return frame.with_columns(pl.col(pl.Categorical).cast(pl.String))
-
-
-def _empty(name: str) -> pl.LazyFrame:
-    import polars as pl
-
-    frame = pl.from_arrow(TABLES[name].schema.empty_table())
-    assert isinstance(frame, pl.DataFrame)
-    return _strings(frame.lazy())
-
-
-def sink_parquet(trace: Trace, lazy: pl.LazyFrame, output: Path) -> None:
-    """Stream a result to a Parquet file, which appears only when it is whole.
-
-    Raises QueryError, TruncatedTraceError, StorageError when the disk refuses.
-    """
-    from polars.exceptions import PolarsError
-
-    temporary = output.with_name(f".{output.name}.tmp")
-    try:
-        lazy.sink_parquet(temporary, compression="zstd", engine="streaming")
-        temporary.replace(output)
-    except PolarsError as error:
-        raise _failed(error, trace) from None
-    except OSError as error:
-        raise StorageError(
-            f"cannot write {output}: {error.strerror or _first_line(str(error))}",
-            hint="free some space, or choose another path",
-        ) from None
-    finally:
-        temporary.unlink(missing_ok=True)
