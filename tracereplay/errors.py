@@ -111,6 +111,10 @@ class UnknownFormatError(ImportFormatError):
     """No importer recognises the file."""
 
 
+class AmbiguousFormatError(UnknownFormatError):
+    """Several importers recognise the file equally well."""
+
+
 class ImporterToolMissingError(ImportFormatError):
     """Reading this format needs a program that is not installed."""
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib import import_module
 
-from tracereplay.errors import UnknownFormatError, nearest
+from tracereplay.errors import AmbiguousFormatError, UnknownFormatError, nearest
 from tracereplay.importers.base import Confidence, Head, Importer
 
-MODULES = ("ftrace", "trace_dat", "collector_frames")
-"""Modules of this package that hold an ``IMPORTER``, most specific format first."""
+MODULES = ("ftrace", "trace_dat", "collector_frames", "fio_iolog", "block_csv", "block_records")
+"""Modules of this package that hold an ``IMPORTER`` or several ``IMPORTERS``, most specific format first."""
 
 
 def importers() -> list[Importer]:
     """One importer of each format. Their modules import nothing heavy until a source is opened."""
-    return [import_module(f"tracereplay.importers.{name}").IMPORTER for name in MODULES]
+    modules = [import_module(f"tracereplay.importers.{name}") for name in MODULES]
+    return [importer for m in modules for importer in getattr(m, "IMPORTERS", None) or (m.IMPORTER,)]
 
 
 def importer_named(name: str) -> Importer:
@@ -30,11 +31,21 @@ def importer_named(name: str) -> Importer:
 
 
 def recognise(head: Head) -> Importer:
-    """The importer that is surest of a source. Raises UnknownFormatError that says what the source looks like."""
+    """The importer that is surest of a source.
+
+    Raises UnknownFormatError that says what the source looks like, AmbiguousFormatError when it may as well be of
+    another format of the same kind (two tables of numbers differ in their values only).
+    """
     known = importers()
     best = max(known, key=lambda importer: importer.sniff(head))
     if best.sniff(head) is Confidence.NO:
         raise UnknownFormatError(f"{head.name} is {looks_like(head)}; no importer knows it", hint=_listing(known))
+    rivals = [i for i in known if type(i) is type(best) and i.sniff(head) is best.sniff(head)]
+    if len(rivals) > 1:
+        raise AmbiguousFormatError(
+            f"{head.name} may be {' or '.join(i.name for i in rivals)}: its lines fit each of them",
+            hint=f"say which with --from ({', '.join(f'{i.name}: {i.title}' for i in rivals)})",
+        )
     return best
 
 
