@@ -19,7 +19,9 @@ def run(
     out: Annotated[Path, typer.Argument(help="Trace to write (a new directory).", metavar="OUT")],
     from_: Annotated[
         str | None,
-        typer.Option("--from", help="Format: ftrace, trace.dat or raw; recognised when left out.", metavar="FORMAT"),
+        typer.Option(
+            "--from", help="Format; recognised when left out. An unknown name lists them all.", metavar="FORMAT"
+        ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace OUT when it is a trace.")] = False,
     kernel: Annotated[
@@ -39,9 +41,10 @@ def run(
 ) -> None:
     """Turn a trace of another tool into a tracereplay trace.
 
-    Reads ftrace text (tracefs trace and trace_pipe, trace-cmd report), trace.dat, and raw frames (capture --raw), also
-    compressed with gzip, zstd, xz or bzip2. Lines that cannot be used are counted and sampled; lost events are kept as
-    loss intervals. Raw frames that end early give an incomplete trace, and a warning.
+    Reads ftrace text (tracefs trace and trace_pipe, trace-cmd report), trace.dat, raw frames (capture --raw), and block
+    traces (fio, MSR, Alibaba, Tencent, SPC, vSCSI, MQSim), also compressed with gzip, zstd, xz or bzip2. Lines that
+    cannot be used are counted and sampled; lost events are kept as loss intervals. Raw frames that end early give an
+    incomplete trace, and a warning.
 
     Example:
 
