@@ -148,7 +148,7 @@ def run_help(*args: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "verb", ["doctor", "capture", "collector", "info", "query", "strategies", "replay", "verify", "report"]
+    "verb", ["doctor", "capture", "collector", "info", "query", "analyze", "strategies", "replay", "verify", "report"]
 )
 def test_help_of_a_verb_imports_nothing_heavy(verb: str) -> None:
     assert run_help(verb, "--help") & {"numba", "polars", "pyarrow", "numpy"} == set()

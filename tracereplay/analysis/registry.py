@@ -12,6 +12,8 @@ MODULES: tuple[str, ...] = (
     # lifetimes
     # bios
     # memory
+    "fragmentation",
+    "stalls",
 )
 """Modules of this package that hold ``ANALYSES``, in the order in which they are listed."""
 

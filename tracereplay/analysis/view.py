@@ -45,6 +45,16 @@ class View:
         return (min(r[0] for r in ranges), max(r[1] for r in ranges)) if ranges else (0, 0)
 
     @property
+    def origin_ns(self) -> int:
+        """The trace's first event: times that are shown count from here, whatever is looked at."""
+        return self._ends[0]
+
+    @property
+    def last_ns(self) -> int:
+        """The trace's last event."""
+        return self._ends[1]
+
+    @property
     def start_ns(self) -> int:
         """First moment looked at, trace clock: the trace's first event, or later by the selection."""
         first, after = self._ends[0], self.selection.time[0]

@@ -7,25 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tracereplay.report.markup import Markup, tag
+from tracereplay.report.svg import WIDTH, document, legend, look
+from tracereplay.report.svg import n as _n
 
-STYLE = """
-:root { --ink: #1c2126; --soft: #5b6570; --line: #d5dade; --back: #ffffff;
-  --c0: #0072b2; --c1: #b87600; --c2: #008060; --c3: #b0508c; --c4: #d55e00; --c5: #6f6f6f; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6e9ec; --soft: #a3adb7; --line: #3a424a; --back: #15191d;
-  --c0: #4aa3df; --c1: #f0b429; --c2: #2fc296; --c3: #dd97bd; --c4: #f0803c; --c5: #a0a0a0; } }
-text { font: 14px system-ui, "Segoe UI", "DejaVu Sans", sans-serif; fill: var(--ink); }
-.soft { fill: var(--soft); } .head { font-weight: 600; }
-.grid { stroke: var(--line); stroke-width: 1; } .even { stroke: var(--ink); stroke-width: 1; stroke-dasharray: 5 4; }
-.series { fill: none; stroke-width: 2.2; stroke-linejoin: round; } .band { stroke: none; opacity: 0.16; }
-"""
-XMLNS = "http://www.w3.org/2000/svg"
-WIDTH = 900
 LEFT, RIGHT, GAP = 62, 14, 56
 HEIGHT = 300
 INSET = 30
 """Between a panel's edge and its first place, so that names of places have room."""
-COLOURS = 6
-DASHES = ("none", "7 3", "2 3", "9 3 2 3")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +50,6 @@ class Chart:
     """Names of the lines in order; else as they first appear."""
 
 
-def _n(x: float) -> str:
-    return f"{x:.1f}"
-
-
 def log_ticks(low: float, high: float) -> list[float]:
     """1, 2 and 5 times powers of ten that enclose a range; two at least."""
     exponents = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
@@ -80,14 +64,13 @@ def svg(chart: Chart) -> str:
     names = list(chart.legend) or list(dict.fromkeys(line.name for panel in chart.panels for line in panel.lines))
     values = [v for panel in chart.panels for line in panel.lines for p in line.points if p for v in p if v > 0]
     ticks = log_ticks(min(values), max(values))
-    legend, rows = _legend(names)
+    named, rows = legend(names, LEFT, WIDTH - RIGHT, 44)
     top = 58 + 22 * rows
     height = top + HEIGHT + 58
     width = (WIDTH - LEFT - RIGHT - GAP * (len(chart.panels) - 1)) / len(chart.panels)
     parts = [
-        tag("rect", width=WIDTH, height=height, fill="var(--back)"),
         tag("text", chart.title, x=LEFT, y=22, class_="head"),
-        *legend,
+        *named,
     ]
     for k, panel in enumerate(chart.panels):
         parts += _panel(panel, Frame(LEFT + k * (width + GAP), top, width, ticks, names, chart.even))
@@ -95,33 +78,8 @@ def svg(chart: Chart) -> str:
     parts.append(tag("text", chart.y_label, class_="soft", transform=turned, text_anchor="middle"))
     middle = _n((LEFT + WIDTH - RIGHT) / 2)
     parts.append(tag("text", chart.x_label, class_="soft", x=middle, y=height - 10, text_anchor="middle"))
-    whole = tag(
-        "svg", Markup(f"<style>{STYLE}</style>"), *(Markup("\n" + part) for part in parts), xmlns=XMLNS,
-        viewBox=f"0 0 {WIDTH} {height}", width=WIDTH, height=height, role="img",
-        aria_label=f"{chart.title}: {chart.y_label} by {chart.x_label}. The tables of the page have the figures.",
-    )  # fmt: skip
-    return f"{whole}\n"
-
-
-def _look(names: Sequence[str], name: str) -> dict[str, str]:
-    """Colour and dashes of a series."""
-    index = names.index(name)
-    return {"stroke": f"var(--c{index % COLOURS})", "stroke_dasharray": DASHES[index % len(DASHES)]}
-
-
-def _legend(names: Sequence[str]) -> tuple[list[Markup], int]:
-    """Its parts, and how many rows they take."""
-    parts: list[Markup] = []
-    x, row = float(LEFT), 0
-    for name in names:
-        wide = 52 + 7.8 * len(name)
-        if x + wide > WIDTH - RIGHT:
-            x, row = float(LEFT), row + 1
-        y = 44 + 22 * row
-        parts.append(tag("line", class_="series", x1=_n(x), x2=_n(x + 26), y1=y, y2=y, **_look(names, name)))
-        parts.append(tag("text", name, x=_n(x + 32), y=y + 5))
-        x += wide
-    return parts, row + 1
+    told = f"{chart.title}: {chart.y_label} by {chart.x_label}. The tables of the page have the figures."
+    return document(height, told, *parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,13 +120,13 @@ def _panel(panel: Panel, frame: Frame) -> list[Markup]:
     for x, name in zip(across, panel.ticks, strict=True):
         parts.append(tag("text", name, class_="soft", x=x, y=y, text_anchor="middle"))
     for line in panel.lines:
-        look = _look(frame.names, line.name)
+        drawn = look(frame.names.index(line.name))
         shown = [(x, p) for x, p in zip(across, line.points, strict=True) if p is not None]
         over = " ".join(f"{x},{frame.y(high)}" for x, (_, _, high) in shown)
         under = " ".join(f"{x},{frame.y(low)}" for x, (_, low, _) in reversed(shown))
         middle = " ".join(f"{x},{frame.y(value)}" for x, (value, _, _) in shown)
         if any(low < high for _, (_, low, high) in shown):
-            parts.append(tag("polygon", class_="band", points=f"{over} {under}", fill=look["stroke"]))
-        parts.append(tag("polyline", class_="series", points=middle, **look))
-        parts += [tag("circle", cx=x, cy=frame.y(p[0]), r=3, fill=look["stroke"]) for x, p in shown]
+            parts.append(tag("polygon", class_="band", points=f"{over} {under}", fill=drawn["stroke"]))
+        parts.append(tag("polyline", class_="series", points=middle, **drawn))
+        parts += [tag("circle", cx=x, cy=frame.y(p[0]), r=3, fill=drawn["stroke"]) for x, p in shown]
     return parts

@@ -27,6 +27,7 @@ VERBS = {
     "info": "info",
     "validate": "validate",
     "query": "query",
+    "analyze": "analyze",
     "demand": "demand",
     "strategies": "strategies",
     "replay": "replay",

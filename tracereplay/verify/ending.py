@@ -63,20 +63,25 @@ def _last_state(twin: Twin, end: EndSnapshot | None) -> list[tuple[int, ZoneFact
     return [(numbers[z.node, z.zone], z) for z in found if (z.node, z.zone) in numbers]
 
 
+def free_now(twin: Twin, zone: int) -> list[int]:
+    """Free blocks of a zone, by its number in the machine, by order, in the twin as it stands."""
+    types = machine_at.NR_TYPES
+    at = machine_at.NF + zone * NR_PAGE_ORDERS * types
+    blocks = twin.machine.w[at : at + NR_PAGE_ORDERS * types].reshape(NR_PAGE_ORDERS, types)
+    return [int(n) for n in blocks.sum(axis=1)]
+
+
 def free_blocks(twin: Twin, end: EndSnapshot | None, changed: list[dict[str, Any]]) -> dict[str, Any]:
     """Free blocks by order in the twin and in buddyinfo at the end.
 
     ``order``, ``kernel``, ``twin``, ``l1_share`` (None without a snapshot) over all zones; the same by zone in
     ``zones``, with ``managed_changed`` from :func:`zone_changes`; ``snapshot``: which one it was.
     """
-    w = twin.machine.w
     grown = {(c["node"], c["zone"]): c["pages"] for c in changed}
     found = []
     kernels, twins = [0] * NR_PAGE_ORDERS, [0] * NR_PAGE_ORDERS
     for number, zone in enumerate(ordered_zones(twin.config)):
-        at = machine_at.NF + number * NR_PAGE_ORDERS * machine_at.NR_TYPES
-        types = machine_at.NR_TYPES
-        mine = [int(w[at + o * types : at + (o + 1) * types].sum()) for o in range(NR_PAGE_ORDERS)]
+        mine = free_now(twin, number)
         twins = [a + b for a, b in zip(twins, mine, strict=True)]
         found.append({"node": zone.node, "zone": zone.name, "kernel": None, "twin": mine, "l1_share": None})
     known = [(number, z) for number, z in _last_state(twin, end) if z.free_blocks]

@@ -4,7 +4,8 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,10 @@ if TYPE_CHECKING:
 COLUMNS = ["ts_ns", "cpu", "kind", "pfn", "order", "migratetype", "pid"]
 EXTFRAG_COLUMNS = ["alloc_order", "fallback_order", "fallback_migratetype", "change_ownership"]
 BULK_COLUMNS = ["gfp", "returned"]
+Column = npt.NDArray[Any]
+Rows = tuple[Column, ...]
+FREE_ROWS = 6
+"""Columns that the machine left to itself takes; the others follow them."""
 EXTFRAG = PAGE_KINDS.index("extfrag")
 BULK = PAGE_KINDS.index("bulk")
 
@@ -94,10 +99,34 @@ class Twin:
     def run(self) -> None:
         """Feed all events, to the twin and on another thread to the machine left to itself."""
         with ThreadPoolExecutor(1) as other:
-            self._run(other)
+            for rows in self._events():
+                free = other.submit(run_free, self.free_machine, self.free_v, self.controls, *rows[:FREE_ROWS])
+                run_events(self.machine, self.v, self.controls, *rows)
+                free.result()
         finish(self.machine, self.v)
 
-    def _run(self, other: Executor) -> None:
+    def watch(self, times: npt.NDArray[np.int64], see: Callable[[int], None]) -> None:
+        """Feed all events to the twin alone; ``see`` is told each of the ascending ``times`` (trace clock) once all
+        events before it are in the machine, those after the last event too."""
+        seen = 0
+        for rows in self._events():
+            begin, ts = 0, rows[0]
+            while seen < len(times) and times[seen] <= ts[-1]:
+                end = int(np.searchsorted(ts, times[seen]))
+                if end > begin:
+                    self._feed(rows, begin, end)
+                see(int(times[seen]))
+                begin, seen = end, seen + 1
+            self._feed(rows, begin, len(ts))
+        finish(self.machine, self.v)
+        for late in times[seen:]:
+            see(int(late))
+
+    def _feed(self, rows: Rows, begin: int, end: int) -> None:
+        run_events(self.machine, self.v, self.controls, *(column[begin:end] for column in rows))
+
+    def _events(self) -> Iterator[Rows]:
+        """Batches of events, as the columns that ``run_events`` takes."""
         nothing = np.zeros(0, np.uint8)
         bulk = any("bulk" in name for name in self.trace.metadata.events)
         fallbacks = self.trace.bounds("page_events", "alloc_order") is not None
@@ -118,10 +147,7 @@ class Twin:
             if fallbacks and (codes == EXTFRAG).any():
                 orders = pc.coalesce(order, batch.column(7))
                 more = [small(batch.column(8 + i)) for i in range(3)]
-            events = (plain(ts), plain(cpu), codes, frames, plain(orders), types)
-            free = other.submit(run_free, self.free_machine, self.free_v, self.controls, *events)
-            run_events(self.machine, self.v, self.controls, *events, plain(pid), *more)
-            free.result()
+            yield (plain(ts), plain(cpu), codes, frames, plain(orders), types, plain(pid), *more)
 
 
 def with_bulk(

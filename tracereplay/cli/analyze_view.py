@@ -1,0 +1,164 @@
+"""What ``tracereplay analyze`` shows and writes."""
+
+from __future__ import annotations
+
+import json
+import math
+import textwrap
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tracereplay.cli.console import Format, emit, emit_frame, emit_json, text_table
+from tracereplay.report.numbers import seconds, share, size_bytes
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from tracereplay.analysis.analysis import Analysis, Answer
+    from tracereplay.analysis.view import View
+
+WIDTH = 80
+LABEL = 44
+"""Longest text in a cell of a table."""
+
+
+def listing(known: Iterable[Analysis]) -> str:
+    """A line each, by group."""
+    groups: dict[str, list[Analysis]] = {}
+    for analysis in known:
+        groups.setdefault(analysis.group, []).append(analysis)
+    width = max((len(a.name) for members in groups.values() for a in members), default=0)
+    lines = []
+    for group, members in groups.items():
+        lines.append(group)
+        for a in members:
+            lines += _wrapped(f"  {a.name.ljust(width)}  {a.title}", width + 4)
+    return "\n".join(lines)
+
+
+def description(analysis: Analysis) -> str:
+    """What an analysis needs, and can be told."""
+    lines = [*_wrapped(f"{analysis.name}: {analysis.title}", 0), ""]
+    for need in analysis.needs:
+        lines += _wrapped(f"needs    {' or '.join(need.kinds)} events ({need.option})")
+    lines += _wrapped(f"filters  {' '.join('--' + name for name in sorted(analysis.filters)) or 'none'}")
+    for option in analysis.options:
+        name = "--by" if option.name == "by" else f"--set {option.name}="
+        choices = f" ({', '.join(option.choices)})" if option.choices else ""
+        lines += _wrapped(f"option   {name}  {option.help}{choices}; default {option.default}")
+    if analysis.picture is not None:
+        lines.append(f"picture  {analysis.picture.kind} (--svg FILE)")
+    return "\n".join(lines)
+
+
+def _wrapped(line: str, indent: int = 9) -> list[str]:
+    return textwrap.wrap(line, WIDTH, subsequent_indent=" " * indent, break_on_hyphens=False)
+
+
+def document(view: View, analysis: Analysis, answer: Answer) -> dict[str, Any]:
+    """An answer as plain values, with its accounting."""
+    from tracereplay.trace.completeness import completeness
+
+    return {
+        "schema": 1,
+        "analysis": analysis.name,
+        "trace": view.trace.identity(),
+        "selection": view.selection.to_json(),
+        "method": answer.method,
+        "account": dict(answer.account),
+        "notes": list(answer.notes),
+        "completeness": completeness(view.trace).to_json(),
+        "rows": [{k: _finite(v) for k, v in row.items()} for row in answer.frame.to_dicts()],
+    }
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def show(view: View, analysis: Analysis, answer: Answer, fmt: Format) -> None:
+    """On standard output."""
+    if fmt is Format.JSON:
+        emit_json(document(view, analysis, answer))
+    elif fmt is Format.TABLE:
+        emit(table(answer.frame))
+    else:
+        emit_frame(_flat(answer.frame) if fmt is Format.CSV else answer.frame, fmt)
+
+
+def write(view: View, analysis: Analysis, answer: Answer, path: Path) -> None:
+    """Into a file, by its suffix: whole or not at all."""
+    part = path.with_name(path.name + ".tmp")
+    if path.suffix == ".parquet":
+        answer.frame.write_parquet(part)
+    elif path.suffix == ".csv":
+        _flat(answer.frame).write_csv(part)
+    elif path.suffix == ".json":
+        part.write_text(json.dumps(document(view, analysis, answer), indent=2, allow_nan=False, default=str) + "\n")
+    else:
+        from tracereplay.report.answer_picture import picture
+
+        assert analysis.picture is not None
+        part.write_text(picture(answer.frame, analysis.picture, analysis.title), encoding="utf-8")
+    part.replace(path)
+
+
+def remarks(view: View, analysis: Analysis, answer: Answer) -> str:
+    """How it was found and how complete it is, for standard error."""
+    from tracereplay.trace.completeness import completeness
+
+    lines = [f"note: {text}" for text in answer.notes]
+    lines.append(f"method: {answer.method}")
+    if answer.account:
+        counted = ", ".join(f"{name.replace('_', ' ')} {n:,}" for name, n in answer.account.items())
+        lines.append(f"account: {counted}")
+    wrapped = [textwrap.fill(line, WIDTH, subsequent_indent="  ", break_on_hyphens=False) for line in lines]
+    return "\n".join([*wrapped, completeness(view.trace).text()])
+
+
+# ---------------------------------------------------------------- tables for people
+def table(frame: pl.DataFrame) -> str:
+    """Times, sizes and shares in the units that people read; columns without any value are left out."""
+    kept = [name for name in frame.columns if not len(frame) or frame[name].null_count() < len(frame)]
+    shown = {name: _readable(name, frame[name].to_list()) for name in kept}
+    return text_table([_heading(n) for n in shown], list(zip(*shown.values(), strict=True)))
+
+
+def _heading(name: str) -> str:
+    return name.removesuffix("_ns") if name.endswith("_ns") else name
+
+
+def _readable(name: str, values: list[Any]) -> list[Any]:
+    unit: Callable[[Any], str] | None = None
+    if name.endswith("_ns"):
+        unit = seconds
+    elif name == "bytes" or name.endswith("_bytes"):
+        unit = size_bytes
+    elif name == "share" or name.endswith("_share"):
+        unit = _share
+    if unit is None:
+        return [_short(v) for v in values]
+    texts = ["-" if v is None else unit(v) for v in values]
+    width = max(map(len, texts), default=0)
+    return [t.rjust(width) for t in texts]
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, list):
+        value = " ".join(map(str, value))
+    if isinstance(value, str) and len(value) > LABEL:
+        return value[: LABEL - 3] + "..."
+    return value
+
+
+def _share(part: float) -> str:
+    return share(part, 1.0)
+
+
+def _flat(frame: pl.DataFrame) -> pl.DataFrame:
+    """A frame that CSV can hold: lists as texts joined by semicolons."""
+    import polars as pl
+
+    lists = [name for name, kind in frame.schema.items() if isinstance(kind, pl.List)]
+    return frame.with_columns(pl.col(name).cast(pl.List(pl.String)).list.join(";") for name in lists)
