@@ -6,8 +6,9 @@ import math
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from tracereplay.report.answer_lines import axis_name
 from tracereplay.report.markup import Markup, tag
-from tracereplay.report.svg import WIDTH, document, in_unit, label, n
+from tracereplay.report.svg import WIDTH, document, in_unit, label, n, unit_of
 
 if TYPE_CHECKING:
     import polars as pl
@@ -41,9 +42,12 @@ def heat(frame: pl.DataFrame, spec: Picture, title: str) -> str:
     frame_line = {"x": LEFT, "y": TOP, "width": WIDTH - LEFT - RIGHT, "height": HEIGHT}
     parts.append(tag("rect", fill="none", stroke="var(--line)", **frame_line))
     middle = high / 2 - 5 if high > 14 else 0
-    parts += [label(_write(spec.y, ys[k]), LEFT - 8, bottom - k * high - middle, "end") for k in _marked(len(ys), 10)]
-    parts += [label(_write(spec.x, xs[k]), LEFT + k * wide, bottom + 20) for k in _marked(len(xs), 8)]
-    below = f"{_plain(spec.x)} across, {_plain(spec.y)} up; low edges of cells"
+    parts += [
+        label(in_unit(unit_of(spec.y))(ys[k]), LEFT - 8, bottom - k * high - middle, "end")
+        for k in _marked(len(ys), 10)
+    ]
+    parts += [label(in_unit(unit_of(spec.x))(xs[k]), LEFT + k * wide, bottom + 20) for k in _marked(len(xs), 8)]
+    below = f"{axis_name(spec.x)} across, {axis_name(spec.y)} up; low edges of cells"
     parts.append(label(below, (LEFT + WIDTH - RIGHT) / 2, bottom + 44, "middle"))
     return document(bottom + 56, f"{title}: {len(rows)} cells, at most {top:,.0f}", *parts)
 
@@ -86,12 +90,3 @@ def _scale(top: float, write: object) -> list[Markup]:
 
 def _marked(count: int, most: int) -> range:
     return range(0, count, max(1, -(-count // most)))
-
-
-def _write(column: str, value: float) -> str:
-    unit = "ns" if column.endswith("_ns") else "bytes" if column.endswith(("bytes", "_b")) else ""
-    return in_unit(unit)(value)
-
-
-def _plain(column: str) -> str:
-    return column.removesuffix("_ns").replace("_", " ")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tracereplay.report.markup import Markup, tag
-from tracereplay.report.svg import COLOURS, WIDTH, document, in_unit, label, legend, look, n, steps
+from tracereplay.report.svg import COLOURS, WIDTH, document, in_unit, label, legend, look, marks, n, unit_of
 
 if TYPE_CHECKING:
     import polars as pl
@@ -50,7 +50,7 @@ def histogram(frame: pl.DataFrame, spec: Picture, title: str) -> str:
         if name in values and x is not None:
             values[name][place[x]] += float(y or 0)
     top = max((max(v) for v in values.values()), default=0.0)
-    plot = _Plot(title, groups, steps(top), in_unit("" if spec.unit in ("ns", "bytes") else spec.unit))
+    plot = _Plot(title, groups, top, spec.unit)
     for index, counts in enumerate(values.values()):
         if len(groups) == 1:
             plot.parts += [
@@ -63,11 +63,11 @@ def histogram(frame: pl.DataFrame, spec: Picture, title: str) -> str:
             ]  # fmt: skip
         else:
             plot.line([(LEFT + (k + 0.5) * step, v) for k, v in enumerate(counts)], index)
-    write = in_unit(spec.unit)
+    write = in_unit(unit_of(spec.x))
     every = -(-len(edges) * 62 // (WIDTH - LEFT - RIGHT))
     for k, edge in list(enumerate(edges))[:: max(1, every)]:
         plot.parts.append(label(write(edge), LEFT + k * step, plot.bottom + 20, "middle" if k else "start"))
-    return plot.document(f"{spec.x.replace('_', ' ')}, low edges of bins")
+    return plot.document(f"{axis_name(spec.x)}, low edges of bins")
 
 
 def lines(frame: pl.DataFrame, spec: Picture, title: str) -> str:
@@ -80,33 +80,38 @@ def lines(frame: pl.DataFrame, spec: Picture, title: str) -> str:
     xs = [x for members in points.values() for x, _ in members] or [0.0]
     low, high = min(xs), max(xs)
     top = max((y for members in points.values() for _, y in members), default=0.0)
-    plot = _Plot(title, groups, steps(top), in_unit(spec.unit))
+    plot = _Plot(title, groups, top, spec.unit)
     scale = (WIDTH - LEFT - RIGHT) / ((high - low) or 1.0)
     for index, members in enumerate(points.values()):
         plot.line([(LEFT + (x - low) * scale, y) for x, y in sorted(members)], index)
-    timed = spec.x.endswith("_ns")
-    write = in_unit("ns" if timed else "")
-    for k in range(5):
-        x = low + (high - low) * k / 4
-        anchor = ("start", "middle", "middle", "middle", "end")[k]
-        plot.parts.append(label(write(x), LEFT + (x - low) * scale, plot.bottom + 20, anchor))
-    return plot.document(spec.x.removesuffix("_ns").replace("_", " "))
+    write = in_unit(unit_of(spec.x))
+    for x in marks(low, high, unit_of(spec.x)):
+        if low <= x <= high:
+            plot.parts.append(label(write(x), LEFT + (x - low) * scale, plot.bottom + 20, "middle"))
+    return plot.document(axis_name(spec.x))
+
+
+def axis_name(column: str) -> str:
+    """What a column stands for, beside an axis."""
+    name = column.removesuffix("_ns").removesuffix("_bytes").replace("_", " ")
+    return "time since the first event" if name == "t" else name
 
 
 class _Plot:
     """Axes with a legend, and what is drawn between them."""
 
-    def __init__(self, title: str, groups: list[Any], marks: list[float], write: Any) -> None:
+    def __init__(self, title: str, groups: list[Any], top: float, unit: str) -> None:
         names = [_cut(str(g)) for g in groups]
         made, rows = legend(names, LEFT, WIDTH - RIGHT, 50) if len(groups) > 1 else ([], 0)
         self.top = 44.0 + 22 * rows
         self.bottom = self.top + HEIGHT
         self.parts: list[Markup] = [label(title, 20, 26, class_="head"), *made]
-        self._title, self._names, self._high = title, names, marks[-1]
-        for mark in marks:
+        heights = marks(0.0, top, unit)
+        self._title, self._names, self._high = title, names, heights[-1]
+        for mark in heights:
             y = n(self.y(mark))
             self.parts.append(tag("line", class_="grid", x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y))
-            self.parts.append(label(write(mark), LEFT - 8, self.y(mark) + 5, "end"))
+            self.parts.append(label(in_unit(unit)(mark), LEFT - 8, self.y(mark) + 5, "end"))
 
     def y(self, value: float) -> float:
         """Height of a value on the page."""

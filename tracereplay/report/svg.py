@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 
 from tracereplay.report.markup import Child, Markup, tag
@@ -48,19 +49,31 @@ def look(index: int) -> dict[str, str]:
 def in_unit(unit: str) -> Callable[[float], str]:
     """How a value of a unit is written on an axis."""
     if unit == "ns":
-        return seconds
+        return lambda x: _trimmed(seconds(x)) if x else "0"
     if unit == "bytes":
-        return lambda x: size_bytes(round(x))
-    return (lambda x: f"{figure(x)} {unit}") if unit else figure
+        return lambda x: _trimmed(size_bytes(round(x)))
+    return (lambda x: f"{_trimmed(figure(x))} {unit}") if unit else lambda x: _trimmed(figure(x))
 
 
-def steps(high: float, least: int = 4, *, base: float = 10.0) -> list[float]:
-    """Round marks from 0 up to just above ``high``, at least so many."""
-    if high <= 0:
-        return [0.0, 1.0]
-    size = base ** math.floor(math.log(high, base))
-    step = next(s for s in (size * m for m in (1, 0.5, 0.2, 0.1, 0.05)) if high / s >= least)
-    return [k * step for k in range(math.ceil(high / step - 1e-9) + 1)]
+def _trimmed(text: str) -> str:
+    """A number without zeros after its point."""
+    return re.sub(r"(\.\d*?)0+(?!\d)", r"\1", text).replace(". ", " ").removesuffix(".")
+
+
+def unit_of(column: str) -> str:
+    """The unit in a column's name."""
+    return "ns" if column.endswith("_ns") else "bytes" if column.endswith("bytes") else ""
+
+
+def marks(low: float, high: float, unit: str = "", least: int = 4) -> list[float]:
+    """Round values from the last one below ``low`` to the first above ``high``, at least so many steps."""
+    if high <= low:
+        return [low, low + 1.0]
+    scale = 1024.0 ** max(0, math.floor(math.log((high - low) / least, 1024))) if unit == "bytes" else 1.0
+    wanted = (high - low) / scale / least
+    size = 10.0 ** math.floor(math.log10(wanted))
+    step = max(s for s in (size, 2 * size, 5 * size) if s <= wanted * (1 + 1e-9)) * scale
+    return [k * step for k in range(math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9) + 1)]
 
 
 def label(text: str, x: float, y: float, anchor: str = "start", class_: str | None = "soft") -> Markup:
