@@ -12,18 +12,14 @@ from tracereplay.demand.bursts import (
     cut_before,
 )
 from tracereplay.demand.frames import (
-    carve,
-    close_live,
     colour_for,
     forget,
-    free_block,
-    known_since,
-    life,
+    key_of,
     place,
 )
+from tracereplay.demand.pairing import pairing
 from tracereplay.demand.ring import end_burst, put, put_extent, put_request
 from tracereplay.demand.stream import FREE, FREE_INITIAL, REQUIRED, UNSEEN
-from tracereplay.kernel.constants import MAX_PAGE_ORDER
 
 GFP_HIGH = 0x20
 GFP_DIRECT_RECLAIM = 0x400
@@ -84,26 +80,6 @@ def caller_key(comm: int, gfp: int) -> int:
 
 
 @hot
-def pass_losses(w, t):
-    """Note the losses that began before ``t``."""
-    k = w.scalar[s.S_LOSS_I]
-    while k < w.loss0.shape[0] and w.loss0[k] < t:
-        if w.loss1[k] > w.scalar[s.S_LOSS_END]:
-            w.scalar[s.S_LOSS_END] = w.loss1[k]
-        cpu = w.loss_cpu[k]
-        if cpu >= 0 and cpu < w.lost_until.shape[0] and w.loss1[k] > w.lost_until[cpu]:
-            w.lost_until[cpu] = w.loss1[k]
-        k += 1
-    w.scalar[s.S_LOSS_I] = k
-
-
-@hot
-def lost_since(w, t):
-    """Whether events were lost between ``t`` and now."""
-    return w.scalar[s.S_LOSS_I] > 0 and w.scalar[s.S_LOSS_END] > t
-
-
-@hot
 def end_all(w, ti, reason):
     """Close every burst of a task."""
     base = ti * s.BURSTS_PER_TASK
@@ -158,12 +134,7 @@ def on_alloc(w, t, cpu, ti, pfn, order, gfp, caller):
     w.counts[s.C_ALLOCATED_PAGES] += 1 << order
     taken = w.frames[pfn].state & s.STATE_MASK
     if order > 0 or taken == s.HEAD or taken == s.TAIL:
-        oldest = close_live(w, pfn, order, t, cpu)
-        if oldest >= 0:
-            if lost_since(w, oldest):
-                w.counts[s.C_REUSED_LOST] += 1
-            else:
-                w.counts[s.C_REUSED] += 1
+        reuse(w, pfn, order, t, cpu)
     index = enter(w, ti, which_burst(gfp), caller)
     b = w.bursts[index]
     flags = w.caller_flags[caller]
@@ -216,10 +187,6 @@ def on_alloc(w, t, cpu, ti, pfn, order, gfp, caller):
         w.counts[s.C_LIVE_PAGES] += 1
     else:
         place(w, pfn, order, t, cpu, colour)
-    if w.who.shape[0] > 1:
-        w.who[pfn].pid = w.tasks[ti].pid
-        w.who[pfn].gfp = gfp
-        w.who[pfn].caller = caller
 
 
 @kernel
@@ -277,83 +244,29 @@ def infer(w, t, cpu, ti, pfn, order, on_cpu):
     forget(w, pfn, order, t, cpu)
 
 
-@kernel
-def on_free_slow(w, t, cpu, ti, pfn, order):
-    """A free that is not exactly one live block."""
-    end = pfn + (1 << order)
-    matched = 0
-    never = 0
-    unseen = 0
-    lost = 0
-    partial = False
-    blocks = 0
-    p = pfn
-    while p < end:
-        f = w.frames[p]
-        st = f.state & s.STATE_MASK
-        if st == s.HEAD or st == s.TAIL:
-            fit = order if p == pfn else 0
-            if st == s.TAIL or p + (1 << f.order) > end:
-                partial = True
-                if not carve(w, p, fit) and (fit == 0 or not carve(w, p, 0)):
-                    w.counts[s.C_INCONSISTENT] += 1  # a page whose block is not found: a bug
-                    p += 1
-                    continue
-            pages = 1 << w.frames[p].order
-            free_block(w, p, t, cpu, s.COMPLETE)
-            matched += pages
-            blocks += 1
-            p += pages
-            continue
-        # a run of frames in the same condition, cut into aligned blocks
-        q = p + 1
-        since = known_since(f)
-        while q < end:
-            g = w.frames[q]
-            if g.state & s.STATE_MASK != st or (st == s.KNOWN and (g.cpu != f.cpu or known_since(g) != since)):
-                break
-            q += 1
-        while p < q:
-            k = 0
-            while k < MAX_PAGE_ORDER and not p & ((2 << k) - 1) and p + (2 << k) <= q:
-                k += 1
-            pages = 1 << k
-            if st == s.NEVER:
-                put(w, t, p, k, FREE_INITIAL, 0, cpu)
-                life(w, p, k, -1, t, -1, cpu, s.LEFT_CENSORED)
-                w.counts[s.C_LIVE_BLOCKS] += 1
-                w.counts[s.C_LIVE_PAGES] += pages
-                w.frames[p].ts = w.scalar[s.S_START_NS]
-                forget(w, p, k, t, cpu)
-                never += pages
-            else:
-                if lost_since(w, since):
-                    life(w, p, k, -1, t, f.cpu, cpu, s.BROKEN)
-                    lost += pages
-                else:
-                    life(w, p, k, -1, t, f.cpu, cpu, s.UNSEEN_LIFE)
-                    unseen += pages
-                infer(w, t, cpu, ti, p, k, w.frames[p].cpu)
-            p += pages
-    w.counts[s.C_MATCHED_PAGES] += matched
-    w.counts[s.C_LEFT_CENSORED_PAGES] += never
-    w.counts[s.C_UNSEEN_PAGES] += unseen
-    w.counts[s.C_LOST_PAGES] += lost
-    if partial:
-        w.counts[s.C_PARTIAL_FREES] += 1
-    if blocks > 1:
-        w.counts[s.C_COVERING_FREES] += 1
-    if lost:
-        w.counts[s.C_LOST_FREES] += 1
-    elif unseen:
-        w.counts[s.C_UNSEEN_FREES] += 1
-    elif never:
-        w.counts[s.C_LEFT_CENSORED] += 1
+@hot
+def free_block(w, pfn, t, cpu, ended):
+    """Release the live block that starts at ``pfn``: operation and state."""
+    f = w.frames[pfn]
+    order = f.order
+    put(w, t, key_of(w, pfn, f.state), order, FREE, 0, cpu)
+    forget(w, pfn, order, t, cpu)
+
+
+@hot
+def unpaired(w, t, cpu, ti, pfn, order, how):
+    """Free frames that were allocated before the trace began, or without an event."""
+    if how == s.LEFT_CENSORED:
+        put(w, t, pfn, order, FREE_INITIAL, 0, cpu)
+        w.counts[s.C_LIVE_BLOCKS] += 1
+        w.counts[s.C_LIVE_PAGES] += 1 << order
+        w.frames[pfn].ts = w.scalar[s.S_START_NS]
+        forget(w, pfn, order, t, cpu)
     else:
-        w.counts[s.C_MATCHED] += 1
-        index = ti * s.BURSTS_PER_TASK + s.INFERRED
-        if w.bursts[index].first >= 0:
-            end_burst(w, index, s.C_CUT_ACTION)
+        infer(w, t, cpu, ti, pfn, order, w.frames[pfn].cpu)
+
+
+reuse, free_range = pairing(free_block, unpaired)
 
 
 @hot
@@ -383,4 +296,6 @@ def on_free(w, t, cpu, ti, pfn, order, caused):
         w.counts[s.C_MATCHED] += 1
         w.counts[s.C_MATCHED_PAGES] += 1 << order
     else:
-        on_free_slow(w, t, cpu, ti, pfn, order)
+        whole = free_range(w, t, cpu, ti, pfn, order)
+        if whole and w.bursts[base + s.INFERRED].first >= 0:
+            end_burst(w, base + s.INFERRED, s.C_CUT_ACTION)

@@ -11,27 +11,23 @@ from __future__ import annotations
 import numpy as np
 
 from tracereplay.compiled import hot, kernel
-from tracereplay.demand.ring import put
 from tracereplay.demand.state import (
-    BROKEN,
     C_LIVE_BLOCKS,
     C_LIVE_PAGES,
-    C_REUSED_PAGES,
     C_SECOND_KEYS,
     COLOUR,
     FLIPPED,
     HEAD,
+    KEPT,
     KNOWN,
     NEVER,
     REFILLED,
     S_ALIAS,
     S_FRAMES,
-    S_LIFE_N,
     S_START_NS,
     STATE_MASK,
     TAIL,
 )
-from tracereplay.demand.stream import FREE
 from tracereplay.kernel.constants import MAX_PAGE_ORDER
 
 _SPAN_MAX = 0xFFFFFFFF
@@ -162,95 +158,25 @@ def carve(w, pfn, order):
                 return False
     if head < 0:
         return False
-    block = w.frames[head]
-    k = block.order
-    w.counts[C_LIVE_BLOCKS] -= 1
-    lifetimes = w.who.shape[0] > 1
-    while k > order:
-        k -= 1
-        # keep cutting the half that holds pfn; the other one is a block now
-        half = head + (1 << k)
-        other = half if pfn < half else head
-        _part(w, block.ts, block.cpu, other, k)
-        if lifetimes and other != head:
-            w.who[other] = w.who[head]
+    block = np.int64(w.frames[head].order)
+    while block > order:
+        block -= 1
+        # go on with the half that holds pfn; the other one is a block now
+        half = head + (1 << block)
+        _part(w, head, half, block)
         if pfn >= half:
-            if lifetimes:
-                w.who[half] = w.who[head]
-            ts = block.ts
-            cpu = block.cpu
-            head = half
-            block = w.frames[head]
-            block.ts = ts
-            block.cpu = cpu
-    _part(w, block.ts, block.cpu, head, order)
+            w.frames[head].order = block
+            head = int(half)
+    w.frames[head].order = order
     return True
 
 
 @hot
-def _part(w, ts, cpu, pfn, order):
+def _part(w, head, pfn, order):
+    """Make (pfn, order) a live block of the allocation whose block starts at ``head``."""
     f = w.frames[pfn]
-    f.state = (f.state & ~STATE_MASK) | HEAD
-    f.ts = ts
-    f.cpu = cpu
+    state = f.state
+    w.frames[pfn] = w.frames[head]
+    f.state = (state & ~(STATE_MASK | KEPT)) | HEAD | (w.frames[head].state & KEPT)
     f.order = order
     w.counts[C_LIVE_BLOCKS] += 1
-
-
-@hot
-def life(w, pfn, order, t_alloc, t_free, cpu_alloc, cpu_free, censoring):
-    """One row of lifetimes, if they are wanted."""
-    if w.who.shape[0] > 1:
-        n = w.scalar[S_LIFE_N]
-        row = w.life[n]
-        row.t_alloc = t_alloc
-        row.t_free = t_free
-        row.pfn = pfn
-        row.cpu_alloc = cpu_alloc
-        row.cpu_free = cpu_free
-        row.order = order
-        row.censoring = censoring
-        row.pid = w.who[pfn].pid
-        row.gfp = w.who[pfn].gfp
-        row.caller = w.who[pfn].caller
-        w.scalar[S_LIFE_N] = n + 1
-
-
-@hot
-def free_block(w, pfn, t, cpu, censoring):
-    """Release the live block that starts at ``pfn``: operation, lifetime, state."""
-    f = w.frames[pfn]
-    order = f.order
-    put(w, t, key_of(w, pfn, f.state), order, FREE, 0, cpu)
-    life(w, pfn, order, f.ts, t, f.cpu, cpu, censoring)
-    forget(w, pfn, order, t, cpu)
-
-
-@kernel
-def close_live(w, pfn, order, t, cpu):
-    """Close whatever is live in a range that is being allocated again: its free was not seen.
-
-    Time of the oldest allocation closed, or -1 when nothing was live.
-    """
-    oldest = -1
-    p = pfn
-    end = pfn + (1 << order)
-    while p < end:
-        st = w.frames[p].state & STATE_MASK
-        if st == TAIL:
-            if not carve(w, p, 0 if p != pfn else order) and not carve(w, p, 0):
-                p += 1
-                continue
-        elif st != HEAD:
-            p += 1
-            continue
-        elif p + (1 << w.frames[p].order) > end:
-            carve(w, p, order if p == pfn else 0)
-        f = w.frames[p]
-        if oldest < 0 or f.ts < oldest:
-            oldest = f.ts
-        pages = 1 << f.order
-        w.counts[C_REUSED_PAGES] += pages
-        free_block(w, p, t, cpu, BROKEN)
-        p += pages
-    return oldest

@@ -63,7 +63,6 @@ def open_demand(
     single_ok: Iterable[str] = (),
     device: str | None = None,
     max_write: int | None = None,
-    lifetimes: bool = False,
 ) -> Reconstruction:
     """Demand of a trace, as a :class:`~tracereplay.demand.stream.DemandStream`.
 
@@ -79,7 +78,6 @@ def open_demand(
         single_ok=single_ok,
         device=device,
         max_write=max_write,
-        lifetimes=lifetimes,
     )
 
 
@@ -95,7 +93,6 @@ class Reconstruction:
         single_ok: Iterable[str],
         device: str | None,
         max_write: int | None,
-        lifetimes: bool,
     ) -> None:
         if path is None and (device is not None or max_write is not None):
             option = "a device" if device is not None else "a largest write"
@@ -150,7 +147,7 @@ class Reconstruction:
         made_from = None if self.path is None else self.path.source.devices if self.path.source else ()
         check_target(self.target, trace, comms=self._tasks, cgroups=cgroups, devices=made_from)
         self._groups = self.target.group(self._tasks, cgroups)
-        self._work = self._make_work(frames, alias, cpus, start, lifetimes)
+        self._work = self._make_work(frames, alias, cpus, start)
         if self.path and self.path.recorded:  # callers known by their stacks; others follow when they are seen
             self.callers.flags[self.callers.flags & state.CRYPT != 0] |= state.PATH
         self._size_keys = np.zeros(_SIZES, np.int64)
@@ -160,7 +157,6 @@ class Reconstruction:
         recorded = trace.metadata.events
         self._refills_recorded = not recorded or any(e.endswith("zone_locked") for e in recorded)
         self._resolution_ns = int(trace.metadata.clock.get("resolution_ns") or 1)
-        self._lives: list[Array] = []
         self._batches = 0
         self._learn_tasks = np.zeros(_TASKS, state.TASK)
         self._learn_cpus = self._work.cpus.copy()
@@ -168,7 +164,7 @@ class Reconstruction:
         self._used = False
 
     # ------------------------------------------------------------ making
-    def _make_work(self, frames: int, alias: int, cpus: int, start: int, lifetimes: bool) -> Work:
+    def _make_work(self, frames: int, alias: int, cpus: int, start: int) -> Work:
         t0, t1, lossy = losses(self.trace)
         self._comms, numbers = comm_numbers(self._tasks)
         scalar = np.zeros(state.SCALARS, np.int64)
@@ -185,7 +181,6 @@ class Reconstruction:
         ring = np.zeros(state.RING, OP)
         try:
             table = np.zeros(frames, state.FRAME)
-            who = np.zeros(frames if lifetimes else 1, state.WHO)
         except MemoryError:
             raise TraceError(
                 f"a frame table for {frames} frames needs {frames * state.FRAME.itemsize >> 30} GiB",
@@ -193,7 +188,6 @@ class Reconstruction:
             ) from None
         return Work(
             frames=table,
-            who=who,
             tasks=np.zeros(_TASKS, state.TASK),
             bursts=state.new_burst_table(_TASKS),
             cpus=clocks,
@@ -217,7 +211,6 @@ class Reconstruction:
             loss1=t1,
             loss_cpu=lossy,
             lost_until=np.full(cpus, np.iinfo(np.int64).min, np.int64),
-            life=np.zeros(state.LIFE_ROWS if lifetimes else 1, state.LIFE),
             scalar=scalar,
             counts=np.zeros(len(state.COUNTERS), np.int64),
         )
@@ -290,8 +283,6 @@ class Reconstruction:
             else:
                 self._serve(status)
         self.feed.taken(int(self._work.scalar[state.S_SIDE_I]))
-        if self._work.scalar[state.S_LIFE_N]:
-            self._take_lives()
 
     def _views(self) -> tuple[Array, Array]:
         return self._out.view(np.int64).reshape(-1, 4), self._out
@@ -322,8 +313,6 @@ class Reconstruction:
             self.callers.store(caller_key(comm, gfp), caller)
         elif status == state.TASKS_FULL:
             self._grow_tasks()
-        elif status == state.LIFE_FULL:
-            self._take_lives()
         else:
             raise InvariantError(f"unknown status {status} of a compiled pass")
 
@@ -336,20 +325,6 @@ class Reconstruction:
         self._work = self._work._replace(tasks=tasks, bursts=bursts)
         self._learn_tasks = np.concatenate([self._learn_tasks, np.zeros(n, state.TASK)])
         self._learn_last = np.concatenate([self._learn_last, np.zeros((n, 3), np.int64)])
-
-    def _take_lives(self) -> None:
-        n = int(self._work.scalar[state.S_LIFE_N])
-        self._lives.append(self._work.life[:n].copy())
-        self._work.scalar[state.S_LIFE_N] = 0
-
-    def take_lifetimes(self) -> list[Array]:
-        """Lifetime rows (state.LIFE) found since the last call."""
-        taken, self._lives = self._lives, []
-        return taken
-
-    def live_blocks(self, rows: int = 1 << 20) -> Iterator[Array]:
-        """Blocks still live at the end, as lifetime rows; call after the stream is exhausted."""
-        return state.live_rows(self._work, rows)
 
     def _finish(self) -> None:
         keys, counts = self._size_keys, self._size_counts

@@ -30,13 +30,13 @@ from tracereplay.demand.events import (
     on_alloc,
     on_failed,
     on_free,
-    pass_losses,
     task_of,
     which_burst,
 )
 from tracereplay.demand.frames import (
     refilled,
 )
+from tracereplay.demand.pairing import pass_losses
 from tracereplay.demand.ring import flush
 from tracereplay.demand.side import on_side
 from tracereplay.kernel.constants import MAX_PAGE_ORDER
@@ -76,9 +76,6 @@ def scan(
             if not flush(w, out64, out, False):
                 status = s.OUT_FULL
                 break
-        if w.scalar[s.S_LIFE_N] > w.life.shape[0] - s.LIFE_MARGIN and w.who.shape[0] > 1:
-            status = s.LIFE_FULL
-            break
         if j < side.shape[0] and side[j].ts_ns <= t:
             e = side[j]
             ti = task_of(w, np.int64(e.pid))

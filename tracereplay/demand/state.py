@@ -6,7 +6,6 @@ argument, allocates nothing and returns a status code.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,9 +35,7 @@ STATE_MASK = 3
 COLOUR = 4  # which of the frame's two keys is, or was last, in use
 FLIPPED = 8  # the second key was used at least once
 REFILLED = 16  # KNOWN: ``span`` runs from the release to the last refill or drain
-
-WHO = np.dtype([("pid", np.uint32), ("gfp", np.uint32), ("caller", np.int32)], align=True)
-"""Allocation facts per frame; only for lifetimes."""
+KEPT = 32  # HEAD: lifetimes of this block are wanted (lifetime_pass.py)
 
 # ---------------------------------------------------------------- tasks, bursts, CPUs
 TASK = np.dtype(
@@ -134,26 +131,9 @@ SIDE = np.dtype(
     align=True,
 )
 
-# ---------------------------------------------------------------- lifetimes
-LIFE = np.dtype(
-    [
-        ("t_alloc", np.int64),
-        ("t_free", np.int64),
-        ("pfn", np.int64),
-        ("pid", np.uint32),
-        ("gfp", np.uint32),
-        ("caller", np.int32),
-        ("cpu_alloc", np.int16),
-        ("cpu_free", np.int16),
-        ("order", np.uint8),
-        ("censoring", np.uint8),
-    ],
-    align=True,
-)
+# ---------------------------------------------------------------- how a block ended
 COMPLETE, LEFT_CENSORED, RIGHT_CENSORED, BROKEN, UNSEEN_LIFE = range(5)
 CENSORING = ("complete", "left_censored", "right_censored", "broken", "unseen")
-LIFE_ROWS = 1 << 16
-LIFE_MARGIN = 1 << 12
 
 # ---------------------------------------------------------------- scalars of the passes (int64)
 (
@@ -168,7 +148,6 @@ LIFE_MARGIN = 1 << 12
     S_TASKS_N,
     S_LOSS_I,
     S_LOSS_END,
-    S_LIFE_N,
     S_ARG_TASK,
     S_ARG_GFP,
     S_ALIAS,
@@ -180,9 +159,9 @@ LIFE_MARGIN = 1 << 12
     S_TRUST,
     S_SLACK,
     S_PATH_GFP,
-) = range(23)
+) = range(22)
 """Indices of ``Work.scalar``: positions, limits, and what a status refers to."""
-SCALARS = 23
+SCALARS = 22
 
 COUNTERS = (
     "events",
@@ -281,14 +260,12 @@ MORE_INPUT = 0
 OUT_FULL = 1
 NEW_CALLER = 2
 TASKS_FULL = 3
-LIFE_FULL = 4
 
 
 class Work(NamedTuple):
     """Everything the compiled passes read and write."""
 
     frames: Array  # FRAME, one per recorded frame
-    who: Array  # WHO, one per recorded frame (one row when lifetimes are off)
     tasks: Array  # TASK
     bursts: Array  # BURST, three per task
     cpus: Array  # CPU
@@ -312,7 +289,6 @@ class Work(NamedTuple):
     loss1: Array  # int64, its end
     loss_cpu: Array  # int64, the CPU that lost, -1 any
     lost_until: Array  # int64 by CPU: end of the losses passed so far
-    life: Array  # LIFE
     scalar: Array  # int64
     counts: Array  # int64
 
@@ -325,20 +301,3 @@ def new_burst_table(tasks: int) -> Array:
 
 
 __all__ = ["OP", "Work", "new_burst_table"]
-
-
-def live_rows(work: Work, rows: int) -> Iterator[Array]:
-    """Blocks live in the frame table, as right-censored lifetime rows; at most ``rows`` frames are looked at a time."""
-    frames, who = work.frames, work.who
-    for base in range(0, len(frames), rows):
-        part = frames[base : base + rows]
-        at = np.flatnonzero(part["state"] & STATE_MASK == HEAD)
-        if not len(at):
-            continue
-        made = np.zeros(len(at), LIFE)
-        made["t_alloc"], made["t_free"], made["pfn"] = part["ts"][at], -1, at + base
-        made["cpu_alloc"], made["cpu_free"], made["order"] = part["cpu"][at], -1, part["order"][at]
-        made["censoring"] = RIGHT_CENSORED
-        for name in ("pid", "gfp", "caller"):
-            made[name] = who[name][at + base]
-        yield made
