@@ -18,7 +18,7 @@ from tests.reference.ftrace_reference import BIO_COLUMNS, PAGE_COLUMNS, Parsed, 
 from tracereplay.errors import EmptyTraceError, ImportFormatError
 from tracereplay.importers.base import ImportOptions
 from tracereplay.importers.ftrace_text import FtraceConversion
-from tracereplay.importers.ftrace_vocabulary import BLOCK_FIELDS, NUMBER, REASONS
+from tracereplay.importers.ftrace_vocabulary import BLOCK_FIELDS, FTRACE, NUMBER, REASONS, TextForm
 from tracereplay.kernel.gfp import gfp_table
 from tracereplay.trace.schema import TABLES
 
@@ -42,9 +42,12 @@ class Text:
         return {}
 
 
-def convert(data: bytes, block_bytes: int) -> tuple[dict[str, pl.DataFrame], FtraceConversion]:
+def convert(data: bytes, block_bytes: int, form: TextForm = FTRACE) -> tuple[dict[str, pl.DataFrame], FtraceConversion]:
     conversion = FtraceConversion(
-        Text(data), ImportOptions(release=RELEASE, block_bytes=block_bytes, reorder_rows=1 << 20), lambda _n: None
+        Text(data),
+        ImportOptions(release=RELEASE, block_bytes=block_bytes, reorder_rows=1 << 20),
+        lambda _n: None,
+        form=form,
     )
     found: dict[str, list[pl.DataFrame]] = {}
     for table, batch in conversion.batches():
@@ -73,7 +76,7 @@ def stacks_of(frame: pl.DataFrame | None) -> dict[int, list[Any]]:
     for row in [] if frame is None else frame.to_dicts():
         stack = stacks.setdefault(row["stack_id"], [])
         assert row["depth"] == len(stack)
-        stack.append((row["address"], row["symbol"], row["offset"]))
+        stack.append((row["address"], row["symbol"], row["offset"], row["module"]))
     return stacks
 
 
@@ -83,16 +86,21 @@ def text(value: str) -> str:
 
 def in_time(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for row in rows:
-        row["stack"] = [(a, None if s is None else text(s), o) for a, s, o in row.get("stack") or ()] or None
+        row["stack"] = [
+            (a, None if s is None else text(s), o, text(m[0]) if m and m[0] else None)
+            for a, s, o, *m in row.get("stack") or ()
+        ] or None
         if isinstance(row.get("flags"), str):
             row["flags"] = row["flags"].encode("latin-1").decode("ascii", "backslashreplace")
     return sorted(rows, key=lambda row: row["ts_ns"])
 
 
-def check(data: bytes, block_bytes: int = 1 << 16) -> Parsed:
-    expected = Reference(gfp_table(RELEASE)).parse(data)
+def check(
+    data: bytes, block_bytes: int = 1 << 16, *, reference: type[Reference] = Reference, form: TextForm = FTRACE
+) -> Parsed:
+    expected = reference(gfp_table(RELEASE)).parse(data)
     try:
-        found, conversion = convert(data, block_bytes)
+        found, conversion = convert(data, block_bytes, form)
     except (EmptyTraceError, ImportFormatError):
         if expected.page or expected.bio or expected.mm:
             raise

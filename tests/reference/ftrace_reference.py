@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -131,6 +132,9 @@ class Reference:
             self.in_stack, self.stack = False, None
             self.event(header)
             return
+        self.other(line)
+
+    def other(self, line: str) -> None:
         if frame := FRAME.match(line):
             if not self.in_stack:
                 raise Refused(LOOSE_STACK)
@@ -142,17 +146,19 @@ class Reference:
             cpu = int(like["cpu"])
             if (loss := LOSS.match(line)) is None:
                 raise Refused(-1)
-            n = loss["n"] or loss["m"]
-            known = int(n) if n and int(n) < 2**64 else None
-            row = {"cpu": cpu, "t0_ns": self.last_ts.get(cpu), "t1_ns": None, "n": known, "class": "reported"}
-            self.out.losses.append(row)
+            self.lost(cpu, loss["n"] or loss["m"])
         elif PREAMBLE.match(line):
             if match := ENTRIES.match(line.lstrip(BLANKS)):
                 self.overwritten += max(0, int(match[2]) - int(match[1]))
         else:
             raise Refused(NO_HEADER)
 
-    def event(self, header: re.Match[str]) -> None:
+    def lost(self, cpu: int, n: str | None) -> None:
+        known = int(n) if n and int(n) < 2**64 else None
+        row = {"cpu": cpu, "t0_ns": self.last_ts.get(cpu), "t1_ns": None, "n": known, "class": "reported"}
+        self.out.losses.append(row)
+
+    def event(self, header: Mapping[str, Any]) -> None:
         pid = bounded(header["pid"], 2**32 - 1)
         tgid = None if header["tgid"] is None else bounded(header["tgid"], 2**32 - 1)
         cpu = bounded(header["cpu"] or header["cpu2"], 0xFFFF)
@@ -171,16 +177,9 @@ class Reference:
         match = re.match(rf"{B}*({W}*)(.*)$", header["rest"], re.DOTALL)
         assert match is not None
         token, rest = match.groups()
-        name = token[:-1] if token.endswith(":") and 1 < len(token) <= 64 else None
-        kind = ""
-        if token.startswith("<"):
-            text = token + rest
-            kind = "kernel" if text.startswith("<stack t") else "user" if text.startswith("<user st") else ""
-            name = None
-        elif name == "kernel_stack":
-            kind = "kernel"
-        elif name == "user_stack":
-            kind = "user"
+        name, kind = self.name_of(token, rest, cpu)
+        if kind == "lost":
+            return
         if not kind and name is None:
             raise Refused(NO_EVENT)
         row = None
@@ -214,6 +213,19 @@ class Reference:
         self.last_ts[cpu] = ts
         task = self.out.tasks.setdefault((pid, header["comm"]), [None, ts, ts])
         task[:] = [tgid if tgid is not None else task[0], min(task[1], ts), max(task[2], ts)]
+
+        self.accepted(self.last[cpu][0])
+
+    def accepted(self, row: dict[str, Any] | None) -> None:
+        """An event was taken; ``row`` when it may have a stack."""
+
+    def name_of(self, token: str, rest: str, cpu: int) -> tuple[str | None, str]:
+        """The event's name, and what it is if it is none: kernel, user (stacks) or lost."""
+        if token.startswith("<"):
+            text = token + rest
+            return None, "kernel" if text.startswith("<stack t") else "user" if text.startswith("<user st") else ""
+        name = token[:-1] if token.endswith(":") and 1 < len(token) <= 64 else None
+        return name, {"kernel_stack": "kernel", "user_stack": "user"}.get(name or "", "")
 
     def row(self, system: str, bare: str, rest: str) -> dict[str, Any] | None:
         if bare in PAGE_EVENT_KINDS and system in ("", "kmem"):
@@ -255,7 +267,7 @@ class Reference:
                 if not re.fullmatch(r"[0-9]+", value):
                     raise Refused(PAGE_FIELDS)
                 fields[SMALL[key]] = bounded(value, 254)
-        needed = ("alloc_order", "fallback_order") if kind == "extfrag" else ("order",)
+        needed = {"extfrag": ("alloc_order", "fallback_order"), "free_batched": ()}.get(kind, ("order",))
         if "pfn" not in fields or any(n not in fields for n in needed):
             raise Refused(PAGE_FIELDS)
         row: dict[str, Any] = dict.fromkeys(PAGE_COLUMNS) | fields | {"kind": kind}

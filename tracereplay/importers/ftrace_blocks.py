@@ -20,7 +20,7 @@ from tracereplay.importers.blocks import Block, line_blocks
 from tracereplay.importers.ftrace_columns import NO_STACK
 from tracereplay.importers.ftrace_parser import DONE, GROW, finish, parse
 from tracereplay.importers.ftrace_stacks import HAS_ADDRESS, HAS_OFFSET
-from tracereplay.importers.ftrace_vocabulary import CUT, REASONS, TOO_LONG, known_events
+from tracereplay.importers.ftrace_vocabulary import CUT, FTRACE_GRAMMAR, REASONS, TOO_LONG, known_events
 from tracereplay.importers.interning import Texts, rehash
 from tracereplay.importers.losses import LossTracker
 from tracereplay.importers.ordering import Columns
@@ -32,7 +32,9 @@ T = TypeVar("T", bound=np.generic)
 LEAST_LINE = 48
 """Bytes: rows are sized so that a block of lines this short needs one call."""
 NOTES = 1 << 12
-SPECIAL_BYTES = 256
+SPECIAL_BYTES = 1024
+COMMENTS = 256
+"""Comment lines that are kept: the header of perf script."""
 MM_BYTES = 512
 _TABLES = {"page_events": st.TABLE_PAGE, "bio_events": st.TABLE_BIO}
 
@@ -40,16 +42,16 @@ _TABLES = {"page_events": st.TABLE_PAGE, "bio_events": st.TABLE_BIO}
 class FtraceBlocks:
     """Parser state over one source."""
 
-    def __init__(self, block_bytes: int) -> None:
+    def __init__(self, block_bytes: int, grammar: int = FTRACE_GRAMMAR) -> None:
         self._block_bytes = block_bytes
         self.events, self.gfp, self.rwbs, self.symbols = Texts(), Texts(), Texts(), Texts(4096)
-        self.tasks = Texts(4096)
+        self.tasks, self.modules = Texts(4096), Texts()
         actions = known_events()
         for name in actions:
             self.events.add(name.encode())
         rows = max(16, block_bytes // LEAST_LINE)
         self._state = st.State(
-            scalars=st.scalars(),
+            scalars=st.scalars(grammar),
             page=st.page_rows(rows),
             bio=st.bio_rows(rows),
             mm=st.mm_rows(min(rows, NOTES)),
@@ -64,7 +66,10 @@ class FtraceBlocks:
             rwbs=self.rwbs.table,
             task_texts=self.tasks.table,
             symbols=self.symbols.table,
+            modules=self.modules.table,
         )
+        self.comments: list[bytes] = []
+        """The first comment lines."""
         self.rejects = Rejects()
         self.losses = LossTracker()
         self.late_stacks = 0
@@ -124,7 +129,7 @@ class FtraceBlocks:
     def _grow(self) -> None:
         """Double what is nearly full."""
         s = self._state
-        for texts in (self.events, self.gfp, self.rwbs, self.tasks, self.symbols):
+        for texts in (self.events, self.gfp, self.rwbs, self.tasks, self.symbols, self.modules):
             texts.grow()
         counts, tasks, stacks = s.counts, s.tasks, s.stacks
         if counts.size < self.events.table.hashes.size:
@@ -142,6 +147,7 @@ class FtraceBlocks:
             size = 2 * stacks.symbol.size
             stacks = stacks._replace(
                 symbol=_longer(stacks.symbol, size, 0),
+                module=_longer(stacks.module, size, 0),
                 address=_longer(stacks.address, size, 0),
                 offset=_longer(stacks.offset, size, 0),
                 has=_longer(stacks.has, size, 0),
@@ -152,6 +158,7 @@ class FtraceBlocks:
             rwbs=self.rwbs.table,
             task_texts=self.tasks.table,
             symbols=self.symbols.table,
+            modules=self.modules.table,
             counts=counts,
             tasks=tasks,
             stacks=stacks,
@@ -219,6 +226,8 @@ class FtraceBlocks:
         if cpu < 0:
             if text.startswith(b"#"):
                 self.losses.comment(text)
+                if len(self.comments) < COMMENTS:
+                    self.comments.append(text)
         elif not self.losses.loss_line(text, cpu, t0 if t0 >= 0 else None):
             self.rejects.add(line, text, "it begins like a loss line and does not say what was lost")
 
@@ -245,7 +254,10 @@ class FtraceBlocks:
         stacks = self._state.stacks
         lengths = stacks.lengths[:n]
         starts = np.repeat(stacks.starts[:n], lengths)
-        symbol, has = stacks.symbol[:frames], stacks.has[:frames]
+        symbol, module, has = stacks.symbol[:frames], stacks.module[:frames], stacks.has[:frames]
+        modules = pa.array(
+            [module_name(t.decode("utf-8", "backslashreplace")) for t in self.modules.texts()], pa.string()
+        )
         names = pa.array([t.decode("utf-8", "backslashreplace") for t in self.symbols.texts()], pa.string())
         columns = {
             "stack_id": pa.array(np.repeat(np.arange(n, dtype=np.uint32), lengths)),
@@ -255,9 +267,19 @@ class FtraceBlocks:
                 pa.array(np.where(symbol < 0, 0, symbol), pa.int32(), mask=symbol < 0), names
             ),
             "offset": pa.array(stacks.offset[:frames], mask=has & HAS_OFFSET == 0),
-            "module": pa.nulls(frames, STACKS.field("module").type),  # the text does not tell
+            "module": pa.DictionaryArray.from_arrays(
+                pa.array(np.where(module < 0, 0, module), pa.int32(), mask=module < 0), modules
+            ),
         }
         return pa.RecordBatch.from_arrays([columns[f.name] for f in STACKS], schema=STACKS)
+
+
+def module_name(dso: str) -> str:
+    """Module of what perf calls a frame's file: ``[dm_crypt]``, or ``/lib/modules/6.1/.../dm-crypt.ko.xz``."""
+    name = dso.rpartition("/")[2]
+    if (at := name.find(".ko")) > 0:
+        return name[:at].replace("-", "_")
+    return name.strip("[]")
 
 
 def _span(block: Block, start: int, length: int, most: int) -> bytes:

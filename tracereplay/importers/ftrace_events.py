@@ -145,7 +145,9 @@ def page_event(buf, i, kind, row, page, gfp_texts, scalars):
         i = skip_blanks(buf, next_blank(buf, i))
     if problem != ACCEPTED:
         return problem, i
-    if not has_pfn or (order < 0 if kind != _EXTFRAG else alloc_order < 0 or fb_order < 0):
+    if kind == _EXTFRAG:
+        order = min(alloc_order, fb_order)
+    if not has_pfn or (order < 0 and kind != _BATCHED):
         return PAGE_FIELDS, i
     known = True
     if kind == _ALLOC and (pfn == _NO_PFN or (null_page and pfn == np.uint64(0))):

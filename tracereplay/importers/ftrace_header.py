@@ -90,6 +90,33 @@ def power_of_ten(n):
 
 
 @hot
+def seconds(buf, i):
+    """``SECONDS[.FRACTION]: `` at ``i``: (status, time, digits of the fraction, position of what follows).
+
+    The time is in ns, or the bare number where it has no fraction (digits 0).
+    """
+    start = i
+    whole, i, fits = unsigned(buf, i)
+    digits = np.int64(0)
+    time = np.int64(whole)
+    if i == start:
+        return MISFIT, time, digits, i
+    fits = fits and time >= 0
+    if buf[i] == _DOT:
+        start = i + 1
+        fraction, i = decimal(buf, start, 999_999_999)
+        digits = i - start
+        if digits == 0:
+            return MISFIT, time, digits, i
+        fits = fits and digits <= 9 and time <= MAX_SECONDS
+        if fits:
+            time = time * 1_000_000_000 + fraction * power_of_ten(9 - digits)
+    if buf[i] != _COLON or buf[i + 1] > 32:
+        return MISFIT, time, digits, i
+    return FITS if fits else OUT_OF_RANGE, time, digits, skip_blanks(buf, i + 1)
+
+
+@hot
 def after_comm(buf, i):
     """Match from the pid on: (status, pid, tgid or -1, cpu, time, digits of its fraction, position after it).
 
@@ -134,26 +161,11 @@ def after_comm(buf, i):
         i = skip_blanks(buf, i)
     else:
         return MISFIT, pid, none, none, none, none, i
-    start = i
-    whole, i, fits = unsigned(buf, i)
-    if i == start:
+    fits, time, digits, i = seconds(buf, i)
+    if fits == MISFIT:
         return MISFIT, pid, none, none, none, none, i
-    digits = np.int64(0)
-    time = np.int64(whole)
-    fits = fits and time >= 0
-    if buf[i] == _DOT:
-        start = i + 1
-        fraction, i = decimal(buf, start, 999_999_999)
-        digits = i - start
-        if digits == 0:
-            return MISFIT, pid, none, none, none, none, i
-        fits = fits and digits <= 9 and time <= MAX_SECONDS
-        if fits:
-            time = time * 1_000_000_000 + fraction * power_of_ten(9 - digits)
-    if buf[i] != _COLON or buf[i + 1] > 32:
-        return MISFIT, pid, none, none, none, none, i
-    status = FITS if fits and pid <= MAX_PID and tgid <= MAX_TGID and cpu <= MAX_CPU else OUT_OF_RANGE
-    return status, pid, tgid, cpu, time, digits, skip_blanks(buf, i + 1)
+    status = FITS if fits == FITS and pid <= MAX_PID and tgid <= MAX_TGID and cpu <= MAX_CPU else OUT_OF_RANGE
+    return status, pid, tgid, cpu, time, digits, i
 
 
 @hot

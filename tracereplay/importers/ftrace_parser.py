@@ -25,6 +25,8 @@ from tracereplay.importers.ftrace_state import (
     FRACTION,
     FRACTION_MOST,
     FRAMES,
+    GRAMMAR,
+    GUESTS,
     LAST_TS,
     LINE,
     MMS,
@@ -61,10 +63,19 @@ from tracereplay.importers.ftrace_vocabulary import (
     NUMBER,
     OTHER,
     PAGE,
+    PERF_GRAMMAR,
     TIME_FORM,
     USER_STACK,
 )
 from tracereplay.importers.interning import has_room, intern
+from tracereplay.importers.perf_lines import (
+    LOST_RECORD,
+    after_guest,
+    bare_name,
+    match_perf_header,
+    perf_frame,
+    perf_record,
+)
 from tracereplay.importers.words import (
     NEWLINE,
     load64,
@@ -77,6 +88,7 @@ from tracereplay.importers.words import (
 
 DONE, FULL, GROW = range(3)
 
+_TAB, _BLANK = 9, 32
 _HASH, _EQUALS, _GREATER, _COLON, _LESS, _OPEN_SQUARE = 35, 61, 62, 58, 60, 91
 _CPU_COLON, _CPU_BLANK, _CPUS, _VERSION = word("CPU:"), word("CPU "), word("cpus="), word("version ")
 _STACK_TR, _USER_STA = word("<stack t"), word("<user st")
@@ -91,6 +103,7 @@ def must_grow(s):
         and has_room(s.rwbs)
         and has_room(s.task_texts)
         and has_room(s.symbols)
+        and has_room(s.modules)
         and s.events.meta[0] < s.counts.size
         and s.task_texts.meta[0] < s.tasks.first.size
         and s.scalars[STACKS] < s.stacks.hashes.size
@@ -136,6 +149,15 @@ def special(notes, cpus, k, start, end, cpu):
     k[SPECIALS] = n + 1
     if cpu >= 0:
         cpus.waits[cpu] = 1
+
+
+@hot
+def sample_opens(k, table, row):
+    """A sample of perf script: the frames that follow are its own."""
+    k[STACK_DEPTH] = 0
+    k[STACK_MODE] = STACK_KEPT if table != TABLE_NONE else STACK_DROPPED
+    k[STACK_TABLE] = table
+    k[STACK_ROW] = row
 
 
 @inner
@@ -211,10 +233,20 @@ def task_seen(texts, tasks, buf, start, end, pid, tgid, ts):
 def event_line(buf, s, start, first):
     """A line with a header, or not: position of a known end of its arguments, or -1 when it was no event line."""
     k = s.scalars
-    status, pid, tgid, cpu, ts, digits, i, comm_end = match_header(buf, first)
+    perf = k[GRAMMAR] == PERF_GRAMMAR
+    if perf:
+        task = after_guest(buf, first)
+        guest = task > first
+        first = task
+        status, pid, tgid, cpu, ts, digits, i, comm_end = match_perf_header(buf, first)
+    else:
+        guest = False
+        status, pid, tgid, cpu, ts, digits, i, comm_end = match_header(buf, first)
     if status == MISFIT:
         return np.int64(-1)
     close_stack(s.stacks, s.notes, k)
+    if perf:
+        k[STACK_MODE] = STACK_DROPPED  # until the event is accepted
     end = np.int64(0)
     if status != FITS:
         reject(s.notes, k, start, next_newline(buf, i), NUMBER)
@@ -227,13 +259,20 @@ def event_line(buf, s, start, first):
     end = next_blank(buf, i)
     action = np.int64(OTHER)
     name = np.int64(-1)
-    if buf[i] == _LESS:
+    if buf[i] == _LESS and not perf:
         w = load64(buf, i)
         action = np.int64(KERNEL_STACK if w == _STACK_TR else USER_STACK if w == _USER_STA else OTHER)
     elif buf[end - 1] == _COLON and 1 < end - i <= MAX_EVENT:
-        name = intern(s.events, buf, i, end - 1, 0)
+        name = intern(s.events, buf, i, bare_name(buf, i, end - 1) if perf else end - 1, 0)
         if name < s.actions.size:
             action = np.int64(s.actions[name])
+    elif perf and perf_record(buf, i) > 0:
+        if perf_record(buf, i) == LOST_RECORD:
+            special(s.notes, s.cpus, k, i, next_newline(buf, i), cpu)
+            return i
+        name = intern(s.events, buf, i, min(end, i + MAX_EVENT), 0)
+    if perf and action >= KERNEL_STACK:
+        action = np.int64(OTHER)
     if action == OTHER and name < 0:
         reject(s.notes, k, start, next_newline(buf, end), NO_EVENT)
         return end
@@ -284,6 +323,10 @@ def event_line(buf, s, start, first):
         k[STACK_MODE] = STACK_USER
         return i
     seen(s.cpus, s.notes, k, cpu, ts, pid)
+    if perf:
+        sample_opens(k, table, row)
+        if guest:
+            k[GUESTS] += 1
     s.cpus.table[cpu] = table
     s.cpus.row[cpu] = row
     task_seen(s.task_texts, s.tasks, buf, first, comm_end, pid, tgid, ts)
@@ -316,8 +359,15 @@ def parse(buf, end, s):
             k[BLANKS] += 1
             pos = first + 1
         else:
+            at = np.int64(-1)
+            in_sample = k[STACK_MODE] != STACK_NONE and k[GRAMMAR] == PERF_GRAMMAR
+            if in_sample and buf[pos] == _TAB:
+                at = perf_frame(buf, first, s.stacks, s.symbols, s.modules, k)
             # A comment starts in the first column; behind blanks a '#' may begin a task's name.
-            at = np.int64(-1) if buf[pos] == _HASH else event_line(buf, s, pos, first)
+            if at < 0 and buf[pos] != _HASH:
+                at = event_line(buf, s, pos, first)
+            if at < 0 and in_sample and buf[pos] <= _BLANK:  # a frame whose tab became blanks
+                at = perf_frame(buf, first, s.stacks, s.symbols, s.modules, k)
             eol = next_newline(buf, first if at < 0 else at)
             if at < 0:
                 other_line(buf, s.notes, s.cpus, s.stacks, s.symbols, k, first, eol)

@@ -76,6 +76,7 @@ def frame(buf, i, stacks, symbols, scalars):
                 symbol = np.int32(intern(symbols, buf, start, min(name_end, start + MAX_TEXT), 0))
         i = skip_blanks(buf, i)
     stacks.cur_symbol[n] = symbol
+    stacks.cur_module[n] = -1
     stacks.cur_address[n] = address
     stacks.cur_offset[n] = offset
     stacks.cur_has[n] = has
@@ -91,6 +92,7 @@ def same_stack(stacks, number, depth):
     for d in range(depth):
         if (
             stacks.symbol[start + d] != stacks.cur_symbol[d]
+            or stacks.module[start + d] != stacks.cur_module[d]
             or stacks.address[start + d] != stacks.cur_address[d]
             or stacks.offset[start + d] != stacks.cur_offset[d]
             or stacks.has[start + d] != stacks.cur_has[d]
@@ -125,6 +127,7 @@ def keep_stack(stacks, notes, scalars):
         stacks.lengths[number] = depth
         for d in range(depth):  # a slice assignment would allocate
             stacks.symbol[start + d] = stacks.cur_symbol[d]
+            stacks.module[start + d] = stacks.cur_module[d]
             stacks.address[start + d] = stacks.cur_address[d]
             stacks.offset[start + d] = stacks.cur_offset[d]
             stacks.has[start + d] = stacks.cur_has[d]

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tracereplay.importers.ftrace_vocabulary import MAX_CPU, MAX_DEPTH, NULL_ERROR, NULL_SMALL
+from tracereplay.importers.ftrace_vocabulary import FTRACE_GRAMMAR, MAX_CPU, MAX_DEPTH, NULL_ERROR, NULL_SMALL
 from tracereplay.importers.interning import TextTable
 
 # Slots of the scalar state.
@@ -46,8 +46,11 @@ from tracereplay.importers.interning import TextTable
     FIRST_TS,
     LAST_TS,
     EVENTS,
+    GRAMMAR,  # of ftrace_vocabulary
+    GUESTS,  # perf: events of virtual machines
+    USER_FRAMES,  # perf: a frame in user space was passed over
     NR_SCALARS,
-) = range(31)
+) = range(34)
 
 STACK_NONE, STACK_KEPT, STACK_DROPPED, STACK_USER = range(4)
 TABLE_NONE, TABLE_PAGE, TABLE_BIO = range(3)
@@ -153,11 +156,14 @@ class Stacks(NamedTuple):
     starts: I64
     lengths: I32
     symbol: I32
+    module: I32
+    """Number of the module's text, -1 where none is told."""
     address: U64
     offset: U64
     has: U8
     """Bit 0: an address is known, bit 1: an offset."""
     cur_symbol: I32
+    cur_module: I32
     cur_address: U64
     cur_offset: U64
     cur_has: U8
@@ -190,6 +196,7 @@ class State(NamedTuple):
     rwbs: TextTable
     task_texts: TextTable
     symbols: TextTable
+    modules: TextTable
 
 
 _DEFAULTS = {"order": NULL_SMALL, "migratetype": NULL_SMALL, "gfp": -1, "percpu_refill": NULL_SMALL}
@@ -258,9 +265,11 @@ def stacks(entries: int = 1024, frames: int = 1 << 15) -> Stacks:
         np.zeros(entries, np.int64),
         np.zeros(entries, np.int32),
         np.zeros(frames, np.int32),
+        np.zeros(frames, np.int32),
         np.zeros(frames, np.uint64),
         np.zeros(frames, np.uint64),
         np.zeros(frames, np.uint8),
+        np.zeros(MAX_DEPTH, np.int32),
         np.zeros(MAX_DEPTH, np.int32),
         np.zeros(MAX_DEPTH, np.uint64),
         np.zeros(MAX_DEPTH, np.uint64),
@@ -273,10 +282,11 @@ def default_of(column: str) -> int:
     return _DEFAULTS[column]
 
 
-def scalars() -> I64:
-    """Start of a source."""
+def scalars(grammar: int = FTRACE_GRAMMAR) -> I64:
+    """Start of a source in a grammar."""
     state = np.zeros(NR_SCALARS, np.int64)
     state[LINE] = 1
+    state[GRAMMAR] = grammar
     state[FRACTION] = -1
     state[FIRST_TS] = state[LAST_TS] = -1
     return state

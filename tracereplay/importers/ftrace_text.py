@@ -15,8 +15,19 @@ from tracereplay.importers.base import ImportOptions, ImportSummary
 from tracereplay.importers.features import Features, nowarn_apart
 from tracereplay.importers.ftrace_blocks import FtraceBlocks
 from tracereplay.importers.ftrace_columns import GfpMasks, Rwbs, bio_batch, mm_batch, mm_fields, page_batch
-from tracereplay.importers.ftrace_vocabulary import KERNEL_STACK, LATE, REASONS, SYSTEMS, full_name, known_events
+from tracereplay.importers.ftrace_vocabulary import (
+    FTRACE,
+    KERNEL_STACK,
+    LATE,
+    PERF_GRAMMAR,
+    REASONS,
+    SYSTEMS,
+    TextForm,
+    full_name,
+    known_events,
+)
 from tracereplay.importers.ordering import Columns, Reorder
+from tracereplay.importers.perf_header import header_facts
 from tracereplay.importers.rejects import first_text
 from tracereplay.importers.source import DAMAGED
 from tracereplay.kernel.gfp import gfp_table
@@ -50,17 +61,19 @@ class FtraceConversion:
         options: ImportOptions,
         advance: Callable[[int], None],
         *,
-        format: str = "ftrace",
+        form: TextForm = FTRACE,
+        format: str | None = None,
         host: dict[str, Any] | None = None,
         clock: str | None = None,
     ) -> None:
         self.metadata = TraceMetadata()
         self.summary = ImportSummary()
         self._source, self._options, self._advance = source, options, advance
-        self._format = format
+        self._form = form
+        self._format = format or form.format
         self._host = host or {}
         self._clock = options.clock or clock
-        self._blocks = FtraceBlocks(options.block_bytes)
+        self._blocks = FtraceBlocks(options.block_bytes, form.grammar)
         self._rwbs = Rwbs()
         self._gfp: GfpMasks | None = None
         self._gfp_table: dict[str, int] = {}
@@ -115,6 +128,10 @@ class FtraceConversion:
         """Choose the gfp names once, from the first block; then take in texts that are new."""
         blocks = self._blocks
         if self._gfp is None:
+            if self._form.grammar == PERF_GRAMMAR:
+                told, clock = header_facts(blocks.comments)
+                self._host = {**told, **self._host}
+                self._clock = self._clock or clock
             release = self._options.release or self._host.get("release") or self._features().release()
             self._gfp_table = gfp_table(release)
             self._gfp = GfpMasks(self._gfp_table)
@@ -175,15 +192,14 @@ class FtraceConversion:
         if not self._blocks.scalar(st.EVENTS) and not summary.other_events:
             refused = f" ({summary.rejected} refused; {first_text(summary.samples)})" if summary.rejected else ""
             raise ImportFormatError(
-                f"no line of {self._source.name} is an ftrace event{refused}",
-                hint="pass the text of tracefs trace, trace_pipe or trace-cmd report",
+                f"no line of {self._source.name} is {self._form.line}{refused}", hint=self._form.hint
             )
         most = sorted(summary.other_events.items(), key=lambda item: -item[1])[:5]
         seen = ", ".join(f"{name} ({n})" for name, n in most) or "only damaged lines"
         names = ", ".join(f"{system}:*" for system in SYSTEMS)
         raise EmptyTraceError(
             f"{self._source.name} has no page-allocation or block event; it has: {seen}",
-            hint=f"record with events of {names}; for example trace-cmd record -e kmem -e block",
+            hint=f"record with events of {names}; for example {self._form.record}",
         )
 
     # ------------------------------------------------------------ end
@@ -226,6 +242,12 @@ class FtraceConversion:
         loose = blocks.scalar(st.STACKS_LOOSE) + blocks.late_stacks
         if loose:
             meta.notes.append(f"{loose} stacks follow no event of a table and were left out")
+        if guests := blocks.scalar(st.GUESTS):
+            meta.notes.append(f"{guests} events are of virtual machines (VM:): their page frames are not the host's")
+        if blocks.scalar(st.USER_FRAMES):
+            meta.notes.append(
+                "call chains are kept as far as they are in the kernel; frames in user space are left out"
+            )
         if self._gfp is not None and self._gfp.unknown:
             names = ", ".join(self._gfp.unknown[:5])
             meta.notes.append(f"gfp texts with names this kernel does not have, stored as null: {names}")

@@ -2,7 +2,40 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from tracereplay.trace.schema import BIO_KINDS, MM_KINDS, PAGE_KINDS
+
+FTRACE_GRAMMAR, PERF_GRAMMAR = range(2)
+
+
+class TextForm(NamedTuple):
+    """A text that the compiled parser reads."""
+
+    format: str
+    grammar: int
+    line: str
+    """What its lines are, for messages."""
+    hint: str
+    """What to pass when no line is one."""
+    record: str
+    """How to record events that have a table."""
+
+
+FTRACE = TextForm(
+    "ftrace",
+    FTRACE_GRAMMAR,
+    "an ftrace event",
+    "pass the text of tracefs trace, trace_pipe or trace-cmd report",
+    "trace-cmd record -e kmem -e block",
+)
+PERF_SCRIPT = TextForm(
+    "perf.script",
+    PERF_GRAMMAR,
+    "a sample of perf script",
+    "pass what perf script --ns prints, with the fields comm, tid, cpu, time, event and trace",
+    "perf record -a -k mono -e 'kmem:mm_page_*' -e 'block:*'",
+)
 
 MAX_COMM = 64
 """Longest task name looked for, in bytes. The kernel's TASK_COMM_LEN is 16."""

@@ -1,7 +1,8 @@
 """What an ftrace text says about events it does not hold.
 
-``CPU:3 [LOST 1020 EVENTS]`` (tracefs) and ``CPU:3 [1020 EVENTS DROPPED]`` (trace-cmd) stand where events of that CPU
-are missing; ``# entries-in-buffer/entries-written: 9103/13846`` says that older events were overwritten in the ring.
+``CPU:3 [LOST 1020 EVENTS]`` (tracefs), ``CPU:3 [1020 EVENTS DROPPED]`` (trace-cmd) and ``PERF_RECORD_LOST lost 12``
+(perf script --show-lost-events) stand where events of that CPU are missing;
+``# entries-in-buffer/entries-written: 9103/13846`` says that older events were overwritten in the ring.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from tracereplay.trace.schema import LOSS
 _LOSS_LINE = re.compile(
     rb"CPU:\d+[\x00-\x20]*\[(?:LOST[\x00-\x20]+(?P<lost>\d+)[\x00-\x20]+EVENTS|LOST[\x00-\x20]+EVENTS"
     rb"|(?P<dropped>\d+)[\x00-\x20]+EVENTS[\x00-\x20]+DROPPED|EVENTS[\x00-\x20]+DROPPED)\][\x00-\x20]*$"
+    rb"|PERF_RECORD_LOST(?:_SAMPLES)?[\x00-\x20]+lost[\x00-\x20]+(?P<perf>\d+)[\x00-\x20]*$"
 )
 _ENTRIES = re.compile(rb"^#\s*entries-in-buffer/entries-written:\s*(\d+)/(\d+)")
 
@@ -40,11 +42,11 @@ class LossTracker:
         self._overwritten = 0
 
     def loss_line(self, text: bytes, cpu: int, t0_ns: int | None) -> bool:
-        """Take a line that starts with ``CPU:n [``; False when it says nothing of lost events."""
+        """Take a line that starts like those above; False when it says nothing of lost events."""
         match = _LOSS_LINE.match(text)
         if match is None:
             return False
-        count = match["lost"] or match["dropped"]
+        count = match["lost"] or match["dropped"] or match["perf"]
         n = int(count) if count is not None and int(count) < 2**64 else None
         interval = LossInterval(cpu, t0_ns, None, n, "reported")
         self.intervals.append(interval)

@@ -8,7 +8,15 @@ from importlib import import_module
 from tracereplay.errors import AmbiguousFormatError, UnknownFormatError, nearest
 from tracereplay.importers.base import Confidence, Head, Importer
 
-MODULES = ("ftrace", "trace_dat", "collector_frames", "fio_iolog", "block_csv", "block_records")
+MODULES = (
+    "ftrace",
+    "trace_dat",
+    "collector_frames",
+    "fio_iolog",
+    "block_csv",
+    "block_records",
+    "perf_script",
+)
 """Modules of this package that hold an ``IMPORTER`` or several ``IMPORTERS``, most specific format first."""
 
 
