@@ -116,7 +116,6 @@ def test_a_bundle_is_a_trace_already(tmp_path: Path) -> None:
     [
         (b"", "empty"),
         (b"Dear reader,\nthis is prose - about 3 things: [4] and more.\n", "text that is no trace"),
-        (b"PERFILE2" + bytes(50), "a perf.data file"),
         (bytes(range(32)) * 9, "binary"),
         (b"PAR1" + b"x" * 50, "a Parquet file"),
     ],

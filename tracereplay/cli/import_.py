@@ -41,10 +41,10 @@ def run(
 ) -> None:
     """Turn a trace of another tool into a tracereplay trace.
 
-    Reads ftrace text (tracefs trace and trace_pipe, trace-cmd report), trace.dat, raw frames (capture --raw), and block
-    traces (fio, MSR, Alibaba, Tencent, SPC, vSCSI, MQSim), also compressed with gzip, zstd, xz or bzip2. Lines that
-    cannot be used are counted and sampled; lost events are kept as loss intervals. Raw frames that end early give an
-    incomplete trace, and a warning.
+    Reads ftrace text (tracefs trace and trace_pipe, trace-cmd report), trace.dat, perf script text, perf.data, raw
+    frames (capture --raw), and block traces (fio, MSR, Alibaba, Tencent, SPC, vSCSI, MQSim), also compressed with gzip,
+    zstd, xz or bzip2. Lines that cannot be used are counted and sampled; lost events are kept as loss intervals. Raw
+    frames that end early give an incomplete trace, and a warning.
 
     Example:
 

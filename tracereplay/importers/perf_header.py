@@ -30,8 +30,3 @@ def header_facts(lines: Sequence[bytes]) -> tuple[dict[str, Any], str | None]:
         elif _EVENT.match(text):
             clock = clock or "perf"
     return host, clock
-
-
-def has_callchains(lines: Sequence[bytes]) -> bool:
-    """Whether a tracepoint was recorded with call chains."""
-    return any(_EVENT.match(line.decode("utf-8", "replace")) and b"CALLCHAIN" in line for line in lines)

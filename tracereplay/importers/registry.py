@@ -16,6 +16,7 @@ MODULES = (
     "block_csv",
     "block_records",
     "perf_script",
+    "perf_data",
 )
 """Modules of this package that hold an ``IMPORTER`` or several ``IMPORTERS``, most specific format first."""
 
@@ -67,7 +68,6 @@ def looks_like(head: Head) -> str:
     if not data:
         return "empty"
     magics = {
-        b"PERFILE2": "a perf.data file",
         b"PAR1": "a Parquet file",
         b"\x7fELF": "an ELF file",
         b"PK\x03\x04": "a zip archive",
