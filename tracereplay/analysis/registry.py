@@ -11,6 +11,10 @@ MODULES: tuple[str, ...] = (
     # page events
     # lifetimes
     # bios
+    "bio_streams",
+    "bio_places",
+    "bio_order",
+    "bio_blocks",
     # memory
     "fragmentation",
     "stalls",
