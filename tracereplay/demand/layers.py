@@ -200,7 +200,15 @@ def _partitions(layers: Layers, bios: pl.LazyFrame, remapped: set[int], onto_the
     )
     disks = {d for d, _ in requests.iter_rows() if d is not None}
     unserved = {d for d in layers.writes if d not in disks and d not in layers.bio_completes and d not in remapped}
-    for part in sorted((onto_themselves | unserved) & layers.writes.keys()):
+    layers.disk_of.update(disks_of(bios, (onto_themselves | unserved) & layers.writes.keys()))
+
+
+def disks_of(bios: pl.LazyFrame, partitions: set[int]) -> dict[int, int]:
+    """The disk of each device that may be a partition: the one whose requests begin at its bios' sectors, if any."""
+    import polars as pl
+
+    disk_of = {}
+    for part in sorted(partitions):
         starts = bios.filter((pl.col("kind") == "queue") & (pl.col("dev") == part)).select("sector").head(_SAMPLE)
         found = (
             bios.filter(pl.col("kind").is_in(["issue", "insert", "complete"]) & (pl.col("dev") != part))
@@ -211,7 +219,8 @@ def _partitions(layers: Layers, bios: pl.LazyFrame, remapped: set[int], onto_the
             .rows()
         )
         if found:
-            layers.disk_of[part] = max(found, key=lambda f: (f[1], -f[0]))[0]
+            disk_of[part] = max(found, key=lambda f: (f[1], -f[0]))[0]
+    return disk_of
 
 
 def _without_remaps(layers: Layers, pids_of: dict[int, set[int]], comms: dict[int, str]) -> None:
