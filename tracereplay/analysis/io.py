@@ -121,6 +121,8 @@ class Devices:
     """int64: place in ``numbers`` of the whole device of each."""
     kinds: dict[int, set[str]]
     """Kinds of events by whole device."""
+    stacked: set[int]
+    """Devices whose bios are remapped to others."""
 
     @classmethod
     def of(cls, trace: Trace) -> Devices:
@@ -151,12 +153,13 @@ class Devices:
         kinds: dict[int, set[str]] = {}
         for dev, found in seen.items():
             kinds.setdefault(disk_of.get(dev, dev), set()).update(found)
-        return cls(numbers, np.searchsorted(numbers, whole).astype(np.int64), kinds)
+        stacked = {disk_of.get(old, old) for old in upper}
+        return cls(numbers, np.searchsorted(numbers, whole).astype(np.int64), kinds, stacked)
 
     def knows(self) -> Array:
-        """By place: 1 bios are queued there, 2 requests are issued there."""
-        found = [self.kinds.get(n, set()) for n in self.numbers.tolist()]
-        return np.array([("queue" in k) | ("issue" in k) << 1 for k in found], np.uint8)
+        """By place: ``State.knows``."""
+        found = [(self.kinds.get(n, set()), n in self.stacked) for n in self.numbers.tolist()]
+        return np.array([("queue" in k) | ("issue" in k) << 1 | stacked << 2 for k, stacked in found], np.uint8)
 
 
 @dataclass(slots=True)
@@ -187,12 +190,12 @@ class _Texts:
 
     def column(self, codes: Array) -> pa.DictionaryArray:
         valid = codes > 0
-        return pa.DictionaryArray.from_arrays(pa.array((codes - 1).astype(np.int32), mask=~valid), self.values[1:] or [""])
+        return pa.DictionaryArray.from_arrays(
+            pa.array((codes - 1).astype(np.int32), mask=~valid), self.values[1:] or [""]
+        )
 
 
-def io_table(
-    trace: Trace, counts: IoCounts | None = None, *, most_open: int = MOST_OPEN
-) -> Iterator[pa.RecordBatch]:
+def io_table(trace: Trace, counts: IoCounts | None = None, *, most_open: int = MOST_OPEN) -> Iterator[pa.RecordBatch]:
     """I/Os of a trace as record batches of IO, in the order in which they ended; those still open come last.
 
     ``counts`` is filled in by the end. Raises TraceError, TruncatedTraceError.

@@ -79,7 +79,7 @@ def _promote(w, p, e, i):
     piece = w.pieces[p]
     slot = piece.row
     row = w.rows[slot]
-    name_row(w, slot, e.dev[i], row.flags, row.pid, row.cpu, row.stack)
+    name_row(w, slot, e.ts[i], e.dev[i], row.flags, row.pid, row.cpu, row.stack)
     row.carries = 1
     piece.state = OPEN
 
@@ -89,13 +89,13 @@ def _unseen(w, e, i, start, end, d, c):
     """An I/O of which the queue event was not seen. Returns its slot; -1 when it is complete with that."""
     size = (end - start) << 9 if start != NOWHERE else e.bytes[i]
     slot = add_row(w, e.disk[i], e.op[i], start, end - start, size)
-    name_row(w, slot, e.dev[i], e.flags[i], e.pid[i], e.cpu[i], e.stack[i])
+    name_row(w, slot, e.ts[i], e.dev[i], e.flags[i], e.pid[i], e.cpu[i], e.stack[i])
     row = w.rows[slot]
     if c == NEVER:
         add_piece(w, slot, e.disk[i], e.op[i], start, end, ISSUED, d)
         return slot
     w.counts[C_UNMATCHED] += 1
-    row.c, row.c_cpu, row.error = c, e.cpu[i], e.error[i]
+    row.left, row.c, row.c_cpu, row.error = 0, c, e.cpu[i], e.error[i]
     close_row(w, slot, COMPLETE)
     return -1
 
@@ -111,8 +111,7 @@ def _clear(w, disk, op, start):
             piece = w.pieces[p]
             if piece.start == start and piece.disk == disk and piece.op == op and piece.state != PENDING:
                 row = w.rows[piece.row]
-                begun = row.q if row.q != NEVER else piece.d
-                if begun < w.scalar[S_LOST_UNTIL]:
+                if row.seen < w.scalar[S_LOST_UNTIL]:
                     oldest = piece.row
                     alike = MOST_ALIKE
                     break
@@ -141,15 +140,13 @@ def _queue(w, e, i):
         add_piece(w, slot, disk, op, start, start + sectors, OPEN, NEVER)
     row = w.rows[slot]
     row.q = ts
-    name_row(w, slot, e.dev[i], e.flags[i], e.pid[i], e.cpu[i], e.stack[i])
-
-
+    name_row(w, slot, e.ts[i], e.dev[i], e.flags[i], e.pid[i], e.cpu[i], e.stack[i])
 
 
 @inner
 def _split(w, e, i):
     disk, op, at = e.disk[i], e.op[i], e.new_sector[i]
-    start = min(e.sector[i], at - 1)
+    start = min(e.sector[i], at - 1) if e.sector[i] != NOWHERE else at - 1
     p = find(w, disk, op, start, at + 1 - start, _TO_SPLIT, True)
     if p >= 0 and w.pieces[p].start < at < w.pieces[p].end:
         w.rows[w.pieces[p].row].splits += 1
@@ -164,6 +161,8 @@ def _remap(w, e, i):
         start = old_start = NOWHERE
     p = find(w, old, op, old_start, sectors, _ONLY_PENDING, False)
     if p >= 0 and w.pieces[p].end - w.pieces[p].start == sectors:
+        row = w.rows[w.pieces[p].row]
+        row.disk, row.sector = disk, start
         move_piece(w, p, disk, start, start + sectors)  # on to a partition's place on its disk
         return
     if disk == old:
@@ -179,7 +178,7 @@ def _remap(w, e, i):
     elif w.knows[old] & 1:
         w.counts[C_ORPHANS] += 1
         slot = add_row(w, old, op, old_start, sectors, sectors << 9)
-        name_row(w, slot, e.old_dev[i], e.flags[i], e.pid[i], e.cpu[i], e.stack[i])
+        name_row(w, slot, e.ts[i], e.old_dev[i], e.flags[i], e.pid[i], e.cpu[i], e.stack[i])
         p = add_piece(w, slot, old, op, old_start, old_start + sectors, OPEN, NEVER)
     else:
         return  # a partition: its bios are queued as the disk's
@@ -245,7 +244,9 @@ def _request(w, e, i, what, ranks):
                 _promote(w, p, e, i)
             _touch(w, e, i, what, p, NOWHERE)
         elif shows:
-            _unseen(w, e, i, NOWHERE, NOWHERE, e.ts[i] if what == _ISSUE else NEVER, e.ts[i] if what == _COMPLETE else NEVER)
+            _unseen(
+                w, e, i, NOWHERE, NOWHERE, e.ts[i] if what == _ISSUE else NEVER, e.ts[i] if what == _COMPLETE else NEVER
+            )
         return
     end = at + e.sectors[i]
     head = -1
@@ -360,12 +361,12 @@ def follow(w, e, first):
             _request(w, e, i, _ISSUE, _TO_ISSUE)
         elif kind == _REQUEUE or kind == _ERROR:
             _request(w, e, i, kind, _IN_FLIGHT)
+        elif kind == _BIO_COMPLETE or (kind == _COMPLETE and w.knows[e.disk[i]] & 4):
+            _bio_complete(w, e, i)
         elif kind == _COMPLETE:
             if w.knows[e.disk[i]] & 2 == 0:
                 _request(w, e, i, _JOIN, _IN_FLIGHT)
             _request(w, e, i, _COMPLETE, _IN_FLIGHT)
-        elif kind == _BIO_COMPLETE:
-            _bio_complete(w, e, i)
         else:
             w.counts[C_MERGES] += 1
     return len(e.ts)
@@ -378,7 +379,6 @@ def close_all(w):
     while k[S_OLDEST] >= 0:
         if k[S_OUT] >= OUT_ROWS:
             return True
-        row = w.rows[k[S_OLDEST]]
-        begun = row.q if row.q != NEVER or row.piece < 0 else w.pieces[row.piece].d
-        close_row(w, k[S_OLDEST], BROKEN if begun < k[S_LOST_UNTIL] else RIGHT_CENSORED)
+        seen = w.rows[k[S_OLDEST]].seen
+        close_row(w, k[S_OLDEST], BROKEN if seen < k[S_LOST_UNTIL] else RIGHT_CENSORED)
     return False

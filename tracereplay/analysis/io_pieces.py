@@ -191,8 +191,7 @@ def find(w, disk, op, start, sectors, ranks, scan):
                 or (
                     begins == best_start
                     and (
-                        rank < best_rank
-                        or (rank == best_rank and w.rows[piece.row].id < w.rows[w.pieces[best].row].id)
+                        rank < best_rank or (rank == best_rank and w.rows[piece.row].id < w.rows[w.pieces[best].row].id)
                     )
                 )
             ):
@@ -235,12 +234,12 @@ def add_row(w, disk, op, sector, sectors, size):
 
 
 @hot
-def name_row(w, slot, dev, flags, pid, cpu, stack):
+def name_row(w, slot, ts, dev, flags, pid, cpu, stack):
     """Number an I/O, by the event that shows it first."""
     row = w.rows[slot]
     row.id = w.scalar[S_NEXT_ID]
     w.scalar[S_NEXT_ID] += 1
-    row.dev, row.flags, row.pid, row.cpu, row.stack = dev, flags, pid, cpu, stack
+    row.seen, row.dev, row.flags, row.pid, row.cpu, row.stack = ts, dev, flags, pid, cpu, stack
     if row.parent < 0:
         row.root = row.id
         row.root_pid = pid
@@ -258,6 +257,9 @@ def close_row(w, slot, ending):
             row.d = d
         drop_piece(w, p)
     if row.id >= 0:
+        if row.left > 0:  # some of it was completed perhaps, it was not
+            row.c = NEVER
+            row.c_cpu = -1
         if row.c == NEVER:
             row.ending = ending
         elif row.q == NEVER and not (row.d != NEVER and (row.sectors == 0 or w.knows[row.disk] & 1 == 0)):

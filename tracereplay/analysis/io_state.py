@@ -20,6 +20,7 @@ IO_ROW = np.dtype(
         ("parent", np.int64),  # id of the I/O above; -1: none
         ("root", np.int64),
         ("merged", np.int64),  # id of the I/O whose request took it along; -1: none
+        ("seen", np.int64),  # first event
         ("q", np.int64),
         ("i", np.int64),
         ("d", np.int64),
@@ -112,7 +113,7 @@ class State(NamedTuple):
     newest: Array
     """int32, newest piece by disk."""
     knows: Array
-    """uint8 by disk: 1 bios are queued there, 2 requests are issued there."""
+    """uint8 by disk: 1 bios are queued there, 2 requests are issued there, 4 its bios are remapped to others."""
     out: Array
     """IO_ROW that ended."""
     loss1: Array

@@ -1,0 +1,156 @@
+"""I/Os by layer: the compiled pass against the slow one, on event soup, on a stack that knows the truth, on recordings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.io_samples import DISK, DM, Stack, write_bios
+from tests.reference.slow_io import slow_io
+from tracereplay import Trace
+from tracereplay.analysis.io import COLUMNS, IO, Devices, IoCounts, io_table
+
+TRACES = Path(__file__).parents[2] / "traces"
+PART = DISK + 1
+NOT_TOLD = {"flags", "cpu", "c_cpu", "stack_id", "q2d_ns", "d2c_ns", "q2c_ns"}
+
+
+def found_in(trace: Trace, counts: IoCounts | None = None, **how: int) -> list[dict[str, Any]]:
+    table = pa.Table.from_batches(io_table(trace, counts, **how), schema=IO)
+    rows = [{k: v for k, v in r.items() if k not in NOT_TOLD} for r in table.to_pylist()]
+    return sorted(rows, key=lambda r: r["id"])
+
+
+def disks(trace: Trace) -> dict[int, int]:
+    devices = Devices.of(trace)
+    return dict(zip(devices.numbers.tolist(), devices.numbers[devices.disk].tolist(), strict=True))
+
+
+KINDS = ["queue"] * 5 + ["remap"] * 2 + ["issue", "complete"] * 4 + ["split", "insert", "requeue", "bio_complete"]
+
+
+@st.composite
+def soup(draw: st.DrawFn) -> list[dict[str, Any]]:
+    """Events that need not make sense, on few sectors of few devices."""
+    left_out = draw(st.sets(st.sampled_from(["queue", "issue", "remap", "complete"]), max_size=1))
+    made = []
+    for number in range(draw(st.integers(1, 50))):
+        kind = draw(st.sampled_from([k for k in [*KINDS, "error", "backmerge"] if k not in left_out]))
+        row: dict[str, Any] = {"ts_ns": number // 2, "cpu": 0, "kind": kind, "pid": draw(st.integers(1, 3))}
+        row["dev"] = draw(st.sampled_from([DISK, DISK, DM, PART] if kind in ("queue", "remap") else [DISK, DISK, DM]))
+        row["sector"] = draw(st.sampled_from([0, 8, 8, 16, 24, 2**64 - 1]))
+        row["nr_sectors"] = draw(st.sampled_from([8, 8, 16, 24, 3, 0]))
+        row["op"] = draw(st.sampled_from(["W", "W", "W", "R", "F", "ZA"]))
+        if kind == "remap":
+            row |= {"old_dev": draw(st.sampled_from([DM, DM, PART])), "old_sector": draw(st.sampled_from([0, 8, 16]))}
+        if kind == "split":
+            row |= {"new_sector": draw(st.sampled_from([4, 8, 12, 16, 20])), "nr_sectors": None}
+        if kind in ("complete", "error", "bio_complete"):
+            row["error"] = draw(st.sampled_from([0, 0, -5]))
+        if kind == "issue":
+            row["nr_bytes"] = row["nr_sectors"] * 512 or draw(st.sampled_from([0, 4096]))
+        made.append(row)
+    return made
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=soup(), loss=st.lists(st.integers(0, 25), max_size=2))
+def test_soup(rows: list[dict[str, Any]], loss: list[int], tmp_path_factory: pytest.TempPathFactory) -> None:
+    trace = write_bios(tmp_path_factory.mktemp("t") / "trace", rows, [(t, t) for t in loss])
+    counts = IoCounts()
+    fast = found_in(trace, counts, most_open=512)
+    assert fast == slow_io(rows, disks(trace), loss)
+    # a queue event is one row, and one row's
+    queued = [r["ts_ns"] for r in rows if r["kind"] == "queue"]
+    told = [r["q_ns"] for r in fast if r["q_ns"] is not None]
+    assert len(told) >= len(queued) and sum(counts.account[c] for c in ("complete", "broken")) <= len(fast)
+    for r in fast:
+        times = [t for t in (r["q_ns"], r["d_ns"], r["c_ns"]) if t is not None]
+        assert times == sorted(times)
+    assert [r["id"] for r in fast] == list(range(len(fast)))
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_stack_that_knows(seed: int, tmp_path: Path) -> None:
+    stack = Stack(seed)
+    trace = write_bios(tmp_path / "t", stack.events)
+    rows = found_in(trace)
+    assert rows == slow_io(stack.events)
+    assert len(rows) == len(stack.truth) and {r["class"] for r in rows} == {"complete"}
+    for row, truth in zip(rows, stack.truth, strict=True):
+        assert {k: row[k] for k in truth if k != "merged"} == {k: v for k, v in truth.items() if k != "merged"}
+        assert (row["merged_into"] is not None) == truth["merged"]
+        assert row["layer"] == (0 if row["dev"] == DM else 1)
+    upper = {r["id"]: r["bytes"] for r in rows if r["dev"] == DM}
+    for r in rows:  # bytes are conserved on the way down
+        if r["parent_id"] is not None:
+            upper[r["parent_id"]] -= r["bytes"]
+    assert set(upper.values()) == {0}
+    assert sum(r["merges"] for r in rows) == sum(t["merged"] for t in stack.truth)
+
+
+@pytest.mark.parametrize("kinds", [{"queue"}, {"issue", "insert", "requeue"}, {"remap"}, {"split"}])
+def test_a_stack_of_which_less_was_recorded(kinds: set[str], tmp_path: Path) -> None:
+    stack = Stack(5)
+    events = [e for e in stack.events if e["kind"] not in kinds]
+    rows = found_in(write_bios(tmp_path / "t", events))
+    assert rows == slow_io(events)
+    data = [r for r in rows if r["dev"] == DISK]
+    if kinds == {"queue"}:  # requests are what there is, and are whole
+        assert {r["class"] for r in data} == {"complete"} and all(r["q_ns"] is None for r in data)
+    else:
+        truth = [t for t in stack.truth if t["dev"] == DISK]
+        assert [(r["q_ns"], r["c_ns"]) for r in data] == [(t["q_ns"], t["c_ns"]) for t in truth]
+    if kinds == {"remap"}:
+        assert {r["layer"] for r in rows} == {0}
+
+
+@pytest.mark.parametrize("name", ["dmcrypt-6.12-bulk", "dmcrypt-6.12-frag3", "mixed-6.1", "pages-6.18"])
+def test_recorded(name: str) -> None:
+    trace = Trace.open(TRACES / name)
+    events = trace.bio_events.select(COLUMNS).with_columns(pl.col("kind", "op").cast(pl.String)).collect().to_dicts()
+    rows = found_in(trace)
+    assert rows == slow_io(events, disks(trace))
+    assert sum(r["q_ns"] is not None for r in rows) == sum(e["kind"] == "queue" for e in events)
+
+
+def test_the_middle_of_a_trace() -> None:
+    """A recording that begins while I/Os are under way: what was queued before is told as such."""
+    trace = Trace.open(TRACES / "dmcrypt-6.12-bulk")
+    events = trace.bio_events.select(COLUMNS).with_columns(pl.col("kind", "op").cast(pl.String)).collect().to_dicts()
+    rows = slow_io(events[60:])
+    classes = {c: sum(r["class"] == c for r in rows) for c in ("complete", "left_censored")}
+    assert classes["left_censored"] > 0 and classes["complete"] > 40
+
+
+def test_what_never_ends_is_given_up(tmp_path: Path) -> None:
+    bio = {"cpu": 0, "dev": DISK, "nr_sectors": 8, "op": "R", "pid": 7}
+    events = [{**bio, "ts_ns": n, "kind": "queue", "sector": 8 * n} for n in range(100)]
+    events += [{**bio, "ts_ns": 200 + n, "kind": "queue", "sector": 8} for n in range(100)]
+    counts = IoCounts()
+    rows = found_in(write_bios(tmp_path / "t", events), counts, most_open=50)
+    assert counts.account["evicted"] > 0 and len(rows) == 200
+    assert [r["class"] for r in rows].count("right_censored") <= 51
+    assert counts.account["broken"] + counts.account["right_censored"] == 200
+
+
+def test_lost_events(tmp_path: Path) -> None:
+    """The completion of the first I/O was lost: the second at its sector is not taken for it."""
+    bio = {"cpu": 0, "dev": DISK, "sector": 8, "nr_sectors": 8, "op": "R", "pid": 7}
+    kinds = [(1, "queue"), (2, "issue"), (20, "queue"), (21, "issue"), (30, "complete")]
+    events = [{**bio, "ts_ns": t, "kind": kind} for t, kind in kinds]
+    rows = found_in(write_bios(tmp_path / "t", events, [(3, 10)]))
+    assert [(r["q_ns"], r["d_ns"], r["c_ns"], r["class"]) for r in rows] == [
+        (1, 2, None, "broken"),
+        (20, 21, 30, "complete"),
+    ]
+
+
+def test_no_bio_events(tmp_path: Path) -> None:
+    assert found_in(write_bios(tmp_path / "t", [])) == []
