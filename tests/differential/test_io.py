@@ -1,4 +1,4 @@
-"""I/Os by layer: the compiled pass against the slow one, on event soup, on a stack that knows the truth, on recordings."""
+"""I/Os by layer: the compiled pass against the slow one, on made-up and on recorded events."""
 
 from __future__ import annotations
 
@@ -69,7 +69,8 @@ def test_soup(rows: list[dict[str, Any]], loss: list[int], tmp_path_factory: pyt
     # a queue event is one row, and one row's
     queued = [r["ts_ns"] for r in rows if r["kind"] == "queue"]
     told = [r["q_ns"] for r in fast if r["q_ns"] is not None]
-    assert len(told) >= len(queued) and sum(counts.account[c] for c in ("complete", "broken")) <= len(fast)
+    assert len(told) >= len(queued)
+    assert sum(counts.account[c] for c in ("complete", "broken")) <= len(fast)
     for r in fast:
         times = [t for t in (r["q_ns"], r["d_ns"], r["c_ns"]) if t is not None]
         assert times == sorted(times)
@@ -82,7 +83,8 @@ def test_a_stack_that_knows(seed: int, tmp_path: Path) -> None:
     trace = write_bios(tmp_path / "t", stack.events)
     rows = found_in(trace)
     assert rows == slow_io(stack.events)
-    assert len(rows) == len(stack.truth) and {r["class"] for r in rows} == {"complete"}
+    assert len(rows) == len(stack.truth)
+    assert {r["class"] for r in rows} == {"complete"}
     for row, truth in zip(rows, stack.truth, strict=True):
         assert {k: row[k] for k in truth if k != "merged"} == {k: v for k, v in truth.items() if k != "merged"}
         assert (row["merged_into"] is not None) == truth["merged"]
@@ -103,7 +105,8 @@ def test_a_stack_of_which_less_was_recorded(kinds: set[str], tmp_path: Path) -> 
     assert rows == slow_io(events)
     data = [r for r in rows if r["dev"] == DISK]
     if kinds == {"queue"}:  # requests are what there is, and are whole
-        assert {r["class"] for r in data} == {"complete"} and all(r["q_ns"] is None for r in data)
+        assert {r["class"] for r in data} == {"complete"}
+        assert all(r["q_ns"] is None for r in data)
     else:
         truth = [t for t in stack.truth if t["dev"] == DISK]
         assert [(r["q_ns"], r["c_ns"]) for r in data] == [(t["q_ns"], t["c_ns"]) for t in truth]
@@ -126,7 +129,8 @@ def test_the_middle_of_a_trace() -> None:
     events = trace.bio_events.select(COLUMNS).with_columns(pl.col("kind", "op").cast(pl.String)).collect().to_dicts()
     rows = slow_io(events[60:])
     classes = {c: sum(r["class"] == c for r in rows) for c in ("complete", "left_censored")}
-    assert classes["left_censored"] > 0 and classes["complete"] > 40
+    assert classes["left_censored"] > 0
+    assert classes["complete"] > 40
 
 
 def test_what_never_ends_is_given_up(tmp_path: Path) -> None:
@@ -135,7 +139,8 @@ def test_what_never_ends_is_given_up(tmp_path: Path) -> None:
     events += [{**bio, "ts_ns": 200 + n, "kind": "queue", "sector": 8} for n in range(100)]
     counts = IoCounts()
     rows = found_in(write_bios(tmp_path / "t", events), counts, most_open=50)
-    assert counts.account["evicted"] > 0 and len(rows) == 200
+    assert counts.account["evicted"] > 0
+    assert len(rows) == 200
     assert [r["class"] for r in rows].count("right_censored") <= 51
     assert counts.account["broken"] + counts.account["right_censored"] == 200
 

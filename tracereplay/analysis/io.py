@@ -4,9 +4,9 @@ Blocks tell one I/O several times. A bio is queued (``block_bio_queue``), may be
 others into a request, which is inserted, issued, requeued, issued again and completed, perhaps in parts; or a stacked
 device remaps it (``block_bio_remap``) and it is queued once more, one layer below. A row is one bio on one layer:
 
-- ``q_ns`` queued; ``i_ns`` first inserted; ``d_ns`` handed to the driver, or on a stacked device to the one below (first
-  part, last attempt); ``c_ns`` complete (last part). So ``q2d`` is the time in software on this layer, ``d2c`` the time
-  of what is below.
+- ``q_ns`` queued; ``i_ns`` first inserted; ``d_ns`` handed to the driver, or on a stacked device to the one below
+  (first part, last attempt); ``c_ns`` complete (last part). So ``q2d`` is the time in software on this layer, ``d2c``
+  the time of what is below.
 - A partition is no layer: ``dev`` is the device as the bio names it, ``disk`` the whole one.
 - A request that holds more than its bios (whose queue events were not recorded), and flush requests and commands, which
   have no bio, are rows without ``q_ns``.
@@ -186,7 +186,8 @@ class _Texts:
             own.append(self.codes[text])
         last = pa.scalar(len(own) - 1, column.indices.type)
         places = pc.fill_null(column.indices, last).to_numpy(zero_copy_only=False)
-        return np.array(own, np.int64)[places]
+        codes: Array = np.array(own, np.int64)[places]
+        return codes
 
     def column(self, codes: Array) -> pa.DictionaryArray:
         valid = codes > 0

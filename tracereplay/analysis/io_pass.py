@@ -49,8 +49,10 @@ from tracereplay.analysis.io_state import (
     S_OPEN,
     S_OUT,
     S_PIECES,
+    Events,
+    State,
 )
-from tracereplay.compiled import hot, inner, kernel
+from tracereplay.compiled import inner, kernel
 from tracereplay.trace.schema import BIO_KINDS
 
 _QUEUE, _SPLIT, _REMAP = (BIO_KINDS.index(k) for k in ("queue", "split", "remap"))
@@ -236,7 +238,7 @@ def _touch(w, e, i, what, p, end):
 def _request(w, e, i, what, ranks):
     """An event of a request, for each piece that it holds."""
     disk, op, at = e.disk[i], e.op[i], e.sector[i]
-    shows = what == _ISSUE or what == _COMPLETE
+    shows = what in (_ISSUE, _COMPLETE)
     if at == NOWHERE or e.sectors[i] == 0:
         p = find(w, disk, op, NOWHERE, 0, ranks, False)
         if p >= 0:
@@ -279,7 +281,7 @@ def _request(w, e, i, what, ranks):
             cut_piece(w, p, end)
         slot = w.pieces[p].row
         at = w.pieces[p].end
-        if what == _ISSUE or what == _JOIN:
+        if what in (_ISSUE, _JOIN):
             row = w.rows[slot]
             if head < 0:
                 head, head_id = slot, row.id
@@ -301,9 +303,9 @@ def _append(w, e, i):
         piece = w.pieces[p]
         looked += 1
         fits = piece.end - piece.start == e.sectors[i] and piece.start <= e.sector[i]
-        if piece.op == e.op[i] and piece.state == ISSUED and fits:
-            if best < 0 or w.rows[piece.row].id < w.rows[w.pieces[best].row].id:
-                best = p
+        older = best < 0 or w.rows[piece.row].id < w.rows[w.pieces[best].row].id
+        if piece.op == e.op[i] and piece.state == ISSUED and fits and older:
+            best = p
         p = piece.older
     if best < 0:
         return False
@@ -331,8 +333,8 @@ def _bio_complete(w, e, i):
 
 
 @kernel
-def follow(w, e, first):
-    """Take events from ``first`` on, until the rows that ended may fill ``out``. Returns the number of the next event."""
+def follow(w: State, e: Events, first: int) -> int:
+    """Take events from ``first`` on, until the rows that ended may fill ``out``. Returns the next event's number."""
     k = w.scalar
     for i in range(first, len(e.ts)):
         while k[S_OPEN] > k[S_MOST_OPEN] or k[S_PIECES] > 4 * k[S_MOST_OPEN]:
@@ -359,7 +361,7 @@ def follow(w, e, first):
             _request(w, e, i, _INSERT, _TO_INSERT)
         elif kind == _ISSUE:
             _request(w, e, i, _ISSUE, _TO_ISSUE)
-        elif kind == _REQUEUE or kind == _ERROR:
+        elif kind in (_REQUEUE, _ERROR):
             _request(w, e, i, kind, _IN_FLIGHT)
         elif kind == _BIO_COMPLETE or (kind == _COMPLETE and w.knows[e.disk[i]] & 4):
             _bio_complete(w, e, i)
@@ -373,7 +375,7 @@ def follow(w, e, first):
 
 
 @kernel
-def close_all(w):
+def close_all(w: State) -> bool:
     """The trace ends: I/Os still open, as many as ``out`` holds. Returns whether some are left."""
     k = w.scalar
     while k[S_OLDEST] >= 0:

@@ -8,7 +8,6 @@ from tracereplay.analysis.io_state import (
     BROKEN,
     BUCKETS,
     COMPLETE,
-    ISSUED,
     LEFT_CENSORED,
     MOST_LOOKED_AT,
     NEVER,
