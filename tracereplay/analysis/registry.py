@@ -15,6 +15,7 @@ MODULES: tuple[str, ...] = (
     "bio_places",
     "bio_order",
     "bio_blocks",
+    "bio_depth",
     # memory
     "fragmentation",
     "stalls",
