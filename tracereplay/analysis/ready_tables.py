@@ -62,6 +62,7 @@ LIFETIMES = ReadyTable(
         ("gfp", "uint32", True, "gfp mask of the allocation"),
         ("caller", "string", True, "who: by stack, or by command and gfp"),
         ("class", "string", False, "complete left_censored right_censored ..."),
+        ("stack_id", "uint32", True, "stack of the allocation, where there is one"),
     ),
 )
 REQUESTS = ReadyTable(

@@ -10,6 +10,7 @@ from tracereplay.errors import UsageError, nearest
 MODULES: tuple[str, ...] = (
     # page events
     # lifetimes
+    "lifetimes",
     # bios
     "bio_streams",
     "bio_places",
