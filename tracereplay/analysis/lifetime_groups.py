@@ -12,7 +12,7 @@ import polars as pl
 from tracereplay.demand.lifetime import Lives
 from tracereplay.demand.opening import gfp_names
 from tracereplay.demand.sites import Sites
-from tracereplay.demand.state import CENSORING
+from tracereplay.demand.state import CENSORING, NO_STACK
 from tracereplay.demand.tags import Numbers
 from tracereplay.kernel.gfp import format_gfp
 
@@ -64,7 +64,7 @@ class Groups:
     def tags(self) -> int:
         """How many tags there are by now."""
         if self._sites is not None:
-            return len(self._sites.stacks)
+            return self._sites.tags
         return max(len(self._numbers), 1)
 
     @property
@@ -91,13 +91,16 @@ class Groups:
         numbers = [first.setdefault(label, len(first)) for label in self.labels]
         return np.array(numbers, np.int64), list(first)
 
-    def sites(self) -> tuple[Array, list[str]]:
-        """Of groups by caller: stack of each group (NO_STACK: none), and their callers."""
+    @property
+    def stacks(self) -> Array:
+        """Of groups by caller: the stack of each (NO_STACK: none)."""
         assert self._sites is not None
-        return np.concatenate([self._sites.stacks[:1], self._sites.stacks]), self.labels
+        return np.concatenate([np.array([NO_STACK], np.uint32), self._sites.stacks])
 
 
-def lives_of(view: View, groups: Groups | None, *, rows: bool = True, by_time: bool = True) -> Lives:
+def lives_of(
+    view: View, groups: Groups | None, *, rows: bool = True, by_time: bool = True, levels: bool = False
+) -> Lives:
     """The pass over a view. All events are followed; the filters decide which allocations are reported.
 
     ``by_time``: the time filter is one of the allocation; otherwise the caller looks at a stretch of time itself.
@@ -105,7 +108,7 @@ def lives_of(view: View, groups: Groups | None, *, rows: bool = True, by_time: b
     chosen = view.selection
     limited = by_time and chosen.time != (None, None)
     if not limited and not set(chosen.used) - {"time"}:
-        return Lives(view.trace, groups, rows=rows)
+        return Lives(view.trace, groups, rows=rows, levels=levels)
 
     def keep(batch: pa.RecordBatch) -> Array:
         mask = view.mask(batch)
@@ -115,7 +118,7 @@ def lives_of(view: View, groups: Groups | None, *, rows: bool = True, by_time: b
             kept = kept & (ts >= view.start_ns) & (ts < view.end_ns)
         return kept
 
-    return Lives(view.trace, groups, keep=keep, rows=rows)
+    return Lives(view.trace, groups, keep=keep, rows=rows, levels=levels)
 
 
 class Sums:
@@ -170,7 +173,7 @@ class Classes:
         return dict(zip(CENSORING, found.tolist(), strict=True))
 
 
-def frame_of(labels: list[str], columns: dict[str, Array], used: Array, by: str) -> pl.DataFrame:
+def frame_of(labels: list[str], columns: dict[str, Any], used: Array, by: str) -> pl.DataFrame:
     """A frame of the groups that are used, with column ``by`` (numbers where these are)."""
     frame = pl.DataFrame({"by": labels, **columns}).filter(pl.Series(used))
     if by in ("order", "cpu") and NOT_SEEN not in frame["by"].to_list():

@@ -11,6 +11,7 @@ MODULES: tuple[str, ...] = (
     # page events
     # lifetimes
     "lifetimes",
+    "live",
     # bios
     "bio_streams",
     "bio_places",

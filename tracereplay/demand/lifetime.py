@@ -70,6 +70,10 @@ class Tagger(Protocol):
     def wants_stacks(self) -> bool:
         """Whether batches need their stacks."""
 
+    @property
+    def tags(self) -> int:
+        """How many tags there are by now."""
+
     def __call__(self, batch: PageBatch) -> Array:
         """A tag (uint32) for every row; those of allocations count."""
 
@@ -92,9 +96,10 @@ class Lives:
         *,
         keep: Keep | None = None,
         rows: bool = True,
+        levels: bool = False,
     ) -> None:
         """``keep``: which allocations are wanted; then frees without a known allocation are not. ``rows``: False where
-        only the levels are wanted, which takes half of the time.
+        only the levels are wanted. ``levels``: keep ``table.level``, the live pages of each tag.
 
         Raises EmptyTraceError, TraceError (a frame table that memory cannot hold; the figure is in the message).
         Memory: 24 bytes a frame that the trace touches.
@@ -105,6 +110,7 @@ class Lives:
         self.tagger = tagger
         self._stacks = tagger is not None and tagger.wants_stacks
         self._keep = keep
+        self._levels = levels
         found = trace.sort_range("page_events") or (0, 0)
         self.start_ns, self.end_ns = found
         cpus = 1 + (trace.bounds("page_events", "cpu") or (0, 0))[1]
@@ -120,13 +126,13 @@ class Lives:
         ``at_edge(k)`` is called once all events before time ``edges[k]`` (ascending, ns) have been passed.
         ``events``: stop after so many.
         """
-        w = self.table
         k = 0
         left = self.trace.rows("page_events") if events is None else events
         names = [*PAGE_COLUMNS, "stack_id"] if self._stacks else PAGE_COLUMNS
         for raw in self.trace.batches("page_events", names, BATCH_ROWS):
             batch = page_batch(raw, stacks=self._stacks)
             tags = self.tagger(batch) if self.tagger else np.zeros(len(batch), np.uint32)
+            self._make_room()
             keep = None if self._keep is None else self._keep(raw)
             mask = np.zeros(0, np.bool_) if keep is None else keep
             columns = (batch.ts, batch.cpu, batch.kind, batch.pfn, batch.order, batch.gfp, batch.pid, tags, mask)
@@ -136,7 +142,7 @@ class Lives:
                 stop = last
                 if k < len(edges):
                     stop = min(last, int(np.searchsorted(batch.ts, edges[k])))
-                at = lp.follow(w, *columns, at, stop) if stop > at else at
+                at = lp.follow(self.table, *columns, at, stop) if stop > at else at
                 if at < stop:
                     yield self._take()
                 elif k < len(edges) and stop < last and at_edge:
@@ -144,11 +150,19 @@ class Lives:
                     k += 1
             if not left:
                 break
-        if w.scalar[lp.S_ROWS]:
+        if self.table.scalar[lp.S_ROWS]:
             yield self._take()
         while k < len(edges) and at_edge:
             at_edge(k)
             k += 1
+
+    def _make_room(self) -> None:
+        """A level for every tag so far, and a second one, without which none is kept."""
+        n = 1 + (self.tagger.tags if self.tagger else 1)
+        if self._levels and n > len(self.table.level):
+            level = np.zeros(2 * n, np.int64)
+            level[: len(self.table.level)] = self.table.level
+            self.table = self.table._replace(level=level)
 
     def _take(self) -> lp.Rows:
         n = int(self.table.scalar[lp.S_ROWS])

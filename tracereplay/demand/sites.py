@@ -69,6 +69,11 @@ class Sites:
             self._known = len(self._sites)
         return tags
 
+    @property
+    def tags(self) -> int:
+        """How many tags there are by now."""
+        return len(self.stacks)
+
     def _name(self) -> None:
         """Callers of the pairs that are new."""
         new = self._named.keys[len(self._named_callers) :].tolist()
