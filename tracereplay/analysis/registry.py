@@ -9,6 +9,10 @@ from tracereplay.errors import UsageError, nearest
 
 MODULES: tuple[str, ...] = (
     # page events
+    "page_counts",
+    "page_callers",
+    "page_tasks",
+    "page_lists",
     # lifetimes
     "lifetimes",
     "live",

@@ -20,7 +20,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tracereplay.errors import InvariantError, UsageError
+from tracereplay.errors import InvariantError, TraceError, UsageError
 from tracereplay.trace.schema import PAGE_KINDS
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ I64 = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 Numbers = npt.NDArray[np.integer]
 
-BITS = {"kind": 4, "order": 6, "migratetype": 6, "cpu": 16, "gfp": 20, "bin": 30, "task": 26, "stack_id": 33}
+BITS = {"kind": 4, "order": 6, "migratetype": 6, "cpu": 16, "gfp": 14, "bin": 30, "task": 26, "stack_id": 33}
 """Bits of each column's number in a key."""
 _ROWS = 1 << 16
 """Rows counted at once: what is made of them is small."""
@@ -42,7 +42,9 @@ _PIDS = 1 << 22
 """``PID_MAX_LIMIT`` (include/linux/threads.h)."""
 
 
-def tally(view: View, by: Sequence[str], *, kinds: Sequence[str] = PAGE_KINDS, bin_ns: int = 0) -> pl.DataFrame:
+def tally(
+    view: View, by: Sequence[str], *, kinds: Sequence[str] = PAGE_KINDS, bin_ns: int = 0, without: str | None = None
+) -> pl.DataFrame:
     """How many page events of ``kinds`` there are of each combination: columns ``by`` and ``n``, sorted by ``by``.
 
     ``by``: of ``kind order migratetype cpu gfp stack_id``, as in the table; ``bin``, number of the stretch of
@@ -53,14 +55,14 @@ def tally(view: View, by: Sequence[str], *, kinds: Sequence[str] = PAGE_KINDS, b
         raise InvariantError(f"a key of {', '.join(by)} is too long")
     if "bin" in by and (bin_ns <= 0 or (view.end_ns - view.start_ns) // bin_ns >= 1 << BITS["bin"]):
         raise UsageError(f"bins of {bin_ns} ns are too short for {view.seconds:,.0f} s", hint="choose longer ones")
-    counter = _Counter(view, by, kinds, bin_ns)
+    counter = _Counter(view, by, kinds, bin_ns, without)
     return counter.frame(*_merged(map(counter.count, view.batches("page_events", counter.columns))))
 
 
 class _Counter:
     """How rows of a batch become numbers, and numbers values again."""
 
-    def __init__(self, view: View, by: Sequence[str], kinds: Sequence[str], bin_ns: int) -> None:
+    def __init__(self, view: View, by: Sequence[str], kinds: Sequence[str], bin_ns: int, without: str | None) -> None:
         self._view = view
         self._by = by
         self._kinds = [PAGE_KINDS.index(kind) for kind in kinds]
@@ -68,7 +70,8 @@ class _Counter:
         self._gfps: dict[int, int] = {}
         self._strangers: dict[int, int] = {}
         self._task_of_pid = _tasks_of_pids(view) if "task" in by else np.zeros(1, np.int64)
-        self.columns = ["kind"]
+        self._without = without
+        self.columns = ["kind", *([without] if without else [])]
         for name in by:
             needed = {"bin": ("ts_ns",), "task": ("pid", "ts_ns")}.get(name, (name,))
             self.columns += [column for column in needed if column not in self.columns]
@@ -89,19 +92,25 @@ class _Counter:
             wanted |= kind == code
         if kept is not None:
             wanted &= kept
+        if self._without:
+            column = batch.column(self._without)
+            wanted &= ~_valid(column, None) if column.null_count else False
         rows = np.flatnonzero(wanted)
         if not len(rows):
             return rows, rows
         numbers = [self._numbers(name, batch, None if len(rows) == len(kind) else rows) for name in self._by]
+        for name, numbered in (("gfp", self._gfps), ("task", self._strangers)):
+            if 2 * len(numbered) >= 1 << BITS[name]:
+                column = {"task": "pid"}.get(name, name)
+                raise TraceError(f"page_events has too many different values of {column}: the column is damaged")
         return _counted(numbers, [BITS[name] for name in self._by])
 
     def _numbers(self, name: str, batch: pa.RecordBatch, rows: I64 | None) -> I64:
         """A column as small numbers; 0 is null where it may be null."""
         if name == "bin":
-            since: I64 = _values(batch.column("ts_ns"), rows) - self._view.start_ns
-            return since // self._bin_ns
+            return np.asarray((_times(batch, rows) - self._view.start_ns) // self._bin_ns)
         if name == "task":
-            return self._tasks(_values(batch.column("pid"), rows), _values(batch.column("ts_ns"), rows))
+            return self._tasks(_values(batch.column("pid"), rows), _times(batch, rows))
         column = batch.column(name)
         values = _values(column, rows)
         if name in ("kind", "cpu"):
@@ -109,7 +118,7 @@ class _Counter:
         if name == "gfp":
             encoded = pa.array(values).dictionary_encode()
             codes = np.array([self._gfps.setdefault(m, len(self._gfps) + 1) for m in encoded.dictionary.to_pylist()])
-            numbers = codes[encoded.indices.to_numpy()]
+            numbers: I64 = codes[encoded.indices.to_numpy()]
         else:
             numbers = values.astype(np.int64)
             numbers += 1
@@ -119,7 +128,7 @@ class _Counter:
 
     def _tasks(self, pid: Numbers, ts: I64) -> I64:
         """2 x row + 1 of the task index, or 2 x number of an unknown task's pid."""
-        found = self._task_of_pid.take(pid, mode="clip")
+        found: I64 = self._task_of_pid.take(pid, mode="clip")
         seek = np.flatnonzero(found == 0)
         if len(seek):
             rows = self._view.task_index.rows(pid[seek].astype(np.int64), ts[seek])
@@ -170,6 +179,10 @@ def _values(column: pa.Array, rows: I64 | None = None) -> Numbers:
     dtype = np.dtype(column.type.to_pandas_dtype())
     found = np.frombuffer(column.buffers()[1], dtype)[column.offset : column.offset + len(column)]
     return found if rows is None else found[rows]
+
+
+def _times(batch: pa.RecordBatch, rows: I64 | None) -> I64:
+    return _values(batch.column("ts_ns"), rows).view(np.int64)
 
 
 def _valid(column: pa.Array, rows: I64 | None) -> Mask:

@@ -1,0 +1,69 @@
+"""Allocations by where they were asked for: by stack where there is one, else by task name and gfp mask."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from tracereplay.analysis.page_frames import PAGES, Labels
+from tracereplay.analysis.tally import tally
+
+if TYPE_CHECKING:
+    from tracereplay.analysis.view import View
+
+NO_STACK = "(no stack)"
+
+
+def sites(view: View, labels: Labels, kinds: Sequence[str] = ("alloc",), *, gfp: bool = False) -> pl.DataFrame:
+    """Events of ``kinds`` by ``caller stack_id order`` and, if wanted, ``gfp``: how many, ``n``, and their ``pages``.
+    ``stack_id`` is null without a stack.
+
+    Raises TraceError.
+    """
+    keys = ("caller", "stack_id", "order", *(["gfp"] if gfp else []))
+    parts: list[pl.DataFrame] = []
+    rest = True
+    if labels.stacks is not None:
+        found = tally(view, ("order", "stack_id", *keys[3:]), kinds=kinds)
+        with_stack = found.filter(pl.col("stack_id").is_not_null())
+        names = labels.stacks.select("stack_id", "caller")
+        named = with_stack.join(names, on="stack_id", how="left").with_columns(pl.col("caller").fill_null("?"))
+        parts.append(named.select(*keys, "n"))
+        rest = len(with_stack) < len(found)
+    if rest:
+        without = "stack_id" if labels.stacks is not None else None
+        found = tally(view, ("order", "gfp", "task"), kinds=kinds, without=without)
+        named = labels.of_tasks(found).with_columns(stack_id=pl.lit(None, pl.UInt32))
+        parts.append(named.select(*keys, "n"))
+    return pl.concat(parts).group_by(keys).agg(pl.col("n").sum()).with_columns(PAGES)
+
+
+def stack_lists(frame: pl.DataFrame, labels: Labels) -> pl.DataFrame:
+    """Sites with column ``stack``: their functions, outermost first. Without a stack: NO_STACK, then the caller."""
+    made = pl.concat_list(pl.lit(NO_STACK), "caller")
+    if labels.stacks is None:
+        return frame.with_columns(stack=made)
+    named = frame.join(labels.stacks.select("stack_id", "stack"), on="stack_id", how="left")
+    return named.with_columns(stack=pl.coalesce("stack", made))
+
+
+def folded(view: View, weight: str = "pages") -> pl.DataFrame:
+    """What flame graphs are made of: ``stack``, functions outermost first joined by ``;``, and ``value``, most first.
+
+    ``weight``: ``requests``, ``pages``, ``live`` (pages still live at the end) or ``byte-seconds`` (of all blocks whose
+    allocation was seen, to their free or the end). Raises TraceError.
+    """
+    labels = Labels(view)
+    if weight in ("requests", "pages"):
+        frame = sites(view, labels).with_columns(value=pl.col("n" if weight == "requests" else "pages"))
+    else:
+        frame = held(view, labels, weight)
+    found = stack_lists(frame, labels).with_columns(pl.col("stack").list.join(";"))
+    return found.group_by("stack").agg(pl.col("value").sum()).sort("value", "stack", descending=[True, False])
+
+
+def held(view: View, labels: Labels, weight: str) -> pl.DataFrame:
+    """Sites with ``value``: pages live at the end, or byte-seconds."""
+    raise NotImplementedError
