@@ -52,18 +52,9 @@ def stack_lists(frame: pl.DataFrame, labels: Labels) -> pl.DataFrame:
 def folded(view: View, weight: str = "pages") -> pl.DataFrame:
     """What flame graphs are made of: ``stack``, functions outermost first joined by ``;``, and ``value``, most first.
 
-    ``weight``: ``requests``, ``pages``, ``live`` (pages still live at the end) or ``byte-seconds`` (of all blocks whose
-    allocation was seen, to their free or the end). Raises TraceError.
+    ``weight``: ``requests`` or ``pages`` of the allocations. Raises TraceError.
     """
     labels = Labels(view)
-    if weight in ("requests", "pages"):
-        frame = sites(view, labels).with_columns(value=pl.col("n" if weight == "requests" else "pages"))
-    else:
-        frame = held(view, labels, weight)
-    found = stack_lists(frame, labels).with_columns(pl.col("stack").list.join(";"))
-    return found.group_by("stack").agg(pl.col("value").sum()).sort("value", "stack", descending=[True, False])
-
-
-def held(view: View, labels: Labels, weight: str) -> pl.DataFrame:
-    """Sites with ``value``: pages live at the end, or byte-seconds."""
-    raise NotImplementedError
+    found = sites(view, labels).with_columns(value=pl.col("n" if weight == "requests" else "pages"))
+    named = stack_lists(found, labels).with_columns(pl.col("stack").list.join(";"))
+    return named.group_by("stack").agg(pl.col("value").sum()).sort("value", "stack", descending=[True, False])
