@@ -16,9 +16,9 @@ from tracereplay.trace.reader import Trace
 def totals_by_stack(trace: Trace | View) -> pl.DataFrame:
     """``stack_id caller live_pages byte_seconds blocks pages``, one row a stack and caller, most byte-seconds first.
 
-    ``live_pages`` are those at the end of the time looked at, ``byte_seconds`` those within it, ``blocks`` and ``pages``
-    what was live at any moment of it. Without a stack ``stack_id`` is null and the caller is named by task and gfp
-    mask. Allocations that nobody saw are left out. Filters are those of the allocation, but for the time.
+    ``live_pages`` are those at the end of the time looked at, ``byte_seconds`` those within it, ``blocks`` and
+    ``pages`` what was live at any moment of it. Without a stack ``stack_id`` is null and the caller is named by task
+    and gfp mask. Allocations that nobody saw are left out. Filters are those of the allocation, but for the time.
     Raises EmptyTraceError, TraceError.
     """
     view = View.of(trace)
