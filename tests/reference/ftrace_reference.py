@@ -41,7 +41,8 @@ LOSS = re.compile(
     rf"|(?P<m>\d+){B}+EVENTS{B}+DROPPED|EVENTS{B}+DROPPED)\]{B}*$"
 )
 LOSS_LIKE = re.compile(rf"{B}*CPU:(?P<cpu>\d+){B}*\[")
-PREAMBLE = re.compile(rf"#|{B}*(?:#|CPU |cpus=|version )")
+PREAMBLE = re.compile(rf"#|{B}*(?:#|CPU |cpus=|version |Attachin)")
+SOMEWHERE = re.compile(rf"{B}*Lost (?P<n>\d+) events{B}*$")
 FRAME = re.compile(rf"{B}*=>(?P<rest>.*)$", re.DOTALL)
 ENTRIES = re.compile(r"#\s*entries-in-buffer/entries-written:\s*(\d+)/(\d+)")
 NULL = re.compile(rf"\((?:nil|null)\)|(?:0x)?0+(?!{W})")
@@ -109,6 +110,8 @@ class Reference:
         self.stack: list[Any] | None = None
         self.in_stack = False
         self.overwritten = 0
+        self.waiting: list[tuple[dict[str, Any], set[int]]] = []
+        """Losses on some CPU, and the CPUs that have had no event since."""
 
     def parse(self, data: bytes) -> Parsed:
         lines = data.decode("latin-1").split("\n")
@@ -147,15 +150,21 @@ class Reference:
             if (loss := LOSS.match(line)) is None:
                 raise Refused(-1)
             self.lost(cpu, loss["n"] or loss["m"])
+        elif re.match(rf"{B}*Lost ", line):
+            if (loss := SOMEWHERE.match(line)) is None:
+                raise Refused(-1)
+            self.lost(None, loss["n"])
+            self.waiting.append((self.out.losses[-1], set(self.last_ts)))
         elif PREAMBLE.match(line):
             if match := ENTRIES.match(line.lstrip(BLANKS)):
                 self.overwritten += max(0, int(match[2]) - int(match[1]))
         else:
             raise Refused(NO_HEADER)
 
-    def lost(self, cpu: int, n: str | None) -> None:
+    def lost(self, cpu: int | None, n: str | None) -> None:
         known = int(n) if n and int(n) < 2**64 else None
-        row = {"cpu": cpu, "t0_ns": self.last_ts.get(cpu), "t1_ns": None, "n": known, "class": "reported"}
+        t0 = min(self.last_ts.values(), default=None) if cpu is None else self.last_ts.get(cpu)
+        row = {"cpu": cpu, "t0_ns": t0, "t1_ns": None, "n": known, "class": "reported"}
         self.out.losses.append(row)
 
     def event(self, header: Mapping[str, Any]) -> None:
@@ -209,6 +218,10 @@ class Reference:
         for loss in self.out.losses:
             if loss["cpu"] == cpu and loss["t1_ns"] is None:
                 loss["t1_ns"] = ts
+        for loss, cpus in self.waiting:
+            if cpu in cpus:
+                cpus.remove(cpu)
+                loss["t1_ns"] = max(loss["t1_ns"] or 0, ts)
         self.first_ts.setdefault(cpu, ts)
         self.last_ts[cpu] = ts
         task = self.out.tasks.setdefault((pid, header["comm"]), [None, ts, ts])

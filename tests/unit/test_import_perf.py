@@ -88,8 +88,8 @@ def test_call_chain_is_kept_to_the_kernels_border(tmp_path: Path) -> None:
 
 def test_clocks_of_the_header() -> None:
     event = b"# event : name = kmem:mm_page_alloc, , id = { 1 }, type = 2"
-    assert header_facts([b"# hostname : vm"]) == ({"hostname": "vm"}, None)
-    assert header_facts([event])[1] == "perf"
+    assert header_facts([b"# hostname : vm"]) == ({"hostname": "vm"}, None, [])
+    assert header_facts([event])[1:] == ("perf", ["kmem:mm_page_alloc"])
     assert header_facts([event + b", use_clockid = 1, clockid = 4"])[1] == "mono_raw"
     assert header_facts([event, b"# clockid: realtime (0)"])[1] == "realtime"
     assert header_facts([event, b"# clockid: tai (77)"])[1] == "clockid 77"

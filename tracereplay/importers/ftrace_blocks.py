@@ -36,6 +36,7 @@ SPECIAL_BYTES = 1024
 COMMENTS = 256
 """Comment lines that are kept: the header of perf script."""
 MM_BYTES = 512
+UNCLEAR_LOSS = "it begins like a loss line and does not say what was lost"
 _TABLES = {"page_events": st.TABLE_PAGE, "bio_events": st.TABLE_BIO}
 
 
@@ -223,13 +224,19 @@ class FtraceBlocks:
         notes = self._state.notes
         text = _span(block, int(notes.special_start[i]), int(notes.special_length[i]), SPECIAL_BYTES)
         cpu, t0 = int(notes.special_cpu[i]), int(notes.special_t0[i])
-        if cpu < 0:
+        known = t0 if t0 >= 0 else None
+        if cpu == st.ANY_CPU:
+            seen = self.cpus_seen()
+            before = seen[self._state.cpus.first_line[seen] < line]
+            if not self.losses.lost_somewhere(text, known, before.tolist()):
+                self.rejects.add(line, text, UNCLEAR_LOSS)
+        elif cpu < 0:
             if text.startswith(b"#"):
                 self.losses.comment(text)
                 if len(self.comments) < COMMENTS:
                     self.comments.append(text)
-        elif not self.losses.loss_line(text, cpu, t0 if t0 >= 0 else None):
-            self.rejects.add(line, text, "it begins like a loss line and does not say what was lost")
+        elif not self.losses.loss_line(text, cpu, known):
+            self.rejects.add(line, text, UNCLEAR_LOSS)
 
     # ------------------------------------------------------------ tables at the end
     def task_batch(self) -> pa.RecordBatch:

@@ -14,6 +14,7 @@ import numpy as np
 from tracereplay.compiled import hot, inner, kernel
 from tracereplay.importers.ftrace_events import ACCEPTED, bio_event, page_event
 from tracereplay.importers.ftrace_header import FITS, MISFIT, decimal, match_header
+from tracereplay.importers.ftrace_notes import lost_somewhere, reject, seen, special
 from tracereplay.importers.ftrace_stacks import close_stack, frame
 from tracereplay.importers.ftrace_state import (
     BIO_BASE,
@@ -91,6 +92,7 @@ DONE, FULL, GROW = range(3)
 _TAB, _BLANK = 9, 32
 _HASH, _EQUALS, _GREATER, _COLON, _LESS, _OPEN_SQUARE = 35, 61, 62, 58, 60, 91
 _CPU_COLON, _CPU_BLANK, _CPUS, _VERSION = word("CPU:"), word("CPU "), word("cpus="), word("version ")
+_LOST, _ATTACHIN = word("Lost "), word("Attaching")
 _STACK_TR, _USER_STA = word("<stack t"), word("<user st")
 
 
@@ -126,31 +128,6 @@ def is_full(s):
     )
 
 
-@inner
-def reject(notes, k, start, end, reason):
-    """Note a refused line."""
-    n = k[REJECTS]
-    notes.reject_line[n] = k[LINE]
-    notes.reject_start[n] = start
-    notes.reject_length[n] = end - start
-    notes.reject_reason[n] = reason
-    k[REJECTS] = n + 1
-
-
-@hot
-def special(notes, cpus, k, start, end, cpu):
-    """Note a comment, loss or preamble line for the Python side."""
-    n = k[SPECIALS]
-    notes.special_line[n] = k[LINE]
-    notes.special_start[n] = start
-    notes.special_length[n] = end - start
-    notes.special_cpu[n] = cpu
-    notes.special_t0[n] = cpus.ts[cpu] if cpu >= 0 else -1
-    k[SPECIALS] = n + 1
-    if cpu >= 0:
-        cpus.waits[cpu] = 1
-
-
 @hot
 def sample_opens(k, table, row):
     """A sample of perf script: the frames that follow are its own."""
@@ -177,27 +154,13 @@ def other_line(buf, notes, cpus, stacks, symbols, k, first, end):
         if at > first + 4 and cpu <= MAX_CPU and buf[skip_blanks(buf, at)] == _OPEN_SQUARE:
             special(notes, cpus, k, first, end, cpu)
             return
-    elif buf[first] == _HASH or low_bytes(w, 4) == _CPU_BLANK or low_bytes(w, 5) == _CPUS or w == _VERSION:
+    elif buf[first] == _HASH or low_bytes(w, 4) == _CPU_BLANK or low_bytes(w, 5) == _CPUS or w in (_VERSION, _ATTACHIN):
         special(notes, cpus, k, first, end, -1)
         return
+    elif low_bytes(w, 5) == _LOST:
+        lost_somewhere(notes, cpus, k, first, end)
+        return
     reject(notes, k, first, end, NO_HEADER)
-
-
-@hot
-def seen(cpus, notes, k, cpu, ts, pid):
-    """An event of a CPU: its time closes the loss intervals that wait for it."""
-    if cpus.waits[cpu]:
-        n = k[CLOSES]
-        notes.close_line[n] = k[LINE]
-        notes.close_cpu[n] = cpu
-        notes.close_ts[n] = ts
-        k[CLOSES] = n + 1
-        cpus.waits[cpu] = 0
-    if cpus.first[cpu] < 0:
-        cpus.first[cpu] = ts
-    cpus.ts[cpu] = ts
-    cpus.table[cpu] = TABLE_NONE
-    cpus.pid[cpu] = pid
 
 
 @hot

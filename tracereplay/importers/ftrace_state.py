@@ -54,6 +54,8 @@ from tracereplay.importers.interning import TextTable
 
 STACK_NONE, STACK_KEPT, STACK_DROPPED, STACK_USER = range(4)
 TABLE_NONE, TABLE_PAGE, TABLE_BIO = range(3)
+ANY_CPU = -2
+"""In ``Notes.special_cpu``: the line does not name the CPU."""
 
 I64 = npt.NDArray[np.int64]
 I32 = npt.NDArray[np.int32]
@@ -127,7 +129,7 @@ class Notes(NamedTuple):
     special_cpu: I64
     """CPU of a loss line, -1 for other special lines."""
     special_t0: I64
-    """Time of that CPU's last event, -1 when there is none."""
+    """Time of that CPU's last event (ANY_CPU: the oldest of all CPUs'), -1 when there is none."""
     close_line: I64
     close_cpu: I64
     close_ts: I64
@@ -146,6 +148,8 @@ class Cpus(NamedTuple):
     waits: I8
     """A loss line was seen and no event since."""
     first: I64
+    """Time of its first event, -1 before it."""
+    first_line: I64
 
 
 class Stacks(NamedTuple):
@@ -254,6 +258,7 @@ def cpus() -> Cpus:
         np.zeros(n, np.int64),
         np.zeros(n, np.int8),
         np.full(n, -1, np.int64),
+        np.zeros(n, np.int64),
     )
 
 

@@ -19,7 +19,6 @@ from tracereplay.importers.ftrace_vocabulary import (
     FTRACE,
     KERNEL_STACK,
     LATE,
-    PERF_GRAMMAR,
     REASONS,
     SYSTEMS,
     TextForm,
@@ -75,6 +74,7 @@ class FtraceConversion:
         self._clock = options.clock or clock
         self._blocks = FtraceBlocks(options.block_bytes, form.grammar)
         self._rwbs = Rwbs()
+        self._told_events: list[str] = []
         self._gfp: GfpMasks | None = None
         self._gfp_table: dict[str, int] = {}
         self._reorder = {table: Reorder(options.reorder_rows) for table in EVENT_TABLES}
@@ -128,10 +128,10 @@ class FtraceConversion:
         """Choose the gfp names once, from the first block; then take in texts that are new."""
         blocks = self._blocks
         if self._gfp is None:
-            if self._form.grammar == PERF_GRAMMAR:
-                told, clock = header_facts(blocks.comments)
-                self._host = {**told, **self._host}
-                self._clock = self._clock or clock
+            told = header_facts(blocks.comments)
+            self._host = {**told.host, **self._host}
+            self._clock = self._clock or told.clock
+            self._told_events = told.events
             release = self._options.release or self._host.get("release") or self._features().release()
             self._gfp_table = gfp_table(release)
             self._gfp = GfpMasks(self._gfp_table)
@@ -236,7 +236,8 @@ class FtraceConversion:
         if self._options.release:
             meta.host["release"] = self._options.release
         meta.host.setdefault("cpus_seen", int(blocks.cpus_seen().size))
-        meta.events = sorted(summary.events)
+        known = known_events()
+        meta.events = sorted({*summary.events, *(e for e in self._told_events if e in known)})
         meta.gfp_flags = dict(self._gfp_table)
         meta.rejected = blocks.rejects.metadata()
         loose = blocks.scalar(st.STACKS_LOOSE) + blocks.late_stacks

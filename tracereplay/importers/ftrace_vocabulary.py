@@ -29,6 +29,13 @@ FTRACE = TextForm(
     "pass the text of tracefs trace, trace_pipe or trace-cmd report",
     "trace-cmd record -e kmem -e block",
 )
+BPFTRACE = TextForm(
+    "bpftrace",
+    FTRACE_GRAMMAR,
+    "an event as tracereplay.bt prints it",
+    "record with docs/examples/bpftrace/tracereplay.bt; what other programs print means nothing here",
+    "bpftrace -f json docs/examples/bpftrace/tracereplay.bt",
+)
 PERF_SCRIPT = TextForm(
     "perf.script",
     PERF_GRAMMAR,

@@ -1,13 +1,15 @@
 """What an ftrace text says about events it does not hold.
 
 ``CPU:3 [LOST 1020 EVENTS]`` (tracefs), ``CPU:3 [1020 EVENTS DROPPED]`` (trace-cmd) and ``PERF_RECORD_LOST lost 12``
-(perf script --show-lost-events) stand where events of that CPU are missing;
+(perf script --show-lost-events) stand where events of that CPU are missing, ``Lost 12
+events`` (bpftrace) where events of some CPU are;
 ``# entries-in-buffer/entries-written: 9103/13846`` says that older events were overwritten in the ring.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -19,6 +21,7 @@ _LOSS_LINE = re.compile(
     rb"|(?P<dropped>\d+)[\x00-\x20]+EVENTS[\x00-\x20]+DROPPED|EVENTS[\x00-\x20]+DROPPED)\][\x00-\x20]*$"
     rb"|PERF_RECORD_LOST(?:_SAMPLES)?[\x00-\x20]+lost[\x00-\x20]+(?P<perf>\d+)[\x00-\x20]*$"
 )
+_SOMEWHERE = re.compile(rb"Lost (\d+) events[\x00-\x20]*$")
 _ENTRIES = re.compile(rb"^#\s*entries-in-buffer/entries-written:\s*(\d+)/(\d+)")
 
 
@@ -53,10 +56,25 @@ class LossTracker:
         self._open.setdefault(cpu, []).append(interval)
         return True
 
+    def lost_somewhere(self, text: bytes, t0_ns: int | None, cpus: Iterable[int]) -> bool:
+        """Take a line ``Lost 12 events`` of bpftrace, which names no CPU; False when it is none.
+
+        The interval ends when each of ``cpus`` has had an event since.
+        """
+        match = _SOMEWHERE.match(text)
+        if match is None:
+            return False
+        n = int(match[1])
+        interval = LossInterval(None, t0_ns, None, n if n < 2**64 else None, "reported")
+        self.intervals.append(interval)
+        for cpu in cpus:
+            self._open.setdefault(cpu, []).append(interval)
+        return True
+
     def event_after(self, cpu: int, ts_ns: int) -> None:
         """The next event of a CPU ends its open intervals."""
         for interval in self._open.pop(cpu, ()):
-            interval.t1_ns = ts_ns
+            interval.t1_ns = ts_ns if interval.t1_ns is None else max(interval.t1_ns, ts_ns)
 
     def comment(self, text: bytes) -> None:
         """Take a comment line."""

@@ -17,6 +17,7 @@ MODULES = (
     "block_records",
     "perf_script",
     "perf_data",
+    "bpftrace",
 )
 """Modules of this package that hold an ``IMPORTER`` or several ``IMPORTERS``, most specific format first."""
 
