@@ -6,10 +6,12 @@ import io
 import json
 from pathlib import Path
 
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.reference.compare_tracecmd import compare
 from tracereplay.errors import ImportFormatError
 from tracereplay.importers.base import Confidence, Head
 from tracereplay.importers.bpftrace import IMPORTER
@@ -18,6 +20,7 @@ from tracereplay.importers.convert import import_trace
 from tracereplay.importers.ftrace_vocabulary import BIO_EVENT_KINDS, PAGE_EVENT_KINDS
 from tracereplay.importers.registry import recognise
 from tracereplay.trace.reader import Trace
+from tracereplay.trace.validate import validate_trace
 
 DATA = Path(__file__).parents[1] / "data" / "import"
 PROGRAM = Path(__file__).parents[2] / "docs" / "examples" / "bpftrace" / "tracereplay.bt"
@@ -94,3 +97,17 @@ def test_what_other_programs_print_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(ImportFormatError, match=r"tracereplay\.bt prints") as caught:
         import_trace(tmp_path / "x.json", tmp_path / "out")
     assert "docs/examples/bpftrace" in str(caught.value.hint)
+
+
+def test_recording_holds_what_perf_saw_at_the_same_time(tmp_path: Path) -> None:
+    """Fifteen milliseconds of bpftrace and perf record on one host at once (tests/data/import/README.md)."""
+    ours, theirs = (
+        Trace.open(import_trace(DATA / f"both-6.18.{name}.zst", tmp_path / name).path)
+        for name in ("bpftrace.json", "perf.script.txt")
+    )
+    assert validate_trace(ours).errors == []
+    first, last = (ours.page_events.select(pl.col("ts_ns")).collect().to_series().sort()[i] for i in (0, -1))
+    results = compare(ours, theirs, window=(first + 2_000_000, last - 1_000_000))
+    assert [r.kind for r in results if not r.same] == []
+    assert sum(r.pairs for r in results) > 500
+    assert {r.kind for r in results if r.pairs} >= {"alloc", "free", "queue", "issue", "complete", "split"}
