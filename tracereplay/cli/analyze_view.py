@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import math
 import textwrap
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tracereplay.cli.console import Format, emit, emit_frame, emit_json, text_table
-from tracereplay.report.numbers import seconds, share, size_bytes
+from tracereplay.cli.analyze_table import table, terminal_width
+from tracereplay.cli.console import Format, emit, emit_frame, emit_json
 
 if TYPE_CHECKING:
     import polars as pl
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from tracereplay.analysis.view import View
 
 WIDTH = 80
-LABEL = 44
-"""Longest text in a cell of a table."""
 
 
 def listing(known: Iterable[Analysis]) -> str:
@@ -82,7 +80,7 @@ def show(view: View, analysis: Analysis, answer: Answer, fmt: Format) -> None:
     if fmt is Format.JSON:
         emit_json(document(view, analysis, answer))
     elif fmt is Format.TABLE:
-        emit(table(answer.frame))
+        emit(table(answer.frame, terminal_width()))
     else:
         emit_frame(_flat(answer.frame) if fmt is Format.CSV else answer.frame, fmt)
 
@@ -115,45 +113,6 @@ def remarks(view: View, analysis: Analysis, answer: Answer) -> str:
         lines.append(f"account: {counted}")
     wrapped = [textwrap.fill(line, WIDTH, subsequent_indent="  ", break_on_hyphens=False) for line in lines]
     return "\n".join([*wrapped, completeness(view.trace).text()])
-
-
-# ---------------------------------------------------------------- tables for people
-def table(frame: pl.DataFrame) -> str:
-    """Times, sizes and shares in the units that people read; columns without any value are left out."""
-    kept = [name for name in frame.columns if not len(frame) or frame[name].null_count() < len(frame)]
-    shown = {name: _readable(name, frame[name].to_list()) for name in kept}
-    return text_table([_heading(n) for n in shown], list(zip(*shown.values(), strict=True)))
-
-
-def _heading(name: str) -> str:
-    return name.removesuffix("_ns") if name.endswith("_ns") else name
-
-
-def _readable(name: str, values: list[Any]) -> list[Any]:
-    unit: Callable[[Any], str] | None = None
-    if name.endswith("_ns"):
-        unit = seconds
-    elif name == "bytes" or name.endswith("_bytes"):
-        unit = size_bytes
-    elif name == "share" or name.endswith("_share"):
-        unit = _share
-    if unit is None:
-        return [_short(v) for v in values]
-    texts = ["-" if v is None else unit(v) for v in values]
-    width = max(map(len, texts), default=0)
-    return [t.rjust(width) for t in texts]
-
-
-def _short(value: Any) -> Any:
-    if isinstance(value, list):
-        value = " ".join(map(str, value))
-    if isinstance(value, str) and len(value) > LABEL:
-        return value[: LABEL - 3] + "..."
-    return value
-
-
-def _share(part: float) -> str:
-    return share(part, 1.0)
 
 
 def _flat(frame: pl.DataFrame) -> pl.DataFrame:

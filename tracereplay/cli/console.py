@@ -104,7 +104,7 @@ def emit_frame(frame: pl.DataFrame, fmt: Format) -> None:
 
 def text_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str | None = None) -> str:
     """Plain aligned text: numbers right, words left, two spaces between columns."""
-    cells = [[_cell(v) for v in row] for row in rows]
+    cells = [[cell(v) for v in row] for row in rows]
     numeric = [
         bool(rows) and all(v is None or (isinstance(v, int | float) and not isinstance(v, bool)) for v in col)
         for col in zip(*rows, strict=True)
@@ -121,7 +121,8 @@ def text_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, title: 
     return "\n".join([*head, line(columns), line(["-" * w for w in widths]), *(line(r) for r in cells)])
 
 
-def _cell(value: Any) -> str:
+def cell(value: Any) -> str:
+    """A value in a table."""
     if value is None:
         return "-"
     if isinstance(value, float):
@@ -181,4 +182,4 @@ def verb(function: Callable[P, R]) -> Callable[P, R]:
 def describe(mapping: Mapping[str, Any]) -> str:
     """``key: value`` lines, aligned."""
     width = max((len(k) for k in mapping), default=0)
-    return "\n".join(f"{k.ljust(width)}  {_cell(v)}" for k, v in mapping.items())
+    return "\n".join(f"{k.ljust(width)}  {cell(v)}" for k, v in mapping.items())

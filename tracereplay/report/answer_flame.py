@@ -8,7 +8,7 @@ from zlib import crc32
 
 from tracereplay.report.markup import Markup, tag
 from tracereplay.report.numbers import share
-from tracereplay.report.svg import WIDTH, document, in_unit, label, n
+from tracereplay.report.svg import WIDTH, document, in_unit, label, n, unit_of
 
 if TYPE_CHECKING:
     import polars as pl
@@ -40,7 +40,7 @@ def flame(frame: pl.DataFrame, spec: Picture, title: str) -> str:
     height = 50 + ROW * (depth + 1)
     boxes: list[Markup] = []
     scale = (WIDTH - 2 * SIDE) / (root.value or 1.0)
-    write = in_unit(spec.unit)
+    write = in_unit(unit_of(spec.value or spec.y, spec.unit))
     todo: list[tuple[str, _Box, float, int]] = [("all", root, float(SIDE), 0)]
     while todo:
         name, box, x, level = todo.pop()

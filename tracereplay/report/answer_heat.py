@@ -22,23 +22,29 @@ FAINTEST = 0.12
 
 def heat(frame: pl.DataFrame, spec: Picture, title: str) -> str:
     """Cells by their low edges; the shade rises with the logarithm of the value."""
-    rows = [
-        (x, y, v) for x, y, v in frame.select(spec.x, spec.y, spec.value).iter_rows() if x is not None and y is not None
-    ]
+    sums: dict[tuple[float, float], float] = {}
+    for x, y, v in frame.select(spec.x, spec.y, spec.value).iter_rows():
+        if x is not None and y is not None:
+            sums[x, y] = sums.get((x, y), 0.0) + float(v or 0)
+    rows = [(x, y, v) for (x, y), v in sums.items()]
     xs, ys = _axis([r[0] for r in rows]), _axis([r[1] for r in rows])
     wide, high = (WIDTH - LEFT - RIGHT) / len(xs), HEIGHT / len(ys)
     column, row = {x: k for k, x in enumerate(xs)}, {y: k for k, y in enumerate(ys)}
-    top = max((float(v or 0) for _, _, v in rows), default=0.0) or 1.0
+    top = max(sums.values(), default=0.0) or 1.0
     bottom = TOP + HEIGHT
     cells = [
         tag(
             "rect", x=n(LEFT + column[x] * wide), y=n(bottom - (row[y] + 1) * high), width=n(wide + 0.2),
-            height=n(high + 0.2), fill="var(--c4)", fill_opacity=f"{_shade(float(v), top):.2f}",
+            height=n(high + 0.2), fill="var(--c4)", fill_opacity=f"{_shade(v, top):.2f}",
         )
         for x, y, v in rows
         if v
     ]  # fmt: skip
-    parts: list[Markup] = [label(title, 20, 26, class_="head"), *_scale(top, in_unit(spec.unit)), *cells]
+    parts: list[Markup] = [
+        label(title, 20, 26, class_="head"),
+        *_scale(top, in_unit(unit_of(spec.value, spec.unit))),
+        *cells,
+    ]
     frame_line = {"x": LEFT, "y": TOP, "width": WIDTH - LEFT - RIGHT, "height": HEIGHT}
     parts.append(tag("rect", fill="none", stroke="var(--line)", **frame_line))
     middle = high / 2 - 5 if high > 14 else 0
@@ -79,7 +85,7 @@ def _shade(value: float, top: float) -> float:
 def _scale(top: float, write: object) -> list[Markup]:
     """What shades mean: a strip from 1 to the most."""
     assert callable(write)
-    parts = [label("1", LEFT - 8, 57, "end")]
+    parts = [label("least", LEFT - 8, 57, "end")]
     for k in range(20):
         shade = FAINTEST + (1 - FAINTEST) * k / 19
         parts.append(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from tracereplay.report.markup import Markup, tag
-from tracereplay.report.svg import COLOURS, WIDTH, document, in_unit, label, legend, look, marks, n, unit_of
+from tracereplay.report.svg import COLOURS, WIDTH, document, in_unit, label, legend, look, marks, n, powers, unit_of
 
 if TYPE_CHECKING:
     import polars as pl
@@ -16,12 +17,16 @@ LEFT, RIGHT, HEIGHT = 90, 20, 300
 MOST_BARS = 40
 MOST_SERIES = COLOURS
 _NAME = 46
+TIMES = ("t_ns", "start_ns")
+"""Columns that are times of the trace, since its first event."""
+WIDE = 100
+"""A range that spans more than so many times its low end is drawn on a logarithmic axis."""
 
 
 def bars(frame: pl.DataFrame, spec: Picture, title: str) -> str:
     """A bar for each row, best first."""
     shown = frame.head(MOST_BARS)
-    write = in_unit(spec.unit)
+    write = in_unit(unit_of(spec.y, spec.unit))
     values = [float(v or 0) for v in shown[spec.y]]
     names = [_cut(" ".join(str(v) for v in row)) for row in _names(shown, spec)]
     top = max(values) or 1.0
@@ -50,7 +55,8 @@ def histogram(frame: pl.DataFrame, spec: Picture, title: str) -> str:
         if name in values and x is not None:
             values[name][place[x]] += float(y or 0)
     top = max((max(v) for v in values.values()), default=0.0)
-    plot = _Plot(title, groups, top, spec.unit)
+    unit = "" if spec.unit in ("ns", "bytes") else spec.unit
+    plot = _Plot(title, groups, top, unit_of(spec.y, unit))
     for index, counts in enumerate(values.values()):
         if len(groups) == 1:
             plot.parts += [
@@ -71,7 +77,7 @@ def histogram(frame: pl.DataFrame, spec: Picture, title: str) -> str:
 
 
 def lines(frame: pl.DataFrame, spec: Picture, title: str) -> str:
-    """Values over time, a line for each group."""
+    """Values over time or another number, a line for each group."""
     groups = _groups(frame, spec)
     points: dict[Any, list[tuple[float, float]]] = {g: [] for g in groups}
     for name, x, y in _points(frame, spec):
@@ -80,21 +86,24 @@ def lines(frame: pl.DataFrame, spec: Picture, title: str) -> str:
     xs = [x for members in points.values() for x, _ in members] or [0.0]
     low, high = min(xs), max(xs)
     top = max((y for members in points.values() for _, y in members), default=0.0)
-    plot = _Plot(title, groups, top, spec.unit)
-    scale = (WIDTH - LEFT - RIGHT) / ((high - low) or 1.0)
+    plot = _Plot(title, groups, top, unit_of(spec.y, spec.unit))
+    unit = unit_of(spec.x)
+    logarithmic = spec.x not in TIMES and 0 < low * WIDE < high
+    along = math.log if logarithmic else float
+    scale = (WIDTH - LEFT - RIGHT) / ((along(high) - along(low)) or 1.0)
     for index, members in enumerate(points.values()):
-        plot.line([(LEFT + (x - low) * scale, y) for x, y in sorted(members)], index)
-    write = in_unit(unit_of(spec.x))
-    for x in marks(low, high, unit_of(spec.x)):
+        plot.line([(LEFT + (along(x) - along(low)) * scale, y) for x, y in sorted(members)], index)
+    for x in (powers if logarithmic else marks)(low, high, unit):
         if low <= x <= high:
-            plot.parts.append(label(write(x), LEFT + (x - low) * scale, plot.bottom + 20, "middle"))
+            across = LEFT + (along(x) - along(low)) * scale
+            plot.parts.append(label(in_unit(unit)(x), across, plot.bottom + 20, "middle"))
     return plot.document(axis_name(spec.x))
 
 
 def axis_name(column: str) -> str:
     """What a column stands for, beside an axis."""
     name = column.removesuffix("_ns").removesuffix("_bytes").replace("_", " ")
-    return "time since the first event" if name == "t" else name
+    return "time since the first event" if column in TIMES else name
 
 
 class _Plot:

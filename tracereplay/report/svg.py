@@ -50,8 +50,10 @@ def in_unit(unit: str) -> Callable[[float], str]:
     """How a value of a unit is written on an axis."""
     if unit == "ns":
         return lambda x: _trimmed(seconds(x)) if x else "0"
-    if unit == "bytes":
-        return lambda x: _trimmed(size_bytes(round(x)))
+    if unit.startswith("bytes"):
+        return lambda x: _trimmed(size_bytes(round(x))) + unit.removeprefix("bytes")
+    if unit == "share":
+        return lambda x: f"{_trimmed(figure(100 * x))} %"
     return (lambda x: f"{_trimmed(figure(x))} {unit}") if unit else lambda x: _trimmed(figure(x))
 
 
@@ -60,20 +62,30 @@ def _trimmed(text: str) -> str:
     return re.sub(r"(\.\d*?)0+(?!\d)", r"\1", text).replace(". ", " ").removesuffix(".")
 
 
-def unit_of(column: str) -> str:
-    """The unit in a column's name."""
-    return "ns" if column.endswith("_ns") else "bytes" if column.endswith("bytes") else ""
+def unit_of(column: str, else_: str = "") -> str:
+    """The unit in a column's name; ``else_`` where it has none."""
+    for end, unit in (("_ns", "ns"), ("bytes", "bytes"), ("bytes_per_s", "bytes/s"), ("share", "share")):
+        if column.endswith(end):
+            return unit
+    return else_
 
 
 def marks(low: float, high: float, unit: str = "", least: int = 4) -> list[float]:
     """Round values from the last one below ``low`` to the first above ``high``, at least so many steps."""
     if high <= low:
         return [low, low + 1.0]
-    scale = 1024.0 ** max(0, math.floor(math.log((high - low) / least, 1024))) if unit == "bytes" else 1.0
+    scale = 1024.0 ** max(0, math.floor(math.log((high - low) / least, 1024))) if unit.startswith("bytes") else 1.0
     wanted = (high - low) / scale / least
     size = 10.0 ** math.floor(math.log10(wanted))
     step = max(s for s in (size, 2 * size, 5 * size) if s <= wanted * (1 + 1e-9)) * scale
     return [k * step for k in range(math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9) + 1)]
+
+
+def powers(low: float, high: float, unit: str = "", most: int = 9) -> list[float]:
+    """Powers of two (of bytes) or of ten between two positive values: marks of a logarithmic axis."""
+    base = 2.0 if unit.startswith("bytes") else 10.0
+    exponents = range(math.ceil(math.log(low, base) - 1e-9), math.floor(math.log(high, base) + 1e-9) + 1)
+    return [base**k for k in exponents[:: max(1, -(-len(exponents) // most))]]
 
 
 def label(text: str, x: float, y: float, anchor: str = "start", class_: str | None = "soft") -> Markup:
