@@ -12,6 +12,8 @@ MODULES = (
     "ftrace",
     "trace_dat",
     "collector_frames",
+    "blktrace",
+    "blkparse",
     "fio_iolog",
     "block_csv",
     "block_records",

@@ -46,4 +46,5 @@ class Rejects:
 def first_text(samples: Sequence[dict[str, Any]]) -> str:
     """The first of some samples, for an error message."""
     entry = samples[0]
-    return f"line {entry['line']}: {entry['reason']}: {entry['text'][:60]!r}"
+    where = f"line {entry['line']}: " if entry["line"] is not None else ""
+    return f"{where}{entry['reason']}: {entry['text'][:60]!r}"

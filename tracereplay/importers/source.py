@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, cast
 
 from tracereplay.errors import ImportFormatError
 from tracereplay.importers.base import HEAD_BYTES, Head
+from tracereplay.importers.percpu import percpu_files
 
 STDIN = "-"
 COMPRESSIONS = {"gzip": b"\x1f\x8b", "zstd": b"\x28\xb5\x2f\xfd", "xz": b"\xfd7zXZ\x00", "bzip2": b"BZh"}
@@ -52,14 +53,18 @@ class _Hashed(io.RawIOBase):
 
 
 class Source:
-    """A file or standard input. Use as a context manager.
+    """A file or standard input, or the first of several files that are one source. Use as a context manager.
 
     Raises ImportFormatError when it cannot be opened.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, alone: bool = False) -> None:
         self.is_stdin = str(path) == STDIN
         self.path = Path(path)
+        self.files: list[Path] = [] if self.is_stdin or alone else percpu_files(self.path)
+        """All of them, where there are several; ``alone``: this file is meant and no other."""
+        if self.files:
+            self.path = next((f for f in self.files if f.stat().st_size), self.files[0])
         self.name = STDIN if self.is_stdin else self.path.name
         self._raw = cast(BinaryIO, sys.stdin.buffer) if self.is_stdin else self._open_file()
         self._head = _read_up_to(self._raw, _RAW_HEAD)
