@@ -6,6 +6,7 @@ compressed with zstd. blkparse up to 1.2 refuses records with a cgroup's id: it 
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tempfile
@@ -38,7 +39,7 @@ def blkparse_lines(folder: Path) -> list[str]:
 
 def compare(folder: Path) -> int:
     """Number of differing rows; the first few are printed."""
-    lines = (line for line in blkparse_lines(folder) if line)  # a message may end in a newline of its own
+    lines = [line for line in blkparse_lines(folder) if re.match(r" *\d+,\d+ ", line)]
     said = [found for line in lines if (found := line_row(line))]
     with tempfile.TemporaryDirectory() as out:
         result = import_trace(folder, Path(out, "trace"))
