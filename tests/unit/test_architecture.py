@@ -28,7 +28,7 @@ LAYERS = (
     {"replay", "verify"},
     {"cost"},
     {"analysis"},  # above cost, whose intervals it uses
-    {"whatif", "report", "testing"},
+    {"whatif", "report", "testing", "export"},
     {"scenarios"},
     {"validation", "casestudy"},
     {"cli"},

@@ -24,6 +24,7 @@ VERBS = {
     "capture": "capture",
     "collector": "collector",
     "import": "import_",
+    "export": "export",
     "info": "info",
     "validate": "validate",
     "query": "query",
