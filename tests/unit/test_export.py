@@ -133,6 +133,9 @@ def alloc(ts: int, order: int, stack: int | None, kind: str = "alloc") -> dict[s
     return {"ts_ns": ts, "cpu": 0, "kind": kind, "pfn": ts * 16, "order": order, "stack_id": stack, "pid": 7, "gfp": 1}
 
 
+NAMELESS = "(no stack);?: GFP_DMA 1"
+
+
 def stacked(path: Path) -> Trace:
     names = {1: ["alloc_pages", "do_fault; odd", "main"], 2: ["alloc_pages", "write\nback", "main"], 3: ["idle"]}
     stacks = [
@@ -149,7 +152,7 @@ def test_folded_lines_follow_their_grammar(tmp_path: Path) -> None:
     out = io.BytesIO()
     done = write_folded(view, out, "pages")
     lines = out.getvalue().decode().splitlines()
-    assert lines == ["main;do_fault: odd;alloc_pages 9", "main;write back;alloc_pages 2", "(no stack) 1"]
+    assert lines == ["main;do_fault: odd;alloc_pages 9", "main;write back;alloc_pages 2", NAMELESS]
     assert all(re.fullmatch(r"(.*)\s+?(\d+(?:\.\d*)?)", text) for text in lines)  # flamegraph.pl's own pattern
     assert (done.stacks, done.total, done.without) == (3, 12, 1)
     assert weighted_stacks(view, "requests")["value"].to_list() == [2, 1, 1]
@@ -173,11 +176,20 @@ def test_speedscope_follows_its_schema(tmp_path: Path) -> None:
     assert named[0] == ["main", "do_fault; odd", "alloc_pages"]
 
 
-def test_a_trace_without_stacks_says_how_to_record_them(tmp_path: Path) -> None:
-    trace = trace_of(tmp_path / "t", page_events=[alloc(1, 0, None)])
-    with pytest.raises(EmptyTraceError, match="no allocation has a stack") as error:
-        write_folded(View.of(trace), io.BytesIO(), "pages")
-    assert "--stacks" in (error.value.hint or "")
+def test_what_stacks_hold(tmp_path: Path) -> None:
+    view = View.of(stacked(tmp_path / "t"))
+    live = weighted_stacks(view, "live")
+    assert live["value"].to_list() == [9, 2, 1]
+    held = weighted_stacks(view, "byte-seconds")
+    assert held.is_empty()  # a few nanoseconds: less than one byte-second
+
+
+def test_a_trace_without_allocations_says_how_to_record_them(tmp_path: Path) -> None:
+    trace = trace_of(tmp_path / "t", bio_events=BIOS)
+    for weight in ("pages", "live"):
+        with pytest.raises(EmptyTraceError) as error:
+            write_folded(View.of(trace), io.BytesIO(), weight)
+        assert "--events page" in (error.value.hint or "")
 
 
 # ------------------------------------------------------------ tables

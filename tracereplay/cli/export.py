@@ -40,7 +40,8 @@ def run(
     order: OrderOption = None,
     device: DeviceOption = None,
     weight: Annotated[
-        str | None, typer.Option("--weight", help="Stacks: what they count for: pages (default), requests or bytes.")
+        str | None,
+        typer.Option("--weight", help="folded, speedscope: pages (default), requests, bytes, live, byte-seconds."),
     ] = None,
     file: Annotated[str | None, typer.Option("--file", help="fio: name of the disk or file in the iolog.")] = None,
     table: Annotated[str | None, typer.Option("--table", help="csv, parquet: one table; OUT is a file.")] = None,
@@ -98,7 +99,7 @@ def _write(view: View, stream: BinaryIO, chosen: ExportFormat, weight: str, file
     else:
         folded = write_speedscope(view, stream, weight, name=view.trace.path.name)
     if folded.without:
-        note(f"note: {folded.without:,} of them have no stack, and stand under (no stack)")
+        note(f"note: {folded.without:,} of them have no stack: (no stack), and who by task and gfp; capture --stacks")
     return f"{folded.stacks:,} stacks, {folded.total:,} {WEIGHTS[weight]}"
 
 

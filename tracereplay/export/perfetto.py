@@ -88,12 +88,13 @@ def write_timeline(view: View, out: BinaryIO) -> Timeline:
 
     Raises MissingTableError, TruncatedTraceError.
     """
+    from tracereplay.export.perfetto_ios import write_ios
     from tracereplay.export.perfetto_tracks import write_losses, write_pages, write_stalls
 
     done = Timeline()
     out.write(b'{"traceEvents":[')
     events = Events(out, view.origin_ns)
-    for write in (write_pages, write_stalls, write_losses):
+    for write in (write_pages, write_ios, write_stalls, write_losses):
         write(view, events, done)
     identity = view.trace.identity()
     about = {

@@ -14,17 +14,22 @@ from typing import TYPE_CHECKING, BinaryIO
 import polars as pl
 
 from tracereplay import __version__
+from tracereplay.analysis.page_frames import Labels, page_size
+from tracereplay.analysis.page_sites import NO_STACK, sites, stack_lists
 from tracereplay.errors import EmptyTraceError
 
 if TYPE_CHECKING:
     from tracereplay.analysis.view import View
 
-WEIGHTS = {"requests": "allocations", "pages": "pages allocated", "bytes": "bytes allocated"}
+WEIGHTS = {
+    "pages": "pages allocated",
+    "requests": "allocations",
+    "bytes": "bytes allocated",
+    "live": "pages live at the end",
+    "byte-seconds": "byte-seconds held",
+}
 """What a stack counts for."""
-PAGE_BYTES = 4096
 SCHEMA = "https://www.speedscope.app/file-format-schema.json"
-_UNITS = {"bytes": "bytes"}
-NO_STACK = "(no stack)"
 
 
 @dataclass(slots=True)
@@ -38,35 +43,34 @@ class Folded:
 
 
 def weighted_stacks(view: View, weight: str) -> pl.DataFrame:
-    """``stack`` (list of functions, outermost first) and ``value``, largest first. Allocations without a stack are one
-    of their own.
+    """``stack`` (list of functions, outermost first) and ``value`` (whole numbers above 0), largest first. Allocations
+    without a stack stand under NO_STACK and the name of their task.
 
-    Raises EmptyTraceError when the view keeps no allocation, or none of them has a stack.
+    Raises EmptyTraceError when the view keeps no allocation.
     """
-    pages = 2 ** pl.col("order").fill_null(0).cast(pl.Int64)
-    page_bytes = int(view.trace.metadata.host.get("page_size", PAGE_BYTES))
-    value = {"requests": pl.len().cast(pl.Int64), "pages": pages.sum(), "bytes": pages.sum() * page_bytes}[weight]
-    found = (
-        view.events("page_events")
-        .filter(pl.col("kind").cast(pl.String) == "alloc")
-        .group_by("stack_id")
-        .agg(value.alias("value"))
-        .collect(engine="streaming")
-    )
-    if not found["stack_id"].count():
+    labels = Labels(view)
+    if weight in ("live", "byte-seconds"):
+        from tracereplay.analysis.lifetime_totals import totals_by_stack
+
+        column = "live_pages" if weight == "live" else "byte_seconds"
+        found = totals_by_stack(view).with_columns(pl.col(column).round().cast(pl.Int64).alias("value"))
+    else:
+        value = {"requests": pl.col("n"), "pages": pl.col("pages"), "bytes": pl.col("pages") * page_size(view)}
+        found = sites(view, labels).with_columns(value[weight].cast(pl.Int64).alias("value"))
+    if not len(found):
         what = "allocation that the filters keep" if view.selection.used else "allocation"
-        raise EmptyTraceError(f"no {what} has a stack", hint="record them with: tracereplay capture --stacks")
+        raise EmptyTraceError(f"the trace has no {what}", hint="record them with: tracereplay capture --events page")
     return (
-        found.join(view.callers().select("stack_id", "stack"), on="stack_id", how="left")
-        .with_columns(pl.col("stack").fill_null([NO_STACK]))
+        stack_lists(found, labels)
         .group_by("stack")
         .agg(pl.col("value").sum())
+        .filter(pl.col("value") > 0)
         .sort("value", pl.col("stack").list.join(";"), descending=[True, False])
     )
 
 
 def _account(rows: pl.DataFrame) -> Folded:
-    without = sum(value for stack, value in rows.rows() if stack == [NO_STACK])
+    without = sum(value for stack, value in rows.rows() if stack[0] == NO_STACK)
     return Folded(len(rows), int(rows["value"].sum()), int(without))
 
 
@@ -74,8 +78,7 @@ def write_folded(view: View, out: BinaryIO, weight: str) -> Folded:
     """A line for each stack."""
     rows = weighted_stacks(view, weight)
     for stack, value in rows.rows():
-        if value:
-            out.write(f"{';'.join(map(_frame, stack))} {value}\n".encode())
+        out.write(f"{';'.join(map(_frame, stack))} {value}\n".encode())
     return _account(rows)
 
 
@@ -100,7 +103,7 @@ def write_speedscope(view: View, out: BinaryIO, weight: str, *, name: str) -> Fo
             {
                 "type": "sampled",
                 "name": f"{name}: {WEIGHTS[weight]}",
-                "unit": _UNITS.get(weight, "none"),
+                "unit": "bytes" if weight == "bytes" else "none",
                 "startValue": 0,
                 "endValue": sum(weights),
                 "samples": samples,

@@ -1,0 +1,93 @@
+"""Tracks of a timeline: a slice for each I/O on each device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from tracereplay.export.perfetto import DEVICES, Events, Timeline, arguments, text
+
+if TYPE_CHECKING:
+    from tracereplay.analysis.view import View
+
+_DEVICES_PLACE = 2
+
+
+def write_ios(view: View, events: Events, done: Timeline) -> None:
+    """A slice for each I/O on each device, from queued to complete; within it how long it waited, and was served."""
+    from tracereplay.analysis.io import io_table
+
+    if not view.trace.rows("bio_events"):
+        return
+    tracks: dict[int, int] = {}
+    names = view.trace.metadata.source.get("devices", {})
+    ios = 0
+    for batch in io_table(view.trace):
+        rows = _kept(view, pl.DataFrame(batch))
+        for disk in rows["disk"].unique().sort().to_list():
+            if disk not in tracks:
+                tracks[disk] = DEVICES + len(tracks)
+                called = names.get(str(disk))
+                title = f"block device {view.device_name(disk)}" + (f" ({called})" if called else "")
+                events.name_process(tracks[disk], title, _DEVICES_PLACE)
+        ios += len(rows)
+        events.write(_slices(rows, events, tracks))
+    done.counts["I/Os"] = ios
+    if view.selection.order:
+        done.notes.append("--order does not apply to I/Os: all are there")
+
+
+def _kept(view: View, rows: pl.DataFrame) -> pl.DataFrame:
+    """I/Os that the view keeps, with the name of their task. By time: those that overlap it."""
+    first, chosen = pl.coalesce("q_ns", "i_ns", "d_ns", "c_ns"), view.selection
+    last = pl.max_horizontal("q_ns", "i_ns", "d_ns", "c_ns")
+    rows = rows.with_columns(pl.col(pl.Categorical).cast(pl.String), first.alias("first_ns"))
+    rows = rows.filter((last >= view.start_ns) & (pl.col("first_ns") < view.end_ns))
+    for name, values in (("pid", chosen.pid), ("cpu", chosen.cpu)):
+        if values:
+            rows = rows.filter(pl.col(name).is_in(values))
+    if chosen.device:
+        rows = rows.filter(pl.col("dev").is_in(chosen.device) | pl.col("disk").is_in(chosen.device))
+    rows = view.with_task(rows.lazy(), ts="first_ns").collect()
+    for name, globs in (("comm", chosen.comm), ("cgroup", chosen.cgroup)):
+        if globs:
+            fitting = [
+                value
+                for value in rows[name].unique().to_list()
+                if value is not None and any(fnmatchcase(value, glob) for glob in globs)
+            ]
+            rows = rows.filter(pl.col(name).is_in(fitting))
+    return rows
+
+
+_IO = (
+    "id", "disk", "dev", "op", "flags", "sector", "nr_sectors", "q_ns", "d_ns", "c_ns", "pid", "comm", "cpu",
+    "root_id", "merges", "splits", "requeues", "error", "class",
+)  # fmt: skip
+
+
+def _slices(rows: pl.DataFrame, events: Events, tracks: dict[int, int]) -> Iterator[str]:
+    for (
+        number, disk, dev, op, flags, sector, sectors, q, d, c, pid, comm, cpu, root, merges, splits, requeues, error,
+        ending,
+    ) in rows.select(_IO).iter_rows():  # fmt: skip
+        begin = q if q is not None else d
+        if begin is None:
+            continue
+        shared = f'"cat":"io","id":"{number:#x}","pid":{tracks[disk]},"tid":0'
+        args = {
+            "flags": flags, "sector": sector, "nr_sectors": sectors, "pid": pid, "comm": comm, "cpu": cpu, "dev": dev,
+            "io": number, "root_io": root, "merges": merges or None, "splits": splits or None,
+            "requeues": requeues or None, "error": error or None, "class": ending,
+        }  # fmt: skip
+        name = text(f"{op or '?'} {sectors * 512 >> 10} KiB")
+        yield f'{{"ph":"b","name":{name},{shared},"ts":{events.us(begin)},"args":{arguments(args)}}}'
+        for what, start, end in (("queued", q, d), ("served", d, c)):
+            if start is not None and end is not None:
+                yield f'{{"ph":"b","name":"{what}",{shared},"ts":{events.us(start)}}}'
+                yield f'{{"ph":"e","name":"{what}",{shared},"ts":{events.us(end)}}}'
+        if c is not None:
+            yield f'{{"ph":"e","name":{name},{shared},"ts":{events.us(c)}}}'
