@@ -173,12 +173,10 @@ class Classes:
         return dict(zip(CENSORING, found.tolist(), strict=True))
 
 
-def frame_of(labels: list[str], columns: dict[str, Any], used: Array, by: str) -> pl.DataFrame:
-    """A frame of the groups that are used, with column ``by`` (numbers where these are)."""
+def frame_of(labels: list[str], columns: dict[str, Any], used: Array, best: str) -> pl.DataFrame:
+    """A frame of the groups that are used, with their labels as ``by``, those with most of a column first."""
     frame = pl.DataFrame({"by": labels, **columns}).filter(pl.Series(used))
-    if by in ("order", "cpu") and NOT_SEEN not in frame["by"].to_list():
-        frame = frame.with_columns(pl.col("by").cast(pl.Int64))
-    return frame
+    return frame.sort(best, "by", descending=[True, False])
 
 
 def all_rows(lives: Lives) -> Iterator[Rows]:

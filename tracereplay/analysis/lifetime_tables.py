@@ -58,8 +58,8 @@ def lifetime_table(view: View, by: str) -> Answer:
         "broken": blocks[:, BROKEN],
         "unseen": blocks[:, UNSEEN_LIFE],
     }
-    frame = frame_of(labels, columns, columns["blocks"] > 0, by)
-    return Answer(frame.sort("blocks", descending=True), spread.method, classes.account, _notes(view, by_time=True))
+    frame = frame_of(labels, columns, columns["blocks"] > 0, "blocks")
+    return Answer(frame, spread.method, classes.account, _notes(view, by_time=True))
 
 
 def histogram_table(view: View, by: str, of: str) -> Answer:
@@ -86,10 +86,9 @@ def histogram_table(view: View, by: str, of: str) -> Answer:
         "pages": both[1, at, octave],
         "share": both[0, at, octave] / both[0].sum(axis=1)[at],
     }
-    frame = frame_of([labels[g] for g in at.tolist()], found, np.ones(len(at), np.bool_), by)
-    return Answer(
-        frame.sort("by", "low_ns"), "exact counts in powers of two", classes.account, _notes(view, by_time=True)
-    )
+    frame = pl.DataFrame({"by": [labels[g] for g in at.tolist()], **found}, schema_overrides={"by": pl.String})
+    frame = frame.sort("by", "low_ns")
+    return Answer(frame, "exact counts in powers of two", classes.account, _notes(view, by_time=True))
 
 
 def byte_seconds_table(view: View, by: str) -> Answer:
@@ -113,7 +112,7 @@ def byte_seconds_table(view: View, by: str) -> Answer:
         "blocks": blocks.sum(axis=1),
         "pages": pages.sum(axis=1),
     }
-    frame = frame_of(labels, columns, sums > 0, by).sort("byte_seconds", descending=True)
+    frame = frame_of(labels, columns, sums > 0, "byte_seconds")
     method = "exact; a broken lifetime counts until its frame was given out again, an unseen one not at all"
     return Answer(frame, method, classes.account, _notes(view, by_time=False))
 
@@ -151,7 +150,7 @@ def remote_table(view: View, by: str) -> Answer:
         "remote_pages": sums[:, 3],
         "remote_page_share": sums[:, 3] / np.maximum(sums[:, 2], 1),
     }
-    frame = frame_of(labels, columns, sums[:, 0] > 0, by).sort("remote_pages", descending=True)
+    frame = frame_of(labels, columns, sums[:, 0] > 0, "remote_pages")
     return Answer(frame, "exact, of complete lifetimes", classes.account, _notes(view, by_time=True))
 
 
@@ -207,7 +206,7 @@ def reuse_table(view: View, by: str) -> Answer:
         "reused_share": reused / np.maximum(total, 1),
         **{f"idle_{name}_ns": _known(ranks[:, k]) for k, name in enumerate(("p50", "p90", "p99", "p999", "max"))},
     }
-    frame = frame_of(labels, columns, reused > 0, by).sort("reused", descending=True)
+    frame = frame_of(labels, columns, reused > 0, "reused")
     return Answer(frame, spread.method, classes.account, _notes(view, by_time=True))
 
 

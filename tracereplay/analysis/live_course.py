@@ -141,7 +141,7 @@ def peak_table(view: View, by: str) -> Answer:
         "age_p50_ns": pl.Series(ranks[:, 0]).replace(-1, None),
         "age_max_ns": pl.Series(ranks[:, 1]).replace(-1, None),
     }
-    frame = frame_of([BEFORE, *labels[1:]], columns, found[:, 1] > 0, by).sort("pages", descending=True)
+    frame = frame_of([BEFORE, *labels[1:]], columns, found[:, 1] > 0, "pages")
     return Answer(frame, f"{METHOD}; ages by page, nearest rank, exact", {"peak_pages": most}, _notes(view, course))
 
 
