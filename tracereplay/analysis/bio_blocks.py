@@ -199,7 +199,7 @@ REUSE_DISTANCE = Analysis(
     (BIOS,),
     FILTERS,
     (AT, OP, _BY, _BLOCK, _HOLD, _PER_OCTAVE),
-    picture=Picture("histogram", "distance_bytes", "accesses", group="device", title="Reuse distance", unit="bytes"),
+    picture=Picture("histogram", "distance_bytes", "accesses", group="device", title="Reuse distance"),
 )
 MISS_RATIO = Analysis(
     "miss-ratio",

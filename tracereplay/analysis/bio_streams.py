@@ -183,7 +183,7 @@ SIZES = Analysis(
     (BIOS,),
     FILTERS,
     (AT, OP_ALL, _SIZES),
-    picture=Picture("histogram", "size_bytes", "ios", group="op", title="I/O sizes", unit="bytes"),
+    picture=Picture("histogram", "size_bytes", "ios", group="op", title="I/O sizes"),
 )
 THROUGHPUT = Analysis(
     "throughput",
@@ -193,7 +193,7 @@ THROUGHPUT = Analysis(
     (BIOS,),
     FILTERS,
     (AT, OP, _BY, BIN),
-    picture=Picture("lines", "start_ns", "bytes_per_s", group="of", title="Throughput", unit="bytes/s"),
+    picture=Picture("lines", "start_ns", "bytes_per_s", group="of", title="Throughput, bytes per second", unit="bytes"),
 )
 PROCESSES_IO = Analysis(
     "processes-io",

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tracereplay.analysis import in_flight_pass as fp
-from tracereplay.analysis.bio_stage import MAX_SECTOR, stage_of
+from tracereplay.analysis.bio_stage import MAX_SECTOR, READS, stage_of
 from tracereplay.analysis.view import View
 from tracereplay.demand.layers import disks_of
 from tracereplay.demand.opening import losses
@@ -165,7 +165,7 @@ class InFlight:
                 meaning[row, _CODE[name]] = does
         what = meaning[np.where(known, place, len(numbers)), kind.indices.to_numpy()]
         texts = [*op.dictionary.to_pylist(), None]
-        codes = np.array([self._ops.setdefault(t, len(self._ops)) for t in texts], np.int64)
+        codes = np.array([2 * self._ops.setdefault(t, len(self._ops)) + (t in READS) for t in texts], np.int64)
         at = pc.fill_null(sector, 2**64 - 1).to_numpy()
         nowhere = at >= MAX_SECTOR  # a flush's -1, which some kernels print as 0
         start = np.where(nowhere, 0, at).astype(np.int64)
@@ -189,7 +189,7 @@ class InFlight:
                 "start_ns": inside[:, fp.OUT_START],
                 "latency_ns": inside[:, fp.OUT_END] - inside[:, fp.OUT_START],
                 "depth": inside[:, fp.OUT_DEPTH],
-                "op": pl.Series(ops, dtype=pl.String).gather(inside[:, fp.OUT_OP]),
+                "op": pl.Series(ops, dtype=pl.String).gather(inside[:, fp.OUT_OP] >> 1),
             }
         )
 

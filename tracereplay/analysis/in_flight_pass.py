@@ -23,6 +23,8 @@ DEPTH, SINCE = range(DEVICE_COLUMNS)
 """Of a device: I/Os in flight, time of the last change."""
 ENTRY = 6
 T, FIRST, AFTER, OP, LEFT, DEEP = range(ENTRY)
+READ = 1
+"""Bit of an operation's number: it is a read."""
 """Of an I/O in flight: start, first sector, sector behind, operation, sectors to complete, I/Os in flight with it."""
 UNMATCHED, EVICTED, REISSUED, ENDED, LOST, NEXT_LOSS = range(6)
 COUNTS = 6
@@ -103,13 +105,17 @@ def _begin(w, d, t, first, sectors, op):
 
 @hot
 def _exact(w, d, first, sectors, op):
-    """The oldest I/O with these very sectors; -1: none."""
+    """An I/O with these very sectors; -1: none. Of several reads the oldest; of several writes the newest, since the
+    kernel does not write a page that is being written: the others' completions were missed."""
     base = d * w.bounds[4] * ENTRY
+    found = -1
     for i in range(w.device[d * DEVICE_COLUMNS + DEPTH]):
         at = base + i * ENTRY
         if w.entries[at + FIRST] == first and w.entries[at + AFTER] == first + sectors and w.entries[at + OP] == op:
-            return i
-    return -1
+            found = i
+            if op & READ:
+                break
+    return found
 
 
 @hot
@@ -182,10 +188,11 @@ def follow(w, what, device, ts, sector, sectors, op, start):
                 _end(w, d, found, t, rows)
                 rows += 1
             elif do == END_PART and n > 0:
-                # some of a request's sectors, or several bios in one request: oldest first
+                # some of a request's sectors, or several bios in one request; in which order, see _exact
                 budget = n
-                k = 0
-                while k < w.device[d * DEVICE_COLUMNS + DEPTH] and budget > 0:
+                step = 1 if operation & READ else -1
+                k = 0 if operation & READ else w.device[d * DEVICE_COLUMNS + DEPTH] - 1
+                while 0 <= k < w.device[d * DEVICE_COLUMNS + DEPTH] and budget > 0:
                     at = (d * room + k) * ENTRY
                     common = min(w.entries[at + AFTER], first + n) - max(w.entries[at + FIRST], first)
                     if w.entries[at + OP] == operation and common > 0:
@@ -195,8 +202,8 @@ def follow(w, what, device, ts, sector, sectors, op, start):
                         if w.entries[at + LEFT] == 0:
                             _end(w, d, k, t, rows)
                             rows += 1
-                            continue
-                    k += 1
+                            k -= step == 1  # the next newer one has moved here
+                    k += step
                 w.counts[UNMATCHED] += budget == n
             else:
                 w.counts[UNMATCHED] += n > 0 or do == END_WHOLE
