@@ -28,6 +28,7 @@ class Io:
     i: int | None = None
     d: int | None = None
     c: int | None = None
+    below: int | None = None
     pid: int = 0
     root_pid: int = 0
     merged_into: int | None = None
@@ -127,6 +128,7 @@ class Follower:
                 "i_ns": io.i,
                 "d_ns": io.d,
                 "c_ns": io.c,
+                "below_c_ns": io.below,
                 "pid": io.pid,
                 "root_pid": io.root_pid,
                 "merged_into": io.merged_into,
@@ -335,7 +337,10 @@ class Follower:
             io.left -= sectors
             io.c = e["ts"]
             io.error = io.error or e["error"]
-            above = io.parent if io.carries and io.parent is not None and not io.parent.ended else None
+            above = io.parent if io.parent is not None and not io.parent.ended else None
+            if above is not None and io.left <= 0:
+                above.below = e["ts"]
+            above = above if io.carries else None
             if io.left <= 0:
                 self.close(io, "complete")
             io = above

@@ -63,6 +63,7 @@ IO = pa.schema(
         pa.field("i_ns", pa.int64()),
         pa.field("d_ns", pa.int64()),
         pa.field("c_ns", pa.int64()),
+        pa.field("below_c_ns", pa.int64()),  # last part complete on the layer below; null: nothing is below
         pa.field("q2d_ns", pa.int64()),
         pa.field("d2c_ns", pa.int64()),
         pa.field("q2c_ns", pa.int64()),
@@ -76,39 +77,15 @@ IO = pa.schema(
         pa.field("requeues", pa.uint32(), nullable=False),
         pa.field("error", pa.int32(), nullable=False),  # errno of the first part that failed; 0: none
         pa.field("stack_id", pa.uint32()),
-        pa.field("class", pa.dictionary(pa.int8(), pa.string()), nullable=False),
+        pa.field("class", _text, nullable=False),
     ]
 )
-IO_NOTES = {
-    "id": "number of the I/O, in order of first sight",
-    "parent_id": "I/O of the layer above that it belongs to",
-    "root_id": "uppermost I/O that it belongs to",
-    "layer": "0: uppermost device of the stack",
-    "dev": "device as the bio names it, perhaps a partition",
-    "disk": "whole device",
-    "bytes": "512 times nr_sectors; commands: their data",
-    "q_ns": "queued; null: not seen",
-    "i_ns": "inserted into the scheduler",
-    "d_ns": "issued to the driver, or remapped to the device below",
-    "c_ns": "complete; null: not seen",
-    "q2d_ns": "software, on this layer",
-    "d2c_ns": "device, or the layers below",
-    "q2c_ns": "in all",
-    "pid": "thread id that queued it on this layer",
-    "root_pid": "thread id that queued the uppermost I/O",
-    "c_cpu": "CPU on which it completed",
-    "merged_into": "I/O that its request begins with",
-    "merges": "I/Os that joined its request",
-    "splits": "cuts",
-    "requeues": "times it was given back or issued again",
-    "error": "errno, 0 for success",
-    "class": "complete, left_censored, right_censored or broken",
-}
-"""Meaning and unit of each column that is not of bio_events."""
 COLUMNS = (
     "ts_ns", "cpu", "kind", "dev", "sector", "nr_sectors", "nr_bytes", "op", "flags", "pid", "error",
     "old_dev", "old_sector", "new_sector", "stack_id",
 )  # fmt: skip
+_LAST_SECTOR = 1 << 56
+"""What lies further (32 EiB) is no place: -1 of a flush, or damage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +217,7 @@ def _events(batch: pa.RecordBatch, devices: Devices, ops: _Texts, flags: _Texts)
     if sectors.null_count:
         nr = np.where(np.asarray(sectors.is_null()), byte >> 9, nr)
     at = plain(pc.fill_null(sector, 2**64 - 1) if sector.null_count else sector).view(np.int64)
+    at = np.where((at < 0) | (at > _LAST_SECTOR), NOWHERE, at)
     return Events(
         ts=plain(ts),
         cpu=plain(cpu),
@@ -255,8 +233,8 @@ def _events(batch: pa.RecordBatch, devices: Devices, ops: _Texts, flags: _Texts)
         error=plain(error),
         old_dev=old_device,
         old_disk=devices.disk[np.searchsorted(devices.numbers, old_device)],
-        old_sector=plain(old_sector).view(np.int64),
-        new_sector=plain(cut).view(np.int64),
+        old_sector=np.clip(plain(old_sector).view(np.int64), 0, _LAST_SECTOR),
+        new_sector=np.clip(plain(cut).view(np.int64), 0, _LAST_SECTOR),
         stack=plain(pc.fill_null(stack, pa.scalar(NO_STACK, pa.uint32()))),
     )
 
@@ -290,6 +268,7 @@ def _taken(state: State, devices: Devices, ops: _Texts, flags: _Texts, account: 
         "nr_sectors": pa.array(rows["sectors"].astype(np.uint32)),
         "bytes": pa.array(rows["bytes"].astype(np.uint64)),
         **{f"{t}_ns": column(t, NEVER) for t in "qidc"},
+        "below_c_ns": column("below", NEVER),
         "q2d_ns": between("q", "d"),
         "d2c_ns": between("d", "c"),
         "q2c_ns": between("q", "c"),

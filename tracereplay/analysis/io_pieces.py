@@ -212,7 +212,7 @@ def add_row(w, disk, op, sector, sectors, size):
         k[S_ROWS_USED] = slot + 1
     row = w.rows[slot]
     row.id = row.parent = row.root = row.merged = -1
-    row.q = row.i = row.d = row.c = NEVER
+    row.q = row.i = row.d = row.c = row.below = NEVER
     row.sector, row.sectors, row.bytes, row.left = sector, sectors, size, sectors
     row.piece = row.above = -1
     row.disk, row.op = disk, op
@@ -292,8 +292,10 @@ def completed(w, slot, sectors, ts, cpu, error):
         if row.error == 0:
             row.error = error
         above = -1
-        if row.carries and row.above >= 0 and w.rows[row.above].id == row.parent:
-            above = row.above
+        if row.above >= 0 and w.rows[row.above].id == row.parent:
+            above = row.above if row.carries else -1
+            if row.left <= 0:
+                w.rows[row.above].below = ts
         if row.left <= 0:
             close_row(w, slot, COMPLETE)
         slot = above

@@ -25,6 +25,7 @@ IO_ROW = np.dtype(
         ("i", np.int64),
         ("d", np.int64),
         ("c", np.int64),
+        ("below", np.int64),  # last completion of what it is on the layer below
         ("sector", np.int64),
         ("sectors", np.int64),
         ("bytes", np.int64),

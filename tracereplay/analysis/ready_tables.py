@@ -110,7 +110,46 @@ REFILLS = ReadyTable(
         ("pid", "uint32", False, "thread on whose behalf"),
     ),
 )
-READY_TABLES: dict[str, ReadyTable] = {t.name: t for t in (LIFETIMES, REQUESTS, REFILLS)}
+IO = ReadyTable(
+    "io",
+    "one I/O on one layer: a bio from its queueing to its completion",
+    "tracereplay.analysis.io",
+    "io_table",
+    "IO",
+    (
+        ("id", "int64", False, "number of the I/O, in order of first sight"),
+        ("parent_id", "int64", True, "I/O of the layer above that it belongs to"),
+        ("root_id", "int64", False, "uppermost I/O that it belongs to"),
+        ("layer", "uint8", False, "0: uppermost device of the stack"),
+        ("dev", "uint32", False, "device as the bio names it, perhaps a partition"),
+        ("disk", "uint32", False, "whole device"),
+        ("op", "string", True, "R W D DE F N ZA ..."),
+        ("flags", "string", True, "rwbs of the first event"),
+        ("sector", "uint64", True, "null: it has none (empty flush, command)"),
+        ("nr_sectors", "uint32", False, "512-byte sectors"),
+        ("bytes", "uint64", False, "512 times nr_sectors; commands: their data"),
+        ("q_ns", "int64", True, "queued, trace clock; null: not seen"),
+        ("i_ns", "int64", True, "inserted into the scheduler"),
+        ("d_ns", "int64", True, "issued to the driver, or to the device below"),
+        ("c_ns", "int64", True, "complete; null: not seen"),
+        ("below_c_ns", "int64", True, "complete on the layer below"),
+        ("q2d_ns", "int64", True, "time in software on this layer"),
+        ("d2c_ns", "int64", True, "time in the device, or in the layers below"),
+        ("q2c_ns", "int64", True, "time in all"),
+        ("pid", "uint32", True, "thread that queued it on this layer"),
+        ("root_pid", "uint32", True, "thread that queued the uppermost I/O"),
+        ("cpu", "uint16", False, "CPU on which it was queued"),
+        ("c_cpu", "uint16", True, "CPU on which it completed"),
+        ("merged_into", "int64", True, "I/O that its request begins with"),
+        ("merges", "uint32", False, "I/Os that joined its request"),
+        ("splits", "uint32", False, "cuts"),
+        ("requeues", "uint32", False, "times it was given back or issued again"),
+        ("error", "int32", False, "errno of the first failure; 0: none"),
+        ("stack_id", "uint32", True, "key into table stacks"),
+        ("class", "string", False, "complete left_censored right_censored broken"),
+    ),
+)
+READY_TABLES: dict[str, ReadyTable] = {t.name: t for t in (LIFETIMES, REQUESTS, REFILLS, IO)}
 
 
 def describe_ready_tables() -> list[list[str]]:
