@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -16,6 +17,7 @@ from tracereplay.analysis.registry import analysis_named
 from tracereplay.analysis.selection import Selection
 from tracereplay.analysis.tally import tally
 from tracereplay.analysis.view import View
+from tracereplay.demand.lifetime import lifetimes
 from tracereplay.demand.state import CLASS_MASK
 from tracereplay.errors import InvariantError, UsageError
 from tracereplay.trace.schema import PAGE_KINDS
@@ -135,6 +137,15 @@ def test_flame(trace: Trace) -> None:
     found = analysis_named("flame")(trace, weight="requests")
     assert dict(found.rows())["do_fork;pte_alloc_one;__alloc_pages_noprof"] > 0
     assert found["value"].sum() == analysis_named("callers")(trace)["requests"].sum()
+    held = {weight: analysis_named("flame")(trace, weight=weight) for weight in ("live", "byte-seconds")}
+    table = pl.from_arrow(pa.Table.from_batches(lifetimes(trace)))
+    assert isinstance(table, pl.DataFrame)
+    live = table.filter(pl.col("class") == "right_censored")
+    assert held["live"]["value"].sum() == live["pages"].sum()
+    stack = "do_fork;pte_alloc_one;__alloc_pages_noprof"
+    mine = live.filter(pl.col("stack_id") == 2)["pages"].sum()
+    assert held["live"].filter(stack=stack)["value"].sum() == mine
+    assert set(held["byte-seconds"]["stack"]) <= set(found["stack"])
     same = analysis_named("flame")(trace, against=str(trace.path))
     assert same["change"].abs().max() == 0
     early = analysis_named("flame").answer(trace, against="0s:10us")

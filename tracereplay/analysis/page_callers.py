@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 METHOD = "exact"
 _UNNAMED = "allocations without a stack are named by task and gfp mask"
-WEIGHTS = ("pages", "requests")
+WEIGHTS = ("pages", "requests", "live", "byte-seconds")
 
 
 def callers(view: View, *, by: str) -> Answer:
@@ -53,6 +53,9 @@ def callers(view: View, *, by: str) -> Answer:
 def flame(view: View, *, weight: str, against: str) -> Answer:
     """Stacks and their weight: ``stack`` (outermost first, joined by ``;``), ``value``. Against another trace or
     another time: ``stack before after change``, by size of the change.
+
+    ``pages`` and ``requests`` are counts of allocations; ``live`` the pages that are still allocated at the end,
+    ``byte-seconds`` the bytes of each block times how long it was held, as far as the trace reaches.
     """
     import polars as pl
 
@@ -89,7 +92,7 @@ CALLERS = Analysis(
 )
 FLAME = Analysis(
     name="flame",
-    title="stacks of allocations by pages or requests; what changed between two times or traces",
+    title="stacks by pages, requests, live pages or byte-seconds; against another time or trace",
     group="pages",
     compute=flame,
     needs=(PAGES,),

@@ -52,9 +52,17 @@ def stack_lists(frame: pl.DataFrame, labels: Labels) -> pl.DataFrame:
 def folded(view: View, weight: str = "pages") -> pl.DataFrame:
     """What flame graphs are made of: ``stack``, functions outermost first joined by ``;``, and ``value``, most first.
 
-    ``weight``: ``requests`` or ``pages`` of the allocations. Raises TraceError.
+    ``weight``: ``requests`` or ``pages`` of the allocations; ``live``, pages still allocated at the end of the time
+    looked at; ``byte-seconds`` held within it (whole numbers, rounded). Raises TraceError.
     """
     labels = Labels(view)
-    found = sites(view, labels).with_columns(value=pl.col("n" if weight == "requests" else "pages"))
+    if weight in ("requests", "pages"):
+        found = sites(view, labels).with_columns(value=pl.col("n" if weight == "requests" else "pages"))
+    else:
+        from tracereplay.analysis.lifetime_totals import totals_by_stack
+
+        held = pl.col("live_pages" if weight == "live" else "byte_seconds")
+        found = totals_by_stack(view).with_columns(value=held.round().cast(pl.Int64))
     named = stack_lists(found, labels).with_columns(pl.col("stack").list.join(";"))
-    return named.group_by("stack").agg(pl.col("value").sum()).sort("value", "stack", descending=[True, False])
+    summed = named.group_by("stack").agg(pl.col("value").sum()).filter(pl.col("value") > 0)
+    return summed.sort("value", "stack", descending=[True, False])
