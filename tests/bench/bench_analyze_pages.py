@@ -53,7 +53,8 @@ OURS = TIMED.format(
 POLARS = TIMED.format(
     imports="import polars as pl",
     query="""rows = (pl.scan_parquet(f"{path}/page_events/*.parquet").filter(pl.col("kind") == "alloc")
-    .group_by("stack_id").agg(pl.len(), pl.lit(2).pow(pl.col("order").cast(pl.UInt32)).sum()).collect(engine="streaming").rows())""",
+    .group_by("stack_id").agg(pl.len(), pl.lit(2).pow(pl.col("order").cast(pl.UInt32)).sum())
+    .collect(engine="streaming").rows())""",
 )
 
 
