@@ -167,8 +167,9 @@ class View:
         return pl.DataFrame(rows, schema=schema, orient="row")
 
     def device_name(self, dev: int | None) -> str:
-        """``major:minor`` of a device."""
-        return "-" if dev is None else f"{dev >> 20}:{dev & 0xFFFFF}"
+        """``major:minor`` of a device, and the name that an imported source gave it (``0:3 web_3``)."""
+        name = self.trace.metadata.source.get("devices", {}).get(str(dev), "")
+        return "-" if dev is None else f"{dev >> 20}:{dev & 0xFFFFF} {name}".rstrip()
 
 
 def _caller(names: Sequence[str]) -> str:

@@ -48,7 +48,7 @@ def write_iolog(view: View, out: BinaryIO, *, file: str | None = None) -> Iolog:
     if file is not None and not _NAME.fullmatch(file):
         raise UsageError(f"an iolog cannot hold the name {file!r}", hint="no blanks and no colons, at most 255 bytes")
     devices, kind = _devices(view)
-    names = {dev: file or f"device-{view.device_name(dev).replace(':', '-')}" for dev in devices}
+    names = {dev: file or f"device-{dev >> 20}-{dev & 0xFFFFF}" for dev in devices}
     done = Iolog([view.device_name(dev) for dev in devices], kind=kind)
     out.write(HEADER)
     for name in dict.fromkeys(names.values()):
@@ -91,16 +91,13 @@ def _devices(view: View) -> tuple[list[int], str]:
         if not len(found):
             continue
         if len(found) > 1 and not view.selection.device:
-            names = view.trace.metadata.source.get("devices", {})
-            listed = [
-                f"{view.device_name(dev)} ({names[str(dev)] + ', ' if str(dev) in names else ''}{n:,})"
-                for dev, _, n in found.head(_LISTED).rows()
-            ]
+            listed = [f"{view.device_name(dev)} ({n:,})" for dev, _, n in found.head(_LISTED).rows()]
+            busiest = found["dev"][0]
             more = f" and {len(found) - _LISTED:,} more" if len(found) > _LISTED else ""
             raise UsageError(
                 f"the trace has bios of {len(found):,} devices: {', '.join(listed)}{more}",
-                hint=f"choose with --device {view.device_name(found['dev'][0])}; devices on top of others tell one "
-                "I/O again on each layer",
+                hint=f"choose with --device {busiest >> 20}:{busiest & 0xFFFFF}; devices on top of others tell one I/O "
+                "again on each layer",
             )
         return found["dev"].sort().to_list(), kind
     what = "that the filters keep " if view.selection.used else ""

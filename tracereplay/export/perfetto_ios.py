@@ -23,16 +23,13 @@ def write_ios(view: View, events: Events, done: Timeline) -> None:
     if not view.trace.rows("bio_events"):
         return
     tracks: dict[int, int] = {}
-    names = view.trace.metadata.source.get("devices", {})
     ios = 0
     for batch in io_table(view.trace):
         rows = _kept(view, pl.DataFrame(batch))
         for disk in rows["disk"].unique().sort().to_list():
             if disk not in tracks:
                 tracks[disk] = DEVICES + len(tracks)
-                called = names.get(str(disk))
-                title = f"block device {view.device_name(disk)}" + (f" ({called})" if called else "")
-                events.name_process(tracks[disk], title, _DEVICES_PLACE)
+                events.name_process(tracks[disk], f"block device {view.device_name(disk)}", _DEVICES_PLACE)
         ios += len(rows)
         events.write(_slices(rows, events, tracks))
     done.counts["I/Os"] = ios
