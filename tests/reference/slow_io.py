@@ -378,7 +378,8 @@ def slow_io(
     follower = Follower(
         queued={e["disk"] for e in plain if e["kind"] == "queue"},
         issued={e["disk"] for e in plain if e["kind"] == "issue"},
-        stacked={e["old_disk"] for e in plain if e["kind"] == "remap" and e["old_dev"] != e["dev"]},
+        stacked={e["old_disk"] for e in plain if e["kind"] == "remap" and e["old_disk"] != e["disk"]}
+        & {e["disk"] for e in plain if e["kind"] == "queue"},
         losses=sorted(losses or []),
     )
     for e in plain:

@@ -98,8 +98,8 @@ class Devices:
     """int64: place in ``numbers`` of the whole device of each."""
     kinds: dict[int, set[str]]
     """Kinds of events by whole device."""
-    stacked: set[int]
-    """Devices whose bios are remapped to others."""
+    remaps: set[tuple[int, int]]
+    """Whole device, and one below it that its bios are remapped to."""
 
     @classmethod
     def of(cls, trace: Trace) -> Devices:
@@ -130,13 +130,22 @@ class Devices:
         kinds: dict[int, set[str]] = {}
         for dev, found in seen.items():
             kinds.setdefault(disk_of.get(dev, dev), set()).update(found)
-        stacked = {disk_of.get(old, old) for old in upper}
-        return cls(numbers, np.searchsorted(numbers, whole).astype(np.int64), kinds, stacked)
+        remaps = {(disk_of.get(old, old), disk_of.get(dev, dev)) for dev, old in pairs}
+        remaps = {(upper, lower) for upper, lower in remaps if upper != lower and "queue" in kinds.get(upper, ())}
+        return cls(numbers, np.searchsorted(numbers, whole).astype(np.int64), kinds, remaps)
+
+    def beneath(self) -> dict[int, set[int]]:
+        """Devices below a whole device, by it."""
+        found: dict[int, set[int]] = {}
+        for upper, lower in self.remaps:
+            found.setdefault(upper, set()).add(lower)
+        return found
 
     def knows(self) -> Array:
         """By place: ``State.knows``."""
-        found = [(self.kinds.get(n, set()), n in self.stacked) for n in self.numbers.tolist()]
-        return np.array([("queue" in k) | ("issue" in k) << 1 | stacked << 2 for k, stacked in found], np.uint8)
+        stacked = self.beneath()
+        found = [(self.kinds.get(n, set()), n in stacked) for n in self.numbers.tolist()]
+        return np.array([("queue" in k) | ("issue" in k) << 1 | upper << 2 for k, upper in found], np.uint8)
 
 
 @dataclass(slots=True)

@@ -17,6 +17,7 @@ MODULES: tuple[str, ...] = (
     "lifetimes",
     "live",
     # bios
+    "ios",
     "bio_streams",
     "bio_places",
     "bio_order",
