@@ -1,5 +1,5 @@
-"""Speed of importing blktrace records and blkparse text: the compiled passes alone, end to end with Parquet, and blkparse
-on the same files where it is installed, in one run.
+"""Speed of importing blktrace records and blkparse text: the compiled passes alone, end to end with Parquet, and
+blkparse on the same files where it is installed, in one run.
 
 ``pytest tests/bench/bench_import_blktrace.py -m bench -s``
 """

@@ -85,3 +85,11 @@ def test_frames_that_end_early_are_imported_with_a_warning(tmp_path: Path) -> No
     assert run("validate", tmp_path / "out").returncode == 0
     assert run("import", tmp_path / "run.raw", tmp_path / "strict", "--strict").returncode == 3
     assert not (tmp_path / "strict").exists()
+
+
+def test_a_directory_of_blktrace_is_one_source(tmp_path: Path) -> None:
+    done = run("import", DATA.parent / "blktrace" / "6.1", tmp_path / "out")
+    assert done.returncode == 0
+    for text in ("from blktrace", "block:block_rq_complete", "545", "clock monotonic", "G (getrq) 526", "tasks: 25"):
+        assert text in done.stderr
+    assert done.stdout == ""

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 
 def run(
-    source: Annotated[str, typer.Argument(help="File to import, or - for standard input.", metavar="SOURCE")],
+    source: Annotated[
+        str, typer.Argument(help="File to import, directory of blktrace, or - for standard input.", metavar="SOURCE")
+    ],
     out: Annotated[Path, typer.Argument(help="Trace to write (a new directory).", metavar="OUT")],
     from_: Annotated[
         str | None,
@@ -41,10 +43,11 @@ def run(
 ) -> None:
     """Turn a trace of another tool into a tracereplay trace.
 
-    Reads ftrace text (tracefs trace and trace_pipe, trace-cmd report), trace.dat, perf script text, perf.data, raw
-    frames (capture --raw), and block traces (fio, MSR, Alibaba, Tencent, SPC, vSCSI, MQSim), also compressed with gzip,
-    zstd, xz or bzip2. Lines that cannot be used are counted and sampled; lost events are kept as loss intervals. Raw
-    frames that end early give an incomplete trace, and a warning.
+    Reads ftrace text (tracefs trace and trace_pipe, trace-cmd report), trace.dat, perf script text, perf.data,
+    blktrace (all files of a recording, for one of them or their directory), blkparse text, raw frames (capture
+    --raw), and block traces (fio, MSR, Alibaba, Tencent, SPC, vSCSI, MQSim), also compressed with gzip, zstd, xz or
+    bzip2. Lines that cannot be used are counted and sampled; lost events are kept as loss intervals. Raw frames
+    that end early give an incomplete trace, and a warning.
 
     Example:
 
@@ -57,7 +60,7 @@ def run(
     from tracereplay.importers.base import ImportOptions
     from tracereplay.importers.convert import import_trace
 
-    size = Path(source).stat().st_size if source != "-" and Path(source).is_file() else None
+    size = _size(source)
     with progress(f"importing {Path(source).name}", size) as advance:
         imported = import_trace(
             source,
@@ -70,6 +73,17 @@ def run(
             advance=advance,
         )
     _report(imported)
+
+
+def _size(source: str) -> int | None:
+    """Bytes of a source, where they can be known before it is read."""
+    from tracereplay.importers.percpu import percpu_files
+
+    path = Path(source)
+    if source == "-":
+        return None
+    files = percpu_files(path) or ([path] if path.is_file() else [])
+    return sum(file.stat().st_size for file in files) or None
 
 
 def _report(imported: Imported) -> None:
