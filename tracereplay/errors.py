@@ -95,6 +95,14 @@ class MissingTableError(TraceError):
         self.table = table
 
 
+class SeveralHostsError(TraceError):
+    """A trace of several hosts where one is needed, or a host that it does not hold."""
+
+
+class MergeError(TraceError):
+    """Traces that cannot be put on one clock, or that hold the same events."""
+
+
 class EmptyTraceError(TraceError):
     """A trace without the events that the request needs."""
 

@@ -125,8 +125,10 @@ class Analysis:
         meaning here.
         """
         from tracereplay.analysis.view import View
+        from tracereplay.trace.hosts import one_host
 
         view = View.of(trace)
+        one_host(view.trace, f"analysis {self.name}")
         self._check(view)
         told: dict[str, Any] = self.told(options)
         if "top" in inspect.signature(self.compute).parameters:

@@ -29,6 +29,7 @@ import pyarrow.parquet as pq
 from tracereplay.analysis.ready_tables import READY_TABLES, ReadyTable
 from tracereplay.compile_cache import PACKAGE, source_digest
 from tracereplay.errors import MissingTableError, StorageError
+from tracereplay.trace.hosts import one_host
 from tracereplay.trace.manifest import fsync_directory
 from tracereplay.trace.partwriter import storage
 
@@ -68,6 +69,7 @@ def is_ready(trace: Trace, name: str) -> bool:
 def derived_file(trace: Trace, name: str, *, note: Note | None = None) -> Path:
     """The Parquet file of a table; makes it where needed. Raises as :func:`derived`."""
     table = _named(name)
+    one_host(trace, f"table {name}")
     for path in _places(trace, table):
         if _sound(path, table):
             with contextlib.suppress(OSError):

@@ -24,6 +24,7 @@ from tracereplay.demand.columns import plain
 from tracereplay.demand.opening import losses
 from tracereplay.kernel.generations import GENERATIONS
 from tracereplay.machine.from_trace import generation_of
+from tracereplay.trace.hosts import one_host
 
 if TYPE_CHECKING:
     from tracereplay.trace.reader import Trace
@@ -71,6 +72,7 @@ def refills(trace: Trace) -> Iterator[pa.RecordBatch]:
 
 def follow_refills(trace: Trace, batches: Iterator[pa.RecordBatch]) -> Iterator[tuple[pa.RecordBatch, int]]:
     """Refills in batches of ``trace``'s page events with COLUMNS, and how many runs were cut by lost events so far."""
+    one_host(trace, "table refills")
     bounds = trace.bounds("page_events", "cpu")
     if bounds is None:
         return

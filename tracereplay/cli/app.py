@@ -27,6 +27,7 @@ VERBS = {
     "export": "export",
     "info": "info",
     "validate": "validate",
+    "merge": "merge",
     "query": "query",
     "analyze": "analyze",
     "demand": "demand",

@@ -81,6 +81,7 @@ def _facts(summary: TraceSummary) -> dict[str, object]:
         "created": f"{meta['created']} by {meta['tool']}",
         "source": " ".join(str(source[k]) for k in ("kind", "format", "path") if source.get(k)) or None,
         "host": host.get("hostname"),
+        "hosts": ", ".join(h["host"] for h in meta["hosts"]) or None,
         "kernel": " ".join(str(host[k]) for k in ("release", "arch") if host.get(k)) or None,
         "cpus": host.get("cpus"),
         "clock": f"{clock.get('name')}, resolution {resolution} ns" if clock else None,

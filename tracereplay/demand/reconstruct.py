@@ -39,6 +39,7 @@ from tracereplay.demand.stream import OP, DemandInfo, DemandReport
 from tracereplay.demand.target import SUM_SIZES, Target, grown_sizes, select
 from tracereplay.demand.target_check import check_target
 from tracereplay.errors import EmptyTraceError, InvariantError, TraceError, UsageError
+from tracereplay.trace.hosts import one_host
 
 if TYPE_CHECKING:
     from tracereplay.trace.reader import Trace
@@ -97,6 +98,7 @@ class Reconstruction:
         if path is None and (device is not None or max_write is not None):
             option = "a device" if device is not None else "a largest write"
             raise UsageError(f"{option} belongs to a path", hint="add --path dm-crypt")
+        one_host(trace, "demand")
         self.trace = trace
         release = trace.metadata.host.get("release")
         spec = None if path is None else parse_path(path, release=release, max_write=max_write)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from os import PathLike
 from pathlib import Path
 
 import pyarrow as pa
@@ -60,6 +61,13 @@ class PartFile:
         """Raise TruncatedTraceError when the file cannot be read."""
         if self.problem is not None:
             raise unreadable(self.path, self.problem)
+
+
+def split_host(path: str | PathLike[str]) -> tuple[Path, str | None]:
+    """``BUNDLE#HOST`` as bundle and host; a path that is there by that very name is one, and has no host."""
+    bundle = Path(path)
+    name, mark, host = bundle.name.rpartition("#")
+    return (bundle.with_name(name), host) if mark and name and not bundle.exists() else (bundle, None)
 
 
 def unreadable(path: Path, reason: object) -> TruncatedTraceError:

@@ -53,6 +53,9 @@ class TraceMetadata:
     self_cost: dict[str, Any] = field(default_factory=dict)
     """What recording cost: CPU seconds, peak memory, ns per event."""
     notes: list[str] = field(default_factory=list)
+    hosts: list[dict[str, Any]] = field(default_factory=list)
+    """Of a trace of several hosts (``tracereplay.trace.merge``): ``host``, its own ``metadata``, ``rows`` and
+    ``ranges`` by table, ``offset_ns``, ``uncertainty_ns``; empty: one host."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for manifest.json."""

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from tracereplay.errors import MissingTableError, TraceError, nearest
 from tracereplay.trace.ahead import ahead
 from tracereplay.trace.columns import KINDS, fixed_kind, null_column
-from tracereplay.trace.files import PartFile, table_files, unreadable
+from tracereplay.trace.files import PartFile, split_host, table_files, unreadable
 from tracereplay.trace.manifest import Manifest, read_manifest
 from tracereplay.trace.metadata import TraceMetadata
 from tracereplay.trace.schema import EVENT_TABLES, TABLES
@@ -37,15 +37,20 @@ class Trace:
         self.files: dict[str, list[PartFile]] = table_files(path, manifest)
         """Files by table, in order; tables without a file are absent."""
 
+        self.host: str | None = None
+        """The host that was chosen of several."""
+
     @classmethod
     def open(cls, path: str | PathLike[str]) -> Self:
         """Open a bundle.
 
-        Raises TraceNotFoundError, TraceFormatError, SchemaTooNewError, SchemaTooOldError. A damaged data file
-        does not keep the rest from being used: the first use of its table raises TruncatedTraceError.
+        ``PATH#HOST`` is one host of a trace of several. Raises TraceNotFoundError, TraceFormatError,
+        SchemaTooNewError, SchemaTooOldError, SeveralHostsError for a host that the trace does not hold. A damaged data
+        file does not keep the rest from being used: the first use of its table raises TruncatedTraceError.
         """
-        bundle = Path(path)
-        return cls(bundle, read_manifest(bundle))
+        bundle, host = split_host(path)
+        opened = cls(bundle, read_manifest(bundle))
+        return opened if host is None else opened.select_host(host)
 
     # ------------------------------------------------------------ what it is
     @property
@@ -72,6 +77,17 @@ class Trace:
         """Rows of a table; 0 when it is absent. Raises MissingTableError for a name that no trace has."""
         self._known(table)
         return sum(f.rows for f in self.files.get(table, []))
+
+    @property
+    def hosts(self) -> list[str]:
+        """Names of the hosts of a trace of several; empty: it is of one."""
+        return [str(entry["host"]) for entry in self.metadata.hosts]
+
+    def select_host(self, name: str) -> Self:
+        """What the trace holds of one of its hosts. Raises SeveralHostsError for one that it does not hold."""
+        from tracereplay.trace.hosts import host_of
+
+        return host_of(self, name)
 
     def _known(self, table: str) -> None:
         if table not in TABLES:

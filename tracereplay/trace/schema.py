@@ -8,7 +8,7 @@ its time column over all its files, in file order.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
@@ -186,6 +186,9 @@ PAGE_MAP = pa.schema(
     ]
 )
 
+HOST = pa.field("host", _text)
+"""In traces of several hosts: the host of the row. Files of other traces do not have the column."""
+
 
 @dataclass(frozen=True, slots=True)
 class Table:
@@ -209,7 +212,7 @@ TABLES: dict[str, Table] = {
     for t in (
         Table(
             "page_events",
-            PAGE_EVENTS,
+            PAGE_EVENTS.append(HOST),
             "ts_ns",
             delta=("ts_ns",),
             plain=("pfn",),
@@ -218,21 +221,28 @@ TABLES: dict[str, Table] = {
         ),
         Table(
             "bio_events",
-            BIO_EVENTS,
+            BIO_EVENTS.append(HOST),
             "ts_ns",
             delta=("ts_ns", "sector", "old_sector", "new_sector"),
             statistics=("ts_ns", "cpu", "dev", "sector"),
         ),
-        Table("mm_events", MM_EVENTS, "ts_ns", delta=("ts_ns",)),
-        Table("loss", LOSS, None),
-        Table("shed", SHED, "t0_ns"),
-        Table("tasks", TASKS, None),
+        Table("mm_events", MM_EVENTS.append(HOST), "ts_ns", delta=("ts_ns",)),
+        Table("loss", LOSS.append(HOST), None),
+        Table("shed", SHED.append(HOST), "t0_ns"),
+        Table("tasks", TASKS.append(HOST), None),
         Table("stacks", STACKS, None),
-        Table("snapshots", SNAPSHOTS, None),
-        Table("page_map", PAGE_MAP, "pfn", delta=("pfn",)),
+        Table("snapshots", SNAPSHOTS.append(HOST), None),
+        Table("page_map", PAGE_MAP.append(HOST), "pfn", delta=("pfn",)),
     )
 }
 EVENT_TABLES = ("page_events", "bio_events", "mm_events")
+
+
+def written_table(table: Table, *, hosts: bool) -> Table:
+    """A table as it is written: without the column ``host`` unless the trace is of several hosts."""
+    index = table.schema.get_field_index(HOST.name)
+    return table if hosts or index < 0 else replace(table, schema=table.schema.remove(index))
+
 
 COLUMN_NOTES: dict[str, str] = {
     "ts_ns": "ns of the trace clock",
@@ -292,6 +302,7 @@ COLUMN_NOTES: dict[str, str] = {
     "value": "pages, blocks or events; directmap: KiB",
     "pages": "length of the run",
     "kind": "what happened",
+    "host": "of several hosts: which; else null",
     "page_map.pfn": "first frame of a run",
     "page_map.kind": "buddy slab pgtable lru anon huge reserved",
     "loss.table": "stream that lost: a table, or all",

@@ -118,6 +118,7 @@ def summarize(trace: Trace) -> TraceSummary:
     sound = {t.name for t in tables if not t.damaged}
     damaged = {t.name for t in tables if t.damaged}
     snapshots_sound = "snapshots" in sound
+    memory = snapshots_sound and not trace.hosts  # of several hosts each has its own
     phases = [phase for _, phase in snapshot_times(trace)] if snapshots_sound else []
     summary = TraceSummary(
         identity=trace.identity(),
@@ -129,12 +130,12 @@ def summarize(trace: Trace) -> TraceSummary:
         tasks=trace.rows("tasks"),
         snapshots=[p for p in SNAPSHOT_PHASES if p in phases],
         snapshot_counts={p: phases.count(p) for p in SNAPSHOT_PHASES if p in phases},
-        zones=zones(trace) if snapshots_sound else [],
-        directmap_kib=directmap_kib(trace) if snapshots_sound else {},
+        zones=zones(trace) if memory else [],
+        directmap_kib=directmap_kib(trace) if memory else {},
         loss=None if "loss" in damaged else trace.loss_summary(),
         bulk=_bulk(trace) if {"snapshots", "page_events"} <= sound and not damaged & {"loss", "shed"} else None,
-        page_map=pages_by_kind(trace) if "page_map" in sound else {},
-        pageblock_order=pageblock_order(trace) if snapshots_sound else None,
+        page_map=pages_by_kind(trace) if "page_map" in sound and not trace.hosts else {},
+        pageblock_order=pageblock_order(trace) if memory else None,
     )
     if not trace.complete:
         summary.notes.append("capture did not finish; events that were not yet on disk are lost")

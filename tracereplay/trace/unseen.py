@@ -196,8 +196,8 @@ def unseen_of(trace: Trace) -> dict[str, Any] | None:
     stored = trace.metadata.unseen
     if stored:
         return dict(stored)
-    if not trace.rows("page_events") or not trace.rows("snapshots"):
-        return None
+    if not trace.rows("page_events") or not trace.rows("snapshots") or trace.metadata.hosts:
+        return None  # of several hosts each has its own
     from tracereplay.trace.snapshots import vmstat_readings
 
     tally = UnseenTally()

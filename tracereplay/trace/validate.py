@@ -15,7 +15,7 @@ from tracereplay.trace.files import PartFile
 from tracereplay.trace.manifest import part_name, part_number
 from tracereplay.trace.reader import Trace
 from tracereplay.trace.rules import ERROR, NOTE, WARNING, Rule, row_rules
-from tracereplay.trace.schema import TABLES
+from tracereplay.trace.schema import TABLES, Table, written_table
 from tracereplay.trace.snapshots import snapshot_problems
 
 MIXED = "unknown"
@@ -100,8 +100,9 @@ def validate_trace(trace: Trace) -> ValidationReport:
     if "loss" in readable:
         _check_loss(trace, report)
     if "snapshots" in readable:
-        for message in snapshot_problems(trace):
-            report.add(WARNING, "snapshot-sums", "snapshots", message)
+        for one in [trace.select_host(name) for name in trace.hosts] or [trace]:
+            for message in snapshot_problems(one):
+                report.add(WARNING, "snapshot-sums", "snapshots", message)
     return report
 
 
@@ -141,6 +142,7 @@ class _Progress:
     """Where a table's check stands."""
 
     table: str
+    hosts: list[str]
     last: int | None = None
     counts: dict[str, list[int]] = field(default_factory=dict)
     """Rule code -> rows that break it, first such row in the file."""
@@ -149,7 +151,7 @@ class _Progress:
 def _check_table(trace: Trace, table: str, report: ValidationReport) -> None:
     parts = trace.files.get(table, [])
     rules = row_rules(table, trace.metadata)
-    progress = _Progress(table)
+    progress = _Progress(table, trace.hosts)
     report.files += len(parts)
     _check_numbers(table, parts, trace.manifest.dropped_below.get(table, 0), report)
     for part in parts:
@@ -175,7 +177,7 @@ def _check_numbers(table: str, parts: list[PartFile], floor: int, report: Valida
 
 def _check_file(part: PartFile, where: str, rules: list[Rule], progress: _Progress, report: ValidationReport) -> None:
     table = TABLES[progress.table]
-    _check_schema(part, where, progress.table, report)
+    _check_schema(part, where, written_table(table, hosts=bool(progress.hosts)), report)
     progress.counts = {}
     first: int | None = None
     rows = 0
@@ -211,9 +213,9 @@ def _check_file(part: PartFile, where: str, rules: list[Rule], progress: _Progre
         )
 
 
-def _check_schema(part: PartFile, where: str, table: str, report: ValidationReport) -> None:
+def _check_schema(part: PartFile, where: str, table: Table, report: ValidationReport) -> None:
     found = part.footer.schema.to_arrow_schema()
-    wanted = TABLES[table].schema
+    wanted = table.schema
     for name in found.names:
         if wanted.get_field_index(name) < 0:
             report.add(NOTE, "extra-column", where, f"column {name!r} is not in the schema, ignored")

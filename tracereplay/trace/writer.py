@@ -36,7 +36,7 @@ from tracereplay.trace.manifest import (
 )
 from tracereplay.trace.metadata import TraceMetadata
 from tracereplay.trace.partwriter import ROW_GROUP_ROWS, PartWriter, storage
-from tracereplay.trace.schema import EVENT_TABLES, Table
+from tracereplay.trace.schema import EVENT_TABLES, Table, written_table
 
 ROTATE_ROWS = 1 << 26
 ROTATE_BYTES = 256 << 20
@@ -108,7 +108,7 @@ class TraceWriter:
         self._check_running()
         if self._refusal is not None:
             raise self._refusal
-        entry = table_named(table)
+        entry = self._table(table)
         ready = []
         last = self._last.get(table)
         for part in _batches(batch):
@@ -131,6 +131,9 @@ class TraceWriter:
                 self.on_rows(table, columns)
         if last is not None:
             self._last[table] = last
+
+    def _table(self, name: str) -> Table:
+        return written_table(table_named(name), hosts=bool(self.metadata.hosts))
 
     def _append(self, table: Table, columns: dict[str, pa.Array], rows: int) -> None:
         self._begin()
@@ -218,7 +221,7 @@ class TraceWriter:
         for rows that do not fit, StorageError.
         """
         self._check_running()
-        entry = table_named(table)
+        entry = self._table(table)
         ready = []
         for part in _batches(batch):
             columns = conform(entry, part)

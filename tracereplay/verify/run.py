@@ -21,6 +21,7 @@ from tracereplay.machine.build import build_machine
 from tracereplay.machine.config import MachineConfig
 from tracereplay.machine.from_trace import machine_of
 from tracereplay.machine.initial_trace import initial_state
+from tracereplay.trace.hosts import one_host
 from tracereplay.trace.schema import PAGE_KINDS
 from tracereplay.verify import layout as at
 from tracereplay.verify.controls import controls_of, learn_phase, ordered_zones, pcp_bounds, snapshot_for_start
@@ -47,6 +48,7 @@ class Twin:
 
     def __init__(self, trace: Trace, room: int = 0) -> None:
         """``room``: disagreements to keep for ``--explain``."""
+        one_host(trace, "the twin check")
         self.trace = trace
         cpus = int((trace.bounds("page_events", "cpu") or (0, 0))[1]) + 1
         self.config = twin_config(trace, cpus)
