@@ -63,7 +63,7 @@ def test_a_ready_made_table_is_plain_parquet_too(tmp_path: Path) -> None:
     bundle = tmp_path / "t"
     shutil.copytree(ROOT / "traces" / "dmcrypt-6.12-1M", bundle, ignore=shutil.ignore_patterns("derived"))
     trace = Trace.open(bundle)
-    for sql in re.findall(r'tracereplay query traces/[-.\w]+ "([^"]*FROM (?:lifetimes|requests)[^"]*)"', PAGE):
+    for sql in re.findall(r'tracereplay query traces/[-.\w]+ "([^"]*FROM (?:lifetimes|requests|io)[^"]*)"', PAGE):
         assert len(run(trace, sql, extra=sql_tables(trace)))
     sql = "SELECT class, COUNT(*) AS n, SUM(lifetime_ns) AS ns FROM {} GROUP BY class ORDER BY class"
     ours = run(trace, sql.format("lifetimes"), extra=sql_tables(trace)).with_columns(pl.col("ns").cast(pl.Int64))

@@ -25,7 +25,7 @@ from tracereplay.errors import (
     TruncatedTraceError,
 )
 from tracereplay.trace import reader
-from tracereplay.trace.schema import PAGE_EVENTS, PAGE_KINDS, TABLES
+from tracereplay.trace.schema import PAGE_KINDS, TABLES
 
 
 def edit_manifest(path: Path, change: Callable[[dict[str, object]], object]) -> None:
@@ -111,7 +111,7 @@ def test_a_foreign_writers_dictionary_is_remapped(tmp_path: Path) -> None:
     edit_manifest(path, lambda m: m["tables"]["page_events"].pop())  # type: ignore[index]
     trace = Trace.open(path)
     read = pa.Table.from_batches(trace.batches("page_events"))
-    assert read.schema.equals(PAGE_EVENTS)
+    assert read.schema.equals(TABLES["page_events"].schema)
     assert read["kind"].to_pylist()[500:] == kinds
     assert all(c.dictionary.to_pylist() == list(PAGE_KINDS) for c in read["kind"].chunks)
     assert read["order"].null_count == 500

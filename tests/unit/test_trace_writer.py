@@ -17,7 +17,7 @@ import pytest
 from tests.trace_samples import metadata, page_batch, rows_batch, write_sample
 from tracereplay import Trace, TraceWriter
 from tracereplay.errors import InvariantError, OutputExistsError, StorageError, TraceError, UsageError
-from tracereplay.trace.schema import PAGE_EVENTS, PAGE_KINDS
+from tracereplay.trace.schema import PAGE_KINDS, TABLES
 
 
 def test_nothing_on_disk_before_the_first_write(tmp_path: Path) -> None:
@@ -39,7 +39,7 @@ def test_missing_columns_become_null_and_kind_keeps_its_codes(tmp_path: Path) ->
     with TraceWriter(tmp_path / "t", metadata()) as writer:
         writer.write("page_events", rows_batch("page_events", rows))
     (batch,) = Trace.open(tmp_path / "t").batches("page_events")
-    assert batch.schema.equals(PAGE_EVENTS)
+    assert batch.schema.equals(TABLES["page_events"].schema)
     assert batch.column("kind").indices.to_pylist() == [PAGE_KINDS.index("free"), PAGE_KINDS.index("alloc")]
     assert batch.column("kind").dictionary.to_pylist() == list(PAGE_KINDS)
     assert batch.column("gfp").to_pylist() == [None, 0xCC0]

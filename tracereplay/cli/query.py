@@ -45,7 +45,7 @@ def run(
 ) -> None:
     """Ask a trace in SQL. Tables by their names; `tracereplay info --schema` lists them.
 
-    lifetimes, requests and refills are made from the events when a statement first names them.
+    lifetimes, requests, io and refills are made from the events when a statement first names them.
 
     How complete the trace is goes to standard error, whatever the form of the result.
 
