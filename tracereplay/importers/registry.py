@@ -20,6 +20,7 @@ MODULES = (
     "perf_script",
     "perf_data",
     "bpftrace",
+    "page_owner",
 )
 """Modules of this package that hold an ``IMPORTER`` or several ``IMPORTERS``, most specific format first."""
 
