@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ from tests.reference.slow_demand import Event
 from tests.reference.slow_lifetimes import PageLife, slow_lifetimes
 from tracereplay.demand import lifetime, lifetimes, open_demand, synthetic
 from tracereplay.demand.lifetime import Lives
+from tracereplay.importers.convert import import_trace
 from tracereplay.trace.reader import Trace
 
 SHIPPED = Path(__file__).parents[2] / "traces"
+RECORDED = Path(__file__).parents[1] / "data" / "import"
 
 
 def rows_of(trace: Any) -> list[dict[str, Any]]:
@@ -133,3 +136,16 @@ def test_a_sparse_table_takes_memory_only_where_it_is_touched() -> None:
     events.append(Event(3000, 0, "alloc", 5))
     trace: Any = trace_of(events)
     assert [row["lifetime_ns"] for row in rows_of(trace)] == [1000, None]
+
+
+def test_classes_are_those_of_perf_kmem(tmp_path: Path) -> None:
+    """``perf kmem --page -i FILE stat`` of the same recording: alloc+freed, alloc-only and free-only requests."""
+    said = (RECORDED / "perf-6.18.kmem-stat.txt").read_text()
+    totals = {m[1]: (int(m[2]), int(m[3])) for m in re.finditer(r"Total (\S+) requests *: +(\d+) +\[ +(\d+) KB", said)}
+    rows = rows_of(Trace.open(import_trace(RECORDED / "perf-6.18.script.txt.zst", tmp_path / "t").path))
+    for name, how in PERF_KMEM.items():
+        pages = [row["pages"] for row in rows if row["class"] == how]
+        assert (len(pages), 4 * sum(pages)) == totals[name]
+
+
+PERF_KMEM = {"alloc+freed": "complete", "alloc-only": "right_censored", "free-only": "left_censored"}
