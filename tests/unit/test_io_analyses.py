@@ -143,7 +143,7 @@ def test_layers_and_merges(sample: tuple[Trace, Rows]) -> None:
     assert upper["below_mean_ns"] == pytest.approx(sum(below) / len(own), abs=1)
     assert upper["own_share"] == pytest.approx(1 - sum(below) / sum(r["q2c_ns"] for r in own))
     found = MERGES(trace).row(1, named=True)
-    assert found["merged"] + found["requests"] == found["ios"] == sum(r["disk"] == DISK for r in rows)
+    assert found["merged"] + found["requests"] - found["splits"] == found["ios"] == sum(r["disk"] == DISK for r in rows)
 
 
 def test_what_was_not_recorded_is_said(tmp_path: Path) -> None:

@@ -133,8 +133,9 @@ def latency_bins(view: View, by: str, stage: str) -> Answer:
 
 
 def merge_table(view: View) -> Answer:
-    """``layer device ios merged requests ios_per_request merged_share splits requeues errors``: ``merged`` joined
-    another I/O's request; flush requests and commands are requests without an I/O of their own and do not count."""
+    """``layer device ios merged requests ios_per_request split splits requeues errors``: of I/Os that were queued,
+    ``merged`` joined another's request, ``split`` were cut, into ``splits`` more parts; ``requests`` are what is left
+    to be issued."""
     rows = io_rows(view)
     frame = (
         rows.filter(pl.col("q_ns").is_not_null())
@@ -149,14 +150,14 @@ def merge_table(view: View) -> Answer:
         .collect(engine="streaming")
         .sort("layer", "disk")
     )
-    requests = pl.col("ios") - pl.col("merged")
+    requests = pl.col("ios") - pl.col("merged") + pl.col("splits")
     frame = device_column(view, frame).select(
         *("layer", "device", "ios", "merged"),
         requests.alias("requests"),
         (pl.col("ios") / requests).alias("ios_per_request"),
         *("split", "splits", "requeues", "errors"),
     )
-    return Answer(frame, "exact: a request is told by its first I/O", classes(rows))
+    return Answer(frame, "exact: requests are I/Os less those merged, a split one counts by its parts", classes(rows))
 
 
 def layer_table(view: View) -> Answer:
