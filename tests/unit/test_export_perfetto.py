@@ -102,7 +102,7 @@ def test_what_the_tracks_say(tmp_path: Path) -> None:
     page = next(e for e in events if e["ph"] == "i")
     assert page["args"] == {"pfn": 16000, "order": 0, "pid": 7, "comm": 'a "quoted" name\\', "caller": "do_fault"}
     assert (page["name"], page["pid"], page["tid"]) == ("alloc", PAGES, 0)
-    ios = [e for e in events if e.get("cat") == "io" and e["ph"] == "b" and e["name"] == "W 4 KiB"]
+    ios = [e for e in events if e.get("cat") == "io" and e["ph"] == "b" and e["name"] == "write"]
     assert sorted((e["ts"], e["pid"] >= DEVICES) for e in ios) == [(9.0, True), (19.0, True)]
     served = next(e for e in events if e["name"] == "served" and e["ph"] == "e" and e["ts"] == (31_500 - origin) / 1000)
     assert served["cat"] == "io"
@@ -119,8 +119,8 @@ def test_filters(tmp_path: Path) -> None:
     nobody, _ = timeline(trace, comm=("x*",))
     assert {e.get("cat") for e in nobody if e["ph"] != "M"} <= {"loss"}
     late, _ = timeline(trace, time=(25_000, None))
-    assert [e["ts"] for e in late if e["name"] == "R 4 KiB"] == [39.0]
-    assert [e["ts"] for e in late if e["name"] == "W 4 KiB" and e["ph"] == "b"] == [19.0, 9.0]
+    assert [e["ts"] for e in late if e["name"] == "read"] == [39.0]
+    assert [e["ts"] for e in late if e["name"] == "write" and e["ph"] == "b"] == [19.0, 9.0]
 
 
 def test_too_many_page_events_become_counters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,7 +70,7 @@ def test_a_written_trace_is_valid(tmp_path: Path) -> None:
     assert trace.rows("bio_events") == 40
     meta = trace.metadata
     assert meta.source["latency"] is True
-    assert meta.source["devices"] == {"0": "web_0", "1": "web_1", "2": "web_2"}
+    assert meta.source["devices"] == {str(12 << 20 | n): f"web_{n}" for n in range(3)}
     first = trace.sort_range("bio_events")
     assert first is not None
     assert meta.clock["triples"] == [[first[0]] * 3]
@@ -166,6 +166,20 @@ def test_large_volume_numbers_keep_their_names(tmp_path: Path) -> None:
     path = tmp_path / "x"
     path.write_bytes(text("tencent", [Request(0, 4_000_000_000, 1, 1, True), Request(0, 3, 1, 1, False)]))
     assert [row[2] for row in read(path, "tencent").rows] == ["volume 4000000000", "volume 3"]
+
+
+def test_volumes_of_msr_have_one_number_in_all_files(tmp_path: Path) -> None:
+    numbers = []
+    for host in ("hm", "web", "other", "another"):
+        path = tmp_path / host
+        path.write_bytes(text("msr", SOME[:4]).replace(b",web,", f",{host},".encode()))
+        numbers.append(sorted(read(path, "msr").source["devices"].items())[0])
+    assert numbers == [
+        ("0", "hm_0"),
+        (str(12 << 20), "web_0"),
+        (str(13 << 20), "other_0"),
+        (str(13 << 20), "another_0"),
+    ]
 
 
 # ------------------------------------------------------------ fio

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from tracereplay.analysis.view import View
 
 _DEVICES_PLACE = 2
+_NAMES = {"R": "read", "W": "write", "D": "discard", "DE": "secure discard", "F": "flush"}
+"""Viewers put slices of one name on one track."""
 
 
 def write_ios(view: View, events: Events, done: Timeline) -> None:
@@ -61,14 +63,14 @@ def _kept(view: View, rows: pl.DataFrame) -> pl.DataFrame:
 
 
 _IO = (
-    "id", "disk", "dev", "op", "flags", "sector", "nr_sectors", "q_ns", "d_ns", "c_ns", "pid", "comm", "cpu",
+    "id", "disk", "dev", "op", "flags", "sector", "bytes", "q_ns", "d_ns", "c_ns", "pid", "comm", "cpu",
     "root_id", "merges", "splits", "requeues", "error", "class",
 )  # fmt: skip
 
 
 def _slices(rows: pl.DataFrame, events: Events, tracks: dict[int, int]) -> Iterator[str]:
     for (
-        number, disk, dev, op, flags, sector, sectors, q, d, c, pid, comm, cpu, root, merges, splits, requeues, error,
+        number, disk, dev, op, flags, sector, size, q, d, c, pid, comm, cpu, root, merges, splits, requeues, error,
         ending,
     ) in rows.select(_IO).iter_rows():  # fmt: skip
         begin = q if q is not None else d
@@ -76,11 +78,11 @@ def _slices(rows: pl.DataFrame, events: Events, tracks: dict[int, int]) -> Itera
             continue
         shared = f'"cat":"io","id":"{number:#x}","pid":{tracks[disk]},"tid":0'
         args = {
-            "flags": flags, "sector": sector, "nr_sectors": sectors, "pid": pid, "comm": comm, "cpu": cpu, "dev": dev,
+            "flags": flags, "sector": sector, "bytes": size, "pid": pid, "comm": comm, "cpu": cpu, "dev": dev,
             "io": number, "root_io": root, "merges": merges or None, "splits": splits or None,
             "requeues": requeues or None, "error": error or None, "class": ending,
         }  # fmt: skip
-        name = text(f"{op or '?'} {sectors * 512 >> 10} KiB")
+        name = text(_NAMES.get(op, op or "unknown"))
         yield f'{{"ph":"b","name":{name},{shared},"ts":{events.us(begin)},"args":{arguments(args)}}}'
         for what, start, end in (("queued", q, d), ("served", d, c)):
             if start is not None and end is not None:

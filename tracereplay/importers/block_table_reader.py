@@ -50,7 +50,7 @@ class BlockTableReader:
         )
         self.rejects = self._blocks.rejects
         self._at = {c.role: i for i, c in enumerate(table.columns) if c.role}
-        self._hosts: list[str] = []
+        self._hosts = list(table.hosts)
         self._host_codes = np.zeros(0, np.int64)
         self._op_codes = np.zeros(0, np.int8)
 

@@ -58,6 +58,8 @@ class BlockTable:
     size_unit: int = 1
     sort_column: int = 1
     cautions: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
+    """Hosts that the set is known to have, in order: their volumes have the same device numbers in every file."""
 
     def has_header(self, data: bytes) -> bool:
         """Whether the first line names the columns."""
@@ -95,6 +97,7 @@ BLOCK_TABLES = (
         clock={**_REALTIME, "resolution_ns": 100, "source_unit": "100 ns since 1601-01-01 (Windows filetime)"},
         time_unit_ns=100,
         epoch=116_444_736_000_000_000,
+        hosts=("hm", "mds", "prn", "proj", "prxy", "rsrch", "src1", "src2", "stg", "ts", "usr", "wdev", "web"),
         latency_unit_ns=100,
     ),
     BlockTable(
