@@ -78,3 +78,44 @@ def test_vscsi_tells_what_the_csv_tells(tmp_path: Path, made: list[Request], cut
         assert got.rejected == (tail > 0)
         done = sorted(row[0] for row in got.rows if row[1] == "bio_complete")
         assert done == ([] if version == 1 else sorted((r.step + r.latency) * 1000 for r in made))
+
+
+ACTIONS = {"read": "R", "write": "W", "trim": "D", "sync": "F", "datasync": "F"}
+iolog_lines = st.lists(
+    st.tuples(
+        st.sampled_from([*ACTIONS, "wait", "add", "open", "close", "jump"]),
+        st.sampled_from(["/dev/sda", "f.dat"]),
+        st.integers(0, 2**34),
+        st.integers(1, 2**20),
+    ),
+    min_size=1,
+    max_size=30,
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(iolog_lines, st.sampled_from([2, 3]))
+def test_iologs_as_the_obvious_reader(tmp_path: Path, lines: list[tuple[str, str, int, int]], version: int) -> None:
+    content, expected, refused, clock = [f"fio version {version} iolog"], [], 0, 0
+    for number, (action, file, offset, length) in enumerate(lines):
+        stamp = f"{number * 10} " if version == 3 else ""
+        places = "" if action in ("add", "open", "close") else f" {offset} {length}"
+        content.append(f"{stamp}{file} {action}{places}")
+        if action == "wait" and version == 2:
+            clock += offset
+        elif action in ("jump", "wait"):
+            refused += 1
+        elif action in ACTIONS:
+            ts = 1000 * (clock if version == 2 else number * 10)
+            flush = action.endswith("sync")
+            first, end = (0, 0) if flush else (offset // 512, -(-(offset + length) // 512))
+            expected.append((ts, "queue", file, first, end - first, ACTIONS[action]))
+    path = tmp_path / "x"
+    path.write_text("\n".join(content) + "\n")
+    if not expected:
+        with pytest.raises(ImportFormatError):
+            read(path, "fio")
+        return
+    got = read(path, "fio", block_bytes=512)
+    assert got.rows == expected
+    assert got.rejected == refused

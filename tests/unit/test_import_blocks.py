@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,14 @@ def test_alike_tables_are_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> No
 def test_others_are_not_taken_for_block_traces(content: bytes) -> None:
     with pytest.raises(UnknownFormatError):
         recognise(Head("x", content, True))
+
+
+def test_archives_are_named(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_bytes(text("tencent", SOME))
+    with tarfile.open(tmp_path / "x.tgz", "w:gz") as archive:
+        archive.add(tmp_path / "x.csv", "x.csv")
+    with pytest.raises(UnknownFormatError, match="a tar archive"):
+        import_trace(tmp_path / "x.tgz", tmp_path / "out")
 
 
 # ------------------------------------------------------------ units
@@ -274,7 +283,7 @@ def test_a_file_sorted_by_device_is_refused_early(tmp_path: Path, monkeypatch: p
     path.write_bytes(text("alibaba", made))
     with pytest.raises(ImportFormatError, match="not in the order of time") as error:
         read(path, "alibaba", reorder_rows=16, block_bytes=256)
-    assert "sort" in (error.value.hint or "")
+    assert "sort -t, -s -n -k5,5" in (error.value.hint or "")
 
 
 def test_implausible_vscsi_times_are_noted(tmp_path: Path) -> None:

@@ -35,9 +35,12 @@ class BlockTableReader:
 
     def __init__(self, table: BlockTable, source: Source, options: ImportOptions) -> None:
         self._table = table
+        self._at = {c.role: i for i, c in enumerate(table.columns) if c.role}
         self.format = table.name
         self.latency = any(c.role == "latency" for c in table.columns)
         self.remedy = f"{table.title} has lines of {table.header}; --from names another format"
+        separator = "-t, " if table.separator == "," else ""
+        self.sorting = f"LC_ALL=C sort {separator}-s -n -k{self._at['time'] + 1},{self._at['time'] + 1} FILE"
         self.other_events: dict[str, int] = {}
         self._header = table.has_header(source.head().data)
         self._sizes = {} if source.is_stdin or table.name != "alibaba" else _sizes(source.path.parent / SIZES_FILE)
@@ -49,7 +52,6 @@ class BlockTableReader:
             extra=table.extra,
         )
         self.rejects = self._blocks.rejects
-        self._at = {c.role: i for i, c in enumerate(table.columns) if c.role}
         self._hosts = list(table.hosts)
         self._host_codes = np.zeros(0, np.int64)
         self._op_codes = np.zeros(0, np.int8)

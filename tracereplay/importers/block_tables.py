@@ -56,7 +56,6 @@ class BlockTable:
     latency_unit_ns: int = 0
     offset_unit: int = 1
     size_unit: int = 1
-    sort_column: int = 1
     cautions: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
     """Hosts that the set is known to have, in order: their volumes have the same device numbers in every file."""
@@ -116,7 +115,6 @@ BLOCK_TABLES = (
         device_name="device {n}",
         clock={**_REALTIME, "resolution_ns": 1000, "source_unit": "us since 1970-01-01"},
         time_unit_ns=1000,
-        sort_column=5,
     ),
     BlockTable(
         name="tencent",
@@ -155,7 +153,6 @@ BLOCK_TABLES = (
         clock={"name": "trace start", "resolution_ns": 1000, "source_unit": "s since the start of the trace"},
         extra=True,
         offset_unit=512,
-        sort_column=5,
     ),
     BlockTable(
         name="mqsim",
@@ -193,7 +190,6 @@ BLOCK_TABLES = (
         clock={"name": "traced host", "resolution_ns": 10**9, "source_unit": "s of the traced host's clock"},
         time_unit_ns=10**9,
         offset_unit=512,
-        sort_column=2,
         cautions=("times are whole seconds: requests of one second keep the order of their lines, not their distance",),
     ),
 )

@@ -39,6 +39,7 @@ class FioReader:
     format = "fio"
     unit = "line"
     latency = False
+    sorting = "iologs of one run each are; import those of several runs apart"
     remedy = "record requests: fio --write_iolog=FILE"
 
     def __init__(self, version: int, options: ImportOptions) -> None:

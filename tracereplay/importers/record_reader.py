@@ -36,6 +36,7 @@ class _Blocks:
     """A stream as arrays of whole records."""
 
     unit = "record"
+    sorting = "with a program that knows its records"
 
     def __init__(self, dtype: np.dtype[Any], options: ImportOptions) -> None:
         self.rejects = Rejects()

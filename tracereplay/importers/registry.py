@@ -79,6 +79,8 @@ def looks_like(head: Head) -> str:
     for magic, name in magics.items():
         if data.startswith(magic):
             return name
+    if data[257:262] == b"ustar":
+        return "a tar archive (tar xOf ARCHIVE | tracereplay import - OUT)"
     control = sum(byte < 9 or 13 < byte < 32 for byte in data[:4096])
     if control * 20 > len(data[:4096]):
         return f"binary (it begins with {data[:8].hex(' ')})"

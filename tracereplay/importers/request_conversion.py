@@ -36,6 +36,8 @@ class RequestReader(Protocol):
     """What an entry is called: line or record."""
     remedy: str
     """What to do when nothing fits."""
+    sorting: str
+    """How to bring a source into the order of time."""
     rejects: Rejects
     other_events: dict[str, int]
     """Entries by name that are no requests."""
@@ -128,7 +130,7 @@ class RequestConversion:
             raise ImportFormatError(
                 f"{self._source.name} is not in the order of time: most of its first {tally.requests:,} requests come "
                 f"more than {self._options.reorder_rows:,} rows too late",
-                hint="sort it by its time column first (for example LC_ALL=C sort -t, -n -k COLUMN,COLUMN FILE)",
+                hint=f"sort it by time first: {self._reader.sorting}",
             )
 
     # ------------------------------------------------------------ end
