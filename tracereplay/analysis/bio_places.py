@@ -103,7 +103,7 @@ def hot_regions(view: View, *, at: str, op: str, region: str, by: str) -> Answer
     """
     import polars as pl
 
-    from tracereplay.analysis.bio_stage import READS, SECTOR, WRITES, stage_of, with_device
+    from tracereplay.analysis.bio_stage import MAX_SECTOR, MAX_SECTORS, READS, SECTOR, WRITES, stage_of, with_device
 
     stage = stage_of(view, at)
     size = size_of("region", region) // SECTOR
@@ -111,12 +111,15 @@ def hot_regions(view: View, *, at: str, op: str, region: str, by: str) -> Answer
         (pl.col("sector") // size).alias("first"),
         ((pl.col("sector") + pl.col("nr_sectors") - 1) // size).alias("last"),
     )
-    pieces = (pl.col("last") - pl.col("first") + 1).sum()
-    spans = frame.group_by("dev").agg(
-        (pl.col("last").max() - pl.col("first").min() + 1).alias("span"), pieces.alias("pieces")
-    )
-    found = spans.collect(engine="streaming")
-    most = max(found.select(pl.min_horizontal("span", "pieces").sum()).item(), int(found["pieces"].sum()) >> 6)
+    bounds = view.trace.bounds("bio_events", "sector")
+    per_io = min(stage.recorded.longest, MAX_SECTORS) // size + 2
+    disk = min(bounds[1], MAX_SECTOR) // size + per_io if bounds else 0
+    most = min(disk * len(stage.devices), view.trace.rows("bio_events") * per_io)
+    if most > MOST_REGIONS or per_io > 64:  # the bound is too coarse: count
+        pieces = (pl.col("last") - pl.col("first") + 1).sum()
+        span = (pl.col("last").max() - pl.col("first").min() + 1).alias("span")
+        found = frame.group_by("dev").agg(span, pieces.alias("pieces")).collect(engine="streaming")
+        most = max(found.select(pl.min_horizontal("span", "pieces").sum()).item(), int(found["pieces"].sum()) >> 6)
     if most > MOST_REGIONS:
         raise UsageError(
             f"up to {most:,} regions of {region} may have to be counted, {MOST_REGIONS:,} are allowed",

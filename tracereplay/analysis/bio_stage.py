@@ -11,10 +11,12 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from tracereplay.analysis.bio_recorded import Recorded
 from tracereplay.analysis.view import View
 from tracereplay.errors import EmptyTraceError, UsageError
-from tracereplay.trace.schema import BIO_EVENTS
+from tracereplay.trace.schema import BIO_EVENTS, BIO_KINDS
 
 SECTOR = 512
 _KINDS = {"queue": ("queue",), "issue": ("issue",), "complete": ("complete", "bio_complete")}
@@ -44,8 +46,8 @@ class Stage:
     """``queue``, ``issue`` or ``complete``."""
     chosen: bool
     """The user asked for it; else it is the first that was recorded."""
-    recorded: pl.DataFrame
-    """``kind dev old_dev len absurd`` of the whole trace."""
+    recorded: Recorded
+    """Of the whole trace."""
 
     @property
     def said(self) -> str:
@@ -55,45 +57,47 @@ class Stage:
     @property
     def tracepoint(self) -> str:
         """The kernel's name of the event."""
-        if self.name == "complete" and not self._of("complete"):
+        if self.name == "complete" and not self._by_request:
             return "block_bio_complete"
         return _TRACEPOINTS[self.name]
 
-    def _of(self, kind: str) -> list[int]:
-        """Devices with events of a kind."""
-        found = self.recorded.filter((pl.col("kind") == kind) & pl.col("dev").is_not_null())
-        return sorted(found["dev"].unique().to_list())
+    @cached_property
+    def _by_request(self) -> list[int]:
+        """Devices whose completions are told by request; those of their bios do not count too."""
+        return self.recorded.devices(["complete"])
 
     @cached_property
     def devices(self) -> list[int]:
         """Devices that have events at this stage anywhere in the trace."""
-        return sorted({d for kind in _KINDS[self.name] for d in self._of(kind)})
+        return self.recorded.devices(_KINDS[self.name])
 
     @cached_property
     def where(self) -> pl.Expr:
-        """Rows of ``bio_events`` of this stage. Where requests' completions were recorded, bios' do not count too."""
+        """Rows of ``bio_events`` of this stage."""
         kind = pl.col("kind").cast(pl.String)
         if self.name != "complete":
             return kind == self.name
-        by_bio = ~pl.col("dev").is_in(self._of("complete"))
-        return (kind == "complete") | ((kind == "bio_complete") & by_bio)
+        return (kind == "complete") | ((kind == "bio_complete") & ~pl.col("dev").is_in(self._by_request))
 
     @property
     def notes(self) -> tuple[str, ...]:
         """Cautions that hold for sums over devices."""
-        pairs = self.recorded.filter((pl.col("kind") == "remap") & (pl.col("dev") != pl.col("old_dev")))
-        stacked = sorted({(o, d) for o, d in pairs.select("old_dev", "dev").rows() if o in self.devices})
-        if not stacked or len(self.devices) < 2:
+        stacked = sorted((o, d) for o, d in self.recorded.remaps if o != d and o in self.devices and d in self.devices)
+        if not stacked:
             return ()
         names = ", ".join(f"{self.view.device_name(o)} over {self.view.device_name(d)}" for o, d in stacked[:5])
         return (f"an I/O on a stack of devices counts once on each of them ({names}): do not add devices up",)
 
-    @property
+    @cached_property
     def account(self) -> dict[str, int]:
         """I/Os of the whole trace at this stage whose address or length cannot be, if there are any."""
-        mine = self.recorded.filter(pl.col("kind").is_in(_KINDS[self.name]))
-        absurd = int(mine["absurd"].sum())
-        return {"absurd_addresses": absurd} if absurd else {}
+        trace = self.view.trace
+        highest = trace.bounds("bio_events", "sector")
+        if self.recorded.longest < MAX_SECTORS and (highest is None or highest[1] < MAX_SECTOR):
+            return {}
+        absurd = (pl.col("nr_sectors") >= MAX_SECTORS) | ((pl.col("sector") >= MAX_SECTOR) & (pl.col("nr_sectors") > 0))
+        found = trace.bio_events.filter(self.where & absurd).select(pl.len()).collect(engine="streaming").item()
+        return {"absurd_addresses": int(found)} if found else {}
 
     # ------------------------------------------------------------ rows
     def rows(self, op: str = "all") -> pl.LazyFrame:
@@ -121,16 +125,25 @@ class Stage:
     def batches(self, columns: list[str], op: str = "data") -> Iterator[pl.DataFrame]:
         """:meth:`addressed`, streamed in time order in bounded memory. At least one frame, which may be empty."""
         needed = list(dict.fromkeys([*columns, "kind", "dev", "sector", "nr_sectors", "op"]))
-        wanted = OPS[op]
+        given = [name for name in needed if name != "kind"]
         empty = pa.RecordBatch.from_pylist([], pa.schema([BIO_EVENTS.field(name) for name in needed]))
         for batch in chain([empty], self.view.batches("bio_events", needed)):
-            frame = _frame(batch, needed)
-            keep = self.where
+            keep = self._at_stage(batch)
             if batch.num_rows and (mask := self.view.mask(batch)) is not None:
-                keep = keep & pl.lit(pl.Series(mask))
-            if wanted is not None:
-                keep = keep & pl.col("op").cast(pl.String).is_in(wanted)
-            yield frame.filter(keep & _ADDRESSED)
+                keep &= mask
+            if (wanted := OPS[op]) is not None:
+                keep &= _among(batch.column("op"), wanted)
+            # what is left out never becomes a Polars column: building one costs more than all the rest
+            yield _frame(batch.select(given).filter(pa.array(keep))).filter(_ADDRESSED)
+
+    def _at_stage(self, batch: pa.RecordBatch) -> npt.NDArray[np.bool_]:
+        """:attr:`where` of a batch."""
+        kind = batch.column("kind").indices.to_numpy()
+        keep: npt.NDArray[np.bool_] = kind == BIO_KINDS.index(_KINDS[self.name][0])
+        if self.name == "complete":
+            told = np.isin(pc.fill_null(batch.column("dev").cast(pa.int64()), -1).to_numpy(), self._by_request)
+            keep |= (kind == BIO_KINDS.index("bio_complete")) & ~told
+        return keep
 
     def first_ns(self) -> int:
         """The trace's first moment: zero of the times in answers, and of --time."""
@@ -138,9 +151,16 @@ class Stage:
         return self.view.start_ns - (after or 0)
 
 
-def _frame(batch: pa.RecordBatch, columns: list[str]) -> pl.DataFrame:
-    found = pl.from_arrow(batch.select(columns))
+def _frame(batch: pa.RecordBatch) -> pl.DataFrame:
+    found = pl.from_arrow(batch)
     assert isinstance(found, pl.DataFrame)
+    return found
+
+
+def _among(column: pa.DictionaryArray, texts: tuple[str, ...]) -> npt.NDArray[np.bool_]:
+    """Which rows of a dictionary column have one of the texts."""
+    known = np.array([t in texts for t in column.dictionary.to_pylist()] + [False])
+    found: npt.NDArray[np.bool_] = known[pc.fill_null(column.indices.cast(pa.int64()), len(known) - 1).to_numpy()]
     return found
 
 
@@ -149,14 +169,8 @@ def stage_of(view: View, at: str) -> Stage:
 
     Raises UsageError for a stage that was not recorded, EmptyTraceError when none was.
     """
-    absurd = (pl.col("nr_sectors") >= MAX_SECTORS) | (pl.col("sector") >= MAX_SECTOR)
-    recorded = (
-        view.trace.bio_events.group_by(pl.col("kind").cast(pl.String), "dev", "old_dev")
-        .agg(pl.len(), (absurd & (pl.col("nr_sectors") > 0)).sum().alias("absurd"))
-        .collect(engine="streaming")
-    )
-    present = set(recorded["kind"].to_list())
-    have = [name for name, kinds in _KINDS.items() if present.intersection(kinds)]
+    recorded = Recorded.of(view.trace)
+    have = [name for name, kinds in _KINDS.items() if recorded.anywhere.intersection(kinds)]
     if not have:
         raise EmptyTraceError(
             "this trace has no queue, issue or complete events of bios",

@@ -59,11 +59,9 @@ def devices_in_flight(view: View, at: str) -> Devices:
 
     Raises EmptyTraceError when none can, UsageError when none can from the stage asked for.
     """
-    recorded = stage_of(view, "auto").recorded.filter(pl.col("dev").is_not_null())
-    kinds: dict[int, set[str]] = {}
-    for dev, kind in recorded.select("dev", "kind").unique().iter_rows():
-        kinds.setdefault(dev, set()).add(kind)
-    above = set(recorded.filter(pl.col("old_dev").is_not_null() & (pl.col("old_dev") != pl.col("dev")))["old_dev"])
+    recorded = stage_of(view, "auto").recorded
+    kinds = {device: set(found) for device, found in recorded.kinds.items()}
+    above = {upper for upper, lower in recorded.remaps if upper != lower}
     served = {"issue", "complete", "bio_complete"}
     alone = {d for d, k in kinds.items() if "queue" in k and not k & served and d not in above}
     disk_of = disks_of(view.trace.bio_events, alone) if alone else {}
