@@ -130,6 +130,18 @@ def test_filters_are_those_of_the_allocation(mixed: Trace, rows: pl.DataFrame) -
     assert sum(REUSE.answer(view).account.values()) == len(mine)
 
 
+def test_lifetimes_that_a_loss_falls_into_are_counted() -> None:
+    events = [
+        Event(1000, 0, "alloc", 1),
+        Event(2000, 0, "alloc", 2),
+        Event(3000, 0, "free", 1),
+        Event(9000, 0, "free", 2),
+    ]
+    trace: Any = trace_of(events, losses=[(500, 600), (5000, 6000)])
+    assert LIFETIMES.answer(trace).account["complete_across_losses"] == 1
+    assert "complete_across_losses" not in LIFETIMES.answer(trace_of(events)).account  # type: ignore[arg-type]
+
+
 # ---------------------------------------------------------------- the live set
 def levels(events: list[Event]) -> tuple[list[int], int]:
     """Pages live after each event, without those from before the trace; and how many of those were freed."""

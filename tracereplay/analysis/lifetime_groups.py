@@ -10,7 +10,7 @@ import numpy.typing as npt
 import polars as pl
 
 from tracereplay.demand.lifetime import Lives
-from tracereplay.demand.opening import gfp_names
+from tracereplay.demand.opening import gfp_names, losses
 from tracereplay.demand.sites import Sites
 from tracereplay.demand.state import CENSORING, NO_STACK
 from tracereplay.demand.tags import Numbers
@@ -119,6 +119,26 @@ def lives_of(
         return kept
 
     return Lives(view.trace, groups, keep=keep, rows=rows, levels=levels)
+
+
+class Losses:
+    """Lifetimes that events were lost in: their free may be that of a later owner."""
+
+    def __init__(self, view: View) -> None:
+        self._begin, end, _ = losses(view.trace)
+        self._end = np.maximum.accumulate(end) if len(end) else end
+        self.spanned = 0
+
+    def add(self, begin: Array, end: Array) -> None:
+        """Count the lifetimes with these ends that a loss falls into."""
+        if len(self._begin):
+            before = np.searchsorted(self._begin, end)
+            self.spanned += int(((before > 0) & (self._end[before - 1] > begin)).sum())
+
+    @property
+    def account(self) -> dict[str, int]:
+        """For the completeness line; nothing where nothing was lost."""
+        return {"complete_across_losses": self.spanned} if len(self._begin) else {}
 
 
 class Sums:

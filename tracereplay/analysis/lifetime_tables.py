@@ -9,7 +9,7 @@ import polars as pl
 import pyarrow as pa
 
 from tracereplay.analysis.analysis import Answer
-from tracereplay.analysis.lifetime_groups import Array, Classes, Groups, Sums, all_rows, frame_of, lives_of
+from tracereplay.analysis.lifetime_groups import Array, Classes, Groups, Losses, Sums, all_rows, frame_of, lives_of
 from tracereplay.analysis.reuse_pass import reuse_times
 from tracereplay.analysis.spread import Counted, Spread, survival_median
 from tracereplay.demand.lifetime import Lives
@@ -29,12 +29,13 @@ def lifetime_table(view: View, by: str) -> Answer:
     """How long blocks lived: ``by blocks pages complete lifetime_p50_ns ... survival_p50_ns right_censored ...``."""
     groups = Groups(view, by)
     lives = lives_of(view, groups)
-    classes, spread, ages = Classes(), Spread(), Spread()
+    classes, spread, ages, lost = Classes(), Spread(), Spread(), Losses(view)
     for rows in all_rows(lives):
         group = groups.of(rows)
         classes.add(group, rows)
         done, live = rows.how == COMPLETE, rows.how == RIGHT_CENSORED
         spread.add(group[done], (rows.t_free - rows.t_alloc)[done])
+        lost.add(rows.t_alloc[done], rows.t_free[done])
         ages.add(group[live], lives.end_ns - rows.t_alloc[live])
     numbers, labels = groups.merged()
     n = len(labels)
@@ -59,7 +60,7 @@ def lifetime_table(view: View, by: str) -> Answer:
         "unseen": blocks[:, UNSEEN_LIFE],
     }
     frame = frame_of(labels, columns, columns["blocks"] > 0, "blocks")
-    return Answer(frame, spread.method, classes.account, _notes(view, by_time=True))
+    return Answer(frame, spread.method, classes.account | lost.account, _notes(view, by_time=True))
 
 
 def histogram_table(view: View, by: str, of: str) -> Answer:

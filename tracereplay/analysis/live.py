@@ -6,14 +6,26 @@ from typing import TYPE_CHECKING
 
 from tracereplay.analysis.analysis import FREES, PAGE_FILTERS, PAGES, Analysis, Answer, Option, Picture
 from tracereplay.analysis.lifetimes import by
+from tracereplay.errors import UsageError
 
 if TYPE_CHECKING:
     from tracereplay.analysis.view import View
+
+MOST_BINS = 100_000
+MOST_STEPS = 300
+"""Of a slope: its pairs grow with the square."""
+
+
+def _within(name: str, value: float, least: float, most: float) -> None:
+    if not least <= value <= most:
+        raise UsageError(f"{name}={value} cannot be", hint=f"it is between {least:g} and {most:g}")
 
 
 def _live(view: View, *, by: str, bins: int, series: int) -> Answer:
     from tracereplay.analysis.live_course import live_table
 
+    _within("bins", bins, 1, MOST_BINS)
+    _within("series", series, 1, MOST_BINS)
     return live_table(view, by, bins, series)
 
 
@@ -26,6 +38,9 @@ def _peak(view: View, *, by: str) -> Answer:
 def _leaks(view: View, *, by: str, bins: int, warmup: float, older_s: float) -> Answer:
     from tracereplay.analysis.leak_table import leak_table
 
+    _within("bins", bins, 1, MOST_STEPS)
+    _within("warmup", warmup, 0, 0.9)
+    _within("older_s", older_s, 0, 1e9)
     return leak_table(view, by, bins, warmup, older_s)
 
 
