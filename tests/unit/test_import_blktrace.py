@@ -36,6 +36,7 @@ from tests.blktrace_records import (
     process,
     row,
 )
+from tracereplay.analysis.ios import LAYERS
 from tracereplay.errors import EmptyTraceError, ImportFormatError, TracereplayError, UnknownFormatError
 from tracereplay.importers.base import ImportOptions
 from tracereplay.importers.convert import Imported, import_trace
@@ -432,3 +433,11 @@ def test_every_letter_of_the_grammar_is_known() -> None:
     from tracereplay.importers.blktrace_format import LETTERS
 
     assert ACTS.items() <= LETTERS.items()
+
+
+def test_device_mapper_over_a_partition_is_one_stack(tmp_path: Path) -> None:
+    """Two remaps lead down: to the disk with the partition's sector, then from the partition to the disk."""
+    _, trace = imported(DATA / "6.12", tmp_path)
+    layers = {(r["device"], r["layer"]): r["ios"] for r in LAYERS(trace).to_dicts()}
+    below = [r for r in rows_of(trace) if r["kind"] == "queue" and r["dev"] == SDA]
+    assert layers == {("253:0", 0): 216, ("8:0", 1): len(below)}

@@ -125,6 +125,8 @@ class Devices:
         unserved = {d for d, kinds in seen.items() if not kinds & served and d not in upper}
         queued = {d for d, kinds in seen.items() if "queue" in kinds}
         disk_of = disks_of(bios, (onto_themselves | unserved) & queued)
+        # blktrace names a partition where a bio comes from it and nowhere else.
+        disk_of |= {old: dev for dev, old in pairs if old not in seen and dev >> 20 == old >> 20}
         numbers = np.unique(np.array([0, *seen, *upper], np.uint32))
         whole = np.array([disk_of.get(n, n) for n in numbers.tolist()], np.uint32)
         kinds: dict[int, set[str]] = {}
