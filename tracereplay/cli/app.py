@@ -28,6 +28,7 @@ VERBS = {
     "info": "info",
     "validate": "validate",
     "merge": "merge",
+    "diff": "diff",
     "query": "query",
     "analyze": "analyze",
     "demand": "demand",
