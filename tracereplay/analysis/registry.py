@@ -18,6 +18,7 @@ MODULES: tuple[str, ...] = (
     "live",
     # bios
     "ios",
+    "bio_pages",
     "bio_streams",
     "bio_places",
     "bio_order",

@@ -8,7 +8,7 @@ with parts afterwards.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,10 +33,11 @@ _WHAT[[_COMPLETE, _BIO_COMPLETE, _CODE["error"]]] = COMPLETION
 class Part:
     """A piece of a WRITE bio for which dm-crypt takes one buffer."""
 
-    __slots__ = ("bio", "dead", "done_ns", "end", "queued_ns", "start")
+    __slots__ = ("bio", "dead", "dev", "done_ns", "end", "queued_ns", "start")
 
-    def __init__(self, bio: Bio, start: int, end: int, queued_ns: int) -> None:
+    def __init__(self, bio: Bio, dev: int, start: int, end: int, queued_ns: int) -> None:
         self.bio = bio
+        self.dev = dev
         self.start = start
         self.end = end
         self.queued_ns = queued_ns
@@ -64,6 +65,8 @@ class Crosscheck:
         self.parts = 0
         self.matched_parts = 0
         self.requests = 0
+        self.told: Callable[[Array, list[tuple[int, Part]]], None] | None = None
+        """Is told operations, and at which of them a request begins that matches a part."""
         self._live: dict[int, list[Part]] = {}
         self._waiting: dict[int, deque[Part]] = {}
 
@@ -74,7 +77,7 @@ class Crosscheck:
         return [self._add(bio, dev, sector, sector + sectors, ts)]
 
     def _add(self, bio: Bio, dev: int, start: int, end: int, ts: int) -> tuple[int, int]:
-        part = Part(bio, start, end, ts)
+        part = Part(bio, dev, start, end, ts)
         bio.parts.append(part)
         bio.unmatched += 1
         self.parts += 1
@@ -139,12 +142,16 @@ class Crosscheck:
         rows = np.flatnonzero(alloc & first & crypt)
         found = np.zeros(len(ops), np.bool_)
         at, pieces = [], []
+        matches = []
         for i, ts, pages in zip(rows.tolist(), *(ops[name][rows].tolist() for name in ("ts_ns", "pages")), strict=True):
             if part := self.match(ts, pages):
                 found[i] = True
+                matches.append((i, part))
                 if len(part.bio.parts) > 1:
                     at.append(i)
                     pieces.append((part.bio.number, part.bio.unmatched))
+        if self.told is not None and matches:
+            self.told(ops, matches)
         starts = np.maximum.accumulate(np.where(alloc & first, np.arange(len(ops)), 0))
         ops["flags"][alloc & found[starts]] |= OF_BIO
         made = np.zeros(len(at), OP)
