@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.block_samples import TABLES, UNIT_NS, Request, line, read, text, vscsi
+from tracereplay.demand import open_demand
 from tracereplay.errors import AmbiguousFormatError, ImportFormatError, UnknownFormatError
 from tracereplay.importers.base import Head
 from tracereplay.importers.block_csv import BlockTableImporter
@@ -77,6 +78,20 @@ def test_a_written_trace_is_valid(tmp_path: Path) -> None:
     assert meta.clock["triples"] == [[first[0]] * 3]
     assert 1.17e18 < first[0] < 1.18e18  # February 2007
     assert meta.source["compression"] == "gzip"
+
+
+def test_imported_writes_make_demand(tmp_path: Path) -> None:
+    for name, completed in (("msr", True), ("alibaba", False)):
+        (tmp_path / name).write_bytes(text(name, SOME))
+        imported = import_trace(tmp_path / name, tmp_path / f"{name}.trace")
+        device = "12,0" if name == "msr" else "0,0"
+        demand = open_demand(Trace.open(imported.path), path="dm-crypt", device=device)
+        for _ in demand:
+            pass
+        writes = sum(r.write and r.volume == 0 for r in SOME)
+        path = demand.report.path
+        assert path["bios"] == writes
+        assert (path["completed"], path["right_censored"]) == ((writes, 0) if completed else (0, writes))
 
 
 # ------------------------------------------------------------ recognition
