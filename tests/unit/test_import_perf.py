@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import stat
 from collections import Counter
 from pathlib import Path
@@ -185,3 +186,14 @@ def test_missing_perf_names_its_packages(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(ImportFormatError, match=r"is no perf\.data"):
         import_trace(tmp_path / "bin" / "text", tmp_path / "out", format="perf.data")
     assert IMPORTER.sniff(Head("x", b"PERFFILE", True)) is Confidence.NO
+
+
+@pytest.mark.skipif(shutil.which("perf") is None, reason="perf is not installed")
+def test_real_recording_gives_the_same_as_its_text(tmp_path: Path) -> None:
+    data, text = (
+        Trace.open(import_trace(DATA / name, tmp_path / name).path)
+        for name in ("perf-6.18.data.zst", "perf-6.18.script.txt.zst")
+    )
+    assert data.page_events.collect().equals(text.page_events.collect())
+    assert data.metadata.host == text.metadata.host
+    assert data.metadata.clock == text.metadata.clock

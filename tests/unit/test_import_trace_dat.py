@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import shutil
 import stat
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from tracereplay.errors import ImporterToolMissingError, ImportFormatError
 from tracereplay.importers.base import Confidence, Head
 from tracereplay.importers.convert import import_trace
 from tracereplay.importers.trace_dat import IMPORTER, MAGIC
+from tracereplay.trace.reader import Trace
 
 HEADER = r"""
  Tracing meta data in file x:
@@ -123,3 +125,30 @@ def test_named_format_on_another_file(tmp_path: Path) -> None:
     with pytest.raises(ImportFormatError) as caught:
         import_trace(path, tmp_path / "out", format="trace.dat")
     assert "is no trace.dat" in caught.value.message
+
+
+# ------------------------------------------------------------ recordings of an ftrace instance
+DATA = Path(__file__).parents[1] / "data" / "import"
+
+
+def test_clock_of_an_instance_is_its_own_and_its_name_is_no_tasks(
+    recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(tmp_path, monkeypatch, "sed 's/^ *fio/tctext:    fio/' $here/text")
+    (tmp_path / "bin" / "header").write_text((DATA / "instance-6.18-v7.dump.txt").read_text())
+    result = import_trace(recording, tmp_path / "out")
+    assert result.metadata.clock["name"] == "mono"  # the dump says "local" of the buffer: the top level's
+    assert result.metadata.host["release"].startswith("6.18.")
+    assert Trace.open(result.path).tasks.select("comm").collect()["comm"].unique().to_list() == ["fio"]
+
+
+@pytest.mark.skipif(shutil.which("trace-cmd") is None, reason="trace-cmd is not installed")
+@pytest.mark.parametrize(("version", "events"), [(6, 1694), (7, 3222)])
+def test_real_recordings_of_both_versions(version: int, events: int, tmp_path: Path) -> None:
+    result = import_trace(DATA / f"instance-6.18-v{version}.dat.zst", tmp_path / "out")
+    assert result.metadata.source["format"] == f"trace.dat v{version}"
+    assert sum(result.summary.events.values()) == events
+    assert result.summary.rejected == 0
+    assert result.metadata.clock == {"name": "mono", "resolution_ns": 1}
+    names = Trace.open(result.path).tasks.select("comm").collect()["comm"].to_list()
+    assert {"sh", "dd", "ls"} <= set(names)

@@ -8,7 +8,7 @@ the two are in different blocks.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import BinaryIO, TypeVar
 
 import numpy as np
@@ -239,12 +239,19 @@ class FtraceBlocks:
             self.rejects.add(line, text, UNCLEAR_LOSS)
 
     # ------------------------------------------------------------ tables at the end
-    def task_batch(self) -> pa.RecordBatch:
-        """Rows of ``tasks``: one per pid and name."""
+    def task_batch(self, instances: Sequence[str] = ()) -> pa.RecordBatch:
+        """Rows of ``tasks``: one per pid and name.
+
+        trace-cmd report puts ``INSTANCE: `` before the name where a recording is of an ftrace instance.
+        """
         n = len(self.tasks)
         tasks = self._state.tasks
         tgid = tasks.tgid[:n]
         comms = [text.decode("utf-8", "backslashreplace") for text in self.tasks.texts()]
+        for name in instances:
+            comms = [
+                comm.removeprefix(f"{name}:").lstrip(" ") if comm.startswith(f"{name}: ") else comm for comm in comms
+            ]
         columns = {
             "pid": pa.array(self.tasks.table.keys[:n], pa.uint32()),
             "tgid": pa.array(np.where(tgid < 0, 0, tgid), pa.uint32(), mask=tgid < 0),

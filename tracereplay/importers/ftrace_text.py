@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, BinaryIO, Protocol
 
@@ -64,6 +64,7 @@ class FtraceConversion:
         format: str | None = None,
         host: dict[str, Any] | None = None,
         clock: str | None = None,
+        instances: Sequence[str] = (),
     ) -> None:
         self.metadata = TraceMetadata()
         self.summary = ImportSummary()
@@ -74,6 +75,7 @@ class FtraceConversion:
         self._clock = options.clock or clock
         self._blocks = FtraceBlocks(options.block_bytes, form.grammar)
         self._rwbs = Rwbs()
+        self._instances = instances
         self._told_events: list[str] = []
         self._gfp: GfpMasks | None = None
         self._gfp_table: dict[str, int] = {}
@@ -104,7 +106,7 @@ class FtraceConversion:
                 yield table, self._batch(table, rows)
         self._finish()
         for table, batch in (
-            ("tasks", self._blocks.task_batch()),
+            ("tasks", self._blocks.task_batch(self._instances)),
             ("stacks", self._blocks.stack_batch()),
             ("loss", self._blocks.losses.batch()),
         ):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tracereplay.errors import ImportFormatError
 from tracereplay.importers.base import Confidence, Conversion, Head, ImportOptions
@@ -24,6 +24,7 @@ VERSIONS = (b"6", b"7")
 _UNAME = re.compile(r"\[Option UNAME,[^\]]*\]\s*\n(\S+) (\S+) (\S+) (\S+)")
 _CLOCK = re.compile(r'\[buffer "[^"]*", "([^"]+)" clock|^\s*"([\w-]+)" \[clock\]', re.MULTILINE)
 _CLOCK_LIST = re.compile(r"^\s*(?:\[?[a-z][\w-]*\]? )*\[([a-z][\w-]*)\](?: [a-z][\w-]*)*\s*$", re.MULTILINE)
+_BUFFERS = re.compile(r'^\s*"([^"\n]*)" \[name\]', re.MULTILINE)
 _PAGE_SIZE = re.compile(r"^\s*(\d+)\s+\[Page size, bytes\]", re.MULTILINE)
 _CPUS = re.compile(r"\[Option CPUCOUNT,[^\]]*\]\s*\n(\d+)")
 
@@ -63,14 +64,29 @@ class TraceDatImporter:
             [program, "report", "-t"],
             "copy the file again from where it was recorded, after trace-cmd had ended",
         )
-        host, clock = told(report.ask(program, "dump", "--summary", "--options"))
+        host, clock, instances = told(report.ask(program, "dump", "--summary", "--options"))
         return FtraceConversion(
-            report, options, advance, format=f"trace.dat v{version.decode()}", host=host, clock=clock
+            report,
+            options,
+            advance,
+            format=f"trace.dat v{version.decode()}",
+            host=host,
+            clock=clock,
+            instances=instances,
         )
 
 
-def told(text: str) -> tuple[dict[str, Any], str | None]:
-    """Host facts and the clock's name, as far as ``trace-cmd dump`` tells them."""
+class Told(NamedTuple):
+    """What ``trace-cmd dump`` tells of a recording."""
+
+    host: dict[str, Any]
+    clock: str | None
+    instances: list[str]
+    """Names of the ftrace instances in it (``trace-cmd record -B``)."""
+
+
+def told(text: str) -> Told:
+    """Read what ``trace-cmd dump --summary --options`` prints."""
     host: dict[str, Any] = {}
     if match := _UNAME.search(text):
         host = {"hostname": match[2], "release": match[3], "arch": match[4]}
@@ -78,12 +94,13 @@ def told(text: str) -> tuple[dict[str, Any], str | None]:
         host["cpus"] = int(match[1])
     if match := _PAGE_SIZE.search(text):
         host["page_size"] = int(match[1])
+    # The list is that of the instance which was recorded; for instances, "[buffer" names the clock of the top level.
     clock = None
-    if match := _CLOCK.search(text):
-        clock = match[1] or match[2]
-    elif match := _CLOCK_LIST.search(text):
+    if match := _CLOCK_LIST.search(text):
         clock = match[1]
-    return host, clock
+    elif match := _CLOCK.search(text):
+        clock = match[1] or match[2]
+    return Told(host, clock, sorted({name for name in _BUFFERS.findall(text) if name}))
 
 
 IMPORTER = TraceDatImporter()
