@@ -114,7 +114,7 @@ def check(
     assert bio == in_time(expected.bio)
     mm = found["mm_events"].to_dicts() if "mm_events" in found else []
     assert mm == sorted(expected.mm, key=lambda row: row["ts_ns"])
-    losses = found["loss"].drop("table").to_dicts() if "loss" in found else []
+    losses = found["loss"].drop("table", "host").to_dicts() if "loss" in found else []
     assert losses == expected.losses
     tasks = {(r["pid"], r["comm"]): [r["tgid"], r["first_ns"], r["last_ns"]] for r in found["tasks"].to_dicts()}
     assert tasks == {(p, None if c == "<...>" else text(c)): v for (p, c), v in expected.tasks.items()}
