@@ -104,6 +104,8 @@ def test_what_the_tracks_say(tmp_path: Path) -> None:
     assert (page["name"], page["pid"], page["tid"]) == ("alloc", PAGES, 0)
     ios = [e for e in events if e.get("cat") == "io" and e["ph"] == "b" and e["name"] == "write"]
     assert sorted((e["ts"], e["pid"] >= DEVICES) for e in ios) == [(9.0, True), (19.0, True)]
+    depth = [e["args"]["peak"] for e in events if e["name"] == "I/Os in flight" and e["pid"] == ios[0]["pid"]]
+    assert max(depth) == 1
     served = next(e for e in events if e["name"] == "served" and e["ph"] == "e" and e["ts"] == (31_500 - origin) / 1000)
     assert served["cat"] == "io"
     lost = [(e["name"], e["ts"]) for e in events if e["pid"] == LOST and e["ph"] == "b"]

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 PAGES, LOST, DEVICES = 10_000_000, 10_000_001, 20_000_000
 """Process ids of tracks that are no tasks: above every pid (``PID_MAX_LIMIT``, include/linux/threads.h, is 2^22)."""
 
+BINS = 1000
+"""Steps of a counter over the time that is looked at."""
+
 
 @dataclass(slots=True)
 class Timeline:

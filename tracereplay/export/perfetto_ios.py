@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from tracereplay.export.perfetto import DEVICES, Events, Timeline, arguments, text
+from tracereplay.export.perfetto import BINS, DEVICES, Events, Timeline, arguments, text
 
 if TYPE_CHECKING:
     from tracereplay.analysis.view import View
@@ -35,8 +35,27 @@ def write_ios(view: View, events: Events, done: Timeline) -> None:
         ios += len(rows)
         events.write(_slices(rows, events, tracks))
     done.counts["I/Os"] = ios
+    done.counts["counter values of I/Os in flight"] = events.write(_depths(view, events, tracks))
     if view.selection.order:
         done.notes.append("--order does not apply to I/Os: all are there")
+
+
+def _depths(view: View, events: Events, tracks: dict[int, int]) -> Iterator[str]:
+    """Mean and greatest number of I/Os in flight on each device, where completions and no tasks are looked at."""
+    from tracereplay.analysis.registry import analysis_named
+
+    analysis = analysis_named("depth-over-time")
+    if set(view.selection.used) - analysis.filters or not all(need.met_by(view.trace) for need in analysis.needs):
+        return
+    pids = {view.device_name(disk): pid for disk, pid in tracks.items()}
+    width = max(1000, (view.end_ns - view.start_ns) // BINS)
+    frame = analysis(view, bin=f"{width}ns").filter(pl.col("device").is_in(list(pids)))
+    for device, start, mean, peak in frame.select("device", "start_ns", "mean_depth", "peak_depth").iter_rows():
+        ts = events.us(view.origin_ns + start)
+        yield (
+            f'{{"ph":"C","name":"I/Os in flight","pid":{pids[device]},"tid":0,"ts":{ts},'
+            f'"args":{{"mean":{mean:.4g},"peak":{peak}}}}}'
+        )
 
 
 def _kept(view: View, rows: pl.DataFrame) -> pl.DataFrame:

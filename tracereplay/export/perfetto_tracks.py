@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from tracereplay.export.perfetto import LOST, PAGES, Events, Timeline, arguments, text
+from tracereplay.export.perfetto import BINS, LOST, PAGES, Events, Timeline, arguments, text
 
 if TYPE_CHECKING:
     from tracereplay.analysis.view import View
@@ -17,7 +17,6 @@ MOST_INSTANTS = 1_000_000
 """Page events that are drawn one by one; a viewer does not hold many more."""
 RARE = ("alloc_failed", "extfrag")
 """Kinds that are drawn in any case."""
-BINS = 1000
 _LOST_PLACE, _PAGES_PLACE = 0, 1
 
 
