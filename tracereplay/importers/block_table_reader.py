@@ -52,7 +52,7 @@ class BlockTableReader:
             extra=table.extra,
         )
         self.rejects = self._blocks.rejects
-        self._hosts = list(table.hosts)
+        self._hosts = {name: number for number, name in enumerate(table.hosts)}
         self._host_codes = np.zeros(0, np.int64)
         self._op_codes = np.zeros(0, np.int8)
 
@@ -86,13 +86,7 @@ class BlockTableReader:
             requests.latency_ns = np.where(absurd, -1, latency)
         bad = misfits(requests)
         refused = self._refuse(fields, ((bad_time, TIME), (other, OPERATION), (bad, MISFIT)))
-        if refused is not None:
-            keep = ~refused
-            for name in ("ts_ns", "dev", "offset", "size", "op"):
-                setattr(requests, name, getattr(requests, name)[keep])
-            if requests.latency_ns is not None:
-                requests.latency_ns = requests.latency_ns[keep]
-        return requests
+        return requests.kept(~refused)
 
     def _column(self, fields: Fields, role: str) -> I64:
         values: I64 = fields.values[self._at[role]].copy()
@@ -103,16 +97,15 @@ class BlockTableReader:
         texts = self._blocks.texts()
         if self._op_codes.size == len(texts):
             return
-        operations, of = self._table.operations, self._at["op"]
-        self._op_codes = np.array(
-            [operations.get(text.lower(), -1) if column == of else -1 for column, text in texts], np.int8
-        )
-        codes = []
-        for column, text in texts:
-            if column == self._at.get("host") and text not in self._hosts:
-                self._hosts.append(text)
-            codes.append(self._hosts.index(text) if text in self._hosts else -1)
-        self._host_codes = np.array(codes, np.int64)
+        new = texts[self._op_codes.size :]
+        operations, host = self._table.operations, self._at.get("host")
+        for column, text in new:
+            if column == host:
+                self._hosts.setdefault(text, len(self._hosts))
+        op_codes = [operations.get(text.lower(), UNKNOWN_OPERATION) for _, text in new]
+        host_codes = [self._hosts.get(text, -1) for _, text in new]
+        self._op_codes = np.concatenate([self._op_codes, np.array(op_codes, np.int8)])
+        self._host_codes = np.concatenate([self._host_codes, np.array(host_codes, np.int64)])
 
     def _operation(self, fields: Fields) -> tuple[npt.NDArray[np.int8], Mask]:
         values = fields.values[self._at["op"]]
@@ -136,15 +129,12 @@ class BlockTableReader:
         sound = (number < _MINORS) & (hosts < 1 << 12)
         return np.where(sound, hosts * _MINORS + number, -1)
 
-    def _refuse(self, fields: Fields, checks: tuple[tuple[Mask, str], ...]) -> Mask | None:
-        """Rows that fail a check: noted by the first that they fail, None when there are none."""
-        refused: Mask | None = None
+    def _refuse(self, fields: Fields, checks: tuple[tuple[Mask, str], ...]) -> Mask:
+        """Rows that fail a check, noted by the first that they fail. Other SCSI commands are counted by name."""
+        refused = np.zeros(fields.lines.size, np.bool_)
         for mask, reason in checks:
-            if not mask.any():
-                continue
-            new = mask if refused is None else mask & ~refused
-            refused = new if refused is None else refused | new
-            rows = np.flatnonzero(new)
+            rows = np.flatnonzero(mask & ~refused)
+            refused |= mask
             if reason is OPERATION and self._table.operations == SCSI_OPERATIONS:
                 for code in fields.values[self._at["op"]][rows].tolist():
                     name = scsi_name(code)
@@ -164,9 +154,10 @@ class BlockTableReader:
 
     def device_name(self, dev: int) -> str:
         """What the source calls a device."""
-        if self._hosts:
-            return self._table.device_name.format(host=self._hosts[dev // _MINORS], n=dev % _MINORS)
-        return self._table.device_name.format(host="", n=dev)
+        if "host" not in self._at:
+            return self._table.device_name.format(n=dev)
+        names = list(self._hosts)
+        return self._table.device_name.format(host=names[dev // _MINORS], n=dev % _MINORS)
 
     def facts(self) -> dict[str, Any]:
         """More of ``metadata.source``."""

@@ -106,10 +106,7 @@ class FioReader:
         for mask, reason in ((unknown, NO_ACTION), (bad_time & data, TIME), (placeless & ~bad_time, NO_PLACE)):
             for row in np.flatnonzero(mask).tolist():
                 self.rejects.add(int(fields.lines[row]), fields.text(row), reason)
-        keep = data & ~bad_time & ~placeless
-        for name in ("ts_ns", "dev", "offset", "size", "op"):
-            setattr(requests, name, getattr(requests, name)[keep])
-        return requests
+        return requests.kept(data & ~bad_time & ~placeless)
 
     def _times(self, fields: Fields, code: I64, offset: I64) -> I64:
         """Microseconds of each line."""

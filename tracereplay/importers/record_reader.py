@@ -68,14 +68,6 @@ class _Blocks:
         for row in np.flatnonzero(mask).tolist():
             self.rejects.add(self.lines + row + 1, records[row].tobytes().hex(" ").encode(), reason)
 
-    def kept(self, requests: Requests, keep: Mask) -> Requests:
-        """Some of the requests."""
-        for name in ("ts_ns", "dev", "offset", "size", "op"):
-            setattr(requests, name, getattr(requests, name)[keep])
-        if requests.latency_ns is not None:
-            requests.latency_ns = requests.latency_ns[keep]
-        return requests
-
     def device_name(self, dev: int) -> str:
         """The only device has no name."""
         return f"disk {dev}"
@@ -129,7 +121,7 @@ class VscsiReader(_Blocks):
             for opcode, count in zip(*np.unique(command[other], return_counts=True), strict=True):
                 name = scsi_name(int(opcode))
                 self.other_events[name] = self.other_events.get(name, 0) + int(count)
-            yield self.kept(requests, ~(foreign | other | bad))
+            yield requests.kept(~(foreign | other | bad))
 
     def clock(self, first_ns: int | None) -> dict[str, Any]:
         """``metadata.clock``."""
@@ -174,7 +166,7 @@ class OracleGeneralReader(_Blocks):
             )
             bad = misfits(requests)
             self.refuse(records, bad, MISFIT)
-            yield self.kept(requests, ~bad)
+            yield requests.kept(~bad)
 
     def clock(self, first_ns: int | None) -> dict[str, Any]:
         """``metadata.clock``."""

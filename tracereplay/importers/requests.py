@@ -7,7 +7,7 @@ distance. Rows come out through a bounded window (:class:`~tracereplay.importers
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,20 @@ class Requests:
     unit: int = 1
     """Bytes that one of ``offset`` stands for: 1 or 512."""
     size_unit: int = 1
+
+    def kept(self, keep: Mask) -> Requests:
+        """Some of them."""
+        if keep.all():
+            return self
+        return replace(
+            self,
+            ts_ns=self.ts_ns[keep],
+            dev=self.dev[keep],
+            offset=self.offset[keep],
+            size=self.size[keep],
+            op=self.op[keep],
+            latency_ns=None if self.latency_ns is None else self.latency_ns[keep],
+        )
 
 
 @dataclass(slots=True)
