@@ -87,7 +87,11 @@ def test_summary(trace: Trace) -> None:
     sql = f"SELECT kind, count(*), {PAGES}, sum(returned) FROM page_events GROUP BY kind"
     for kind, n, pages, returned in duck(trace, sql):
         assert kinds[kind] == (n, returned if kind == "bulk" else pages)
-    rate = analysis_named("summary")(trace)["per_s"].sum()
+    assert kinds["alloc+free"][0] + kinds["alloc only"][0] >= kinds["alloc"][0]
+    assert analysis_named("summary").answer(trace).account["complete"] == kinds["alloc+free"][0]
+    alone = analysis_named("summary")(trace, pairs="no")
+    assert alone.rows() == analysis_named("summary")(trace).head(len(alone)).rows()
+    rate = alone["per_s"].sum()
     assert rate == pytest.approx(trace.rows("page_events") / View.of(trace).seconds)
 
 

@@ -18,15 +18,23 @@ import re
 import sys
 from pathlib import Path
 
-from tracereplay.analysis.registry import analysis_named
+from tracereplay.analysis.page_counts import SUMMARY
 from tracereplay.analysis.tally import tally
 from tracereplay.analysis.view import View
-from tracereplay.demand.lifetime import lifetimes
 from tracereplay.kernel.gfp import gfp_table, parse_gfp
 from tracereplay.trace.reader import Trace
 
 TYPES = {"UNMOVABL": 0, "RECLAIM": 1, "MOVABLE": 2, "RESERVED": 3, "CMA/ISLT": 4}
 """perf's names of migratetypes by the number that it means."""
+NAMES = {
+    "allocation requests": "alloc",
+    "free requests": "free",
+    "allocation failures": "alloc_failed",
+    "alloc+freed requests": "alloc+free",
+    "alloc-only requests": "alloc only",
+    "free-only requests": "free only",
+}
+"""perf's totals by their kinds in `analyze summary`."""
 Counts = dict[str, int]
 Table = dict[tuple[int, int, int], int]
 
@@ -57,30 +65,14 @@ def perf_table(text: str, release: str | None) -> Table:
 
 
 def our_totals(trace: Trace) -> Counts:
-    """The same totals from analyses and lifetimes."""
-    kinds = {row["kind"]: row for row in analysis_named("summary")(trace).iter_rows(named=True)}
-    classes: dict[str, list[int]] = {}
-    for batch in lifetimes(trace):
-        for name, pages in zip(batch["class"].to_pylist(), batch["pages"].to_pylist(), strict=True):
-            n = classes.setdefault(name, [0, 0])
-            n[0] += 1
-            n[1] += pages
-    ends = {
-        "alloc+freed requests": ("complete",),
-        "alloc-only requests": ("right_censored", "broken"),
-        "free-only requests": ("left_censored", "unseen"),
+    """The same totals from `analyze summary`."""
+    rows = {
+        kind: (events, bytes_) for kind, events, bytes_ in SUMMARY(trace).select("kind", "events", "bytes").iter_rows()
     }
     found = {}
-    for name, kind in (
-        ("allocation requests", "alloc"),
-        ("free requests", "free"),
-        ("allocation failures", "alloc_failed"),
-    ):
-        row = kinds.get(kind, {"events": 0, "bytes": 0})
-        found[name], found[f"{name}, KiB"] = row["events"], row["bytes"] // 1024
-    for name, members in ends.items():
-        found[name] = sum(classes.get(m, [0, 0])[0] for m in members)
-        found[f"{name}, KiB"] = sum(classes.get(m, [0, 0])[1] for m in members) * 4
+    for name, kind in NAMES.items():
+        found[name], size = rows.get(kind, (0, 0))
+        found[f"{name}, KiB"] = size // 1024
     return found
 
 

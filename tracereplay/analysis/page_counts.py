@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tracereplay.analysis.amounts import time_bin
+from tracereplay.analysis.amounts import AUTO, time_bin
 from tracereplay.analysis.analysis import Analysis, Answer, Option, Picture
 from tracereplay.analysis.page_options import ANY_PAGES, BIN, FAILURES, PAGE_FILTERS, PAGES
 
@@ -12,14 +12,18 @@ if TYPE_CHECKING:
     from tracereplay.analysis.view import View
 
 METHOD = "exact"
+PAIRED = 10_000_000
+"""Events up to which a summary follows every block."""
 CHANGES = ("alloc", "alloc_failed", "free")
 
 
-def summary(view: View) -> Answer:
-    """Every kind of page event: ``kind events per_s pages bytes pages_per_s``, in the schema's order.
+def summary(view: View, *, pairs: str) -> Answer:
+    """Every kind of page event: ``kind events per_s pages bytes pages_per_s``, in the schema's order; then, if wanted,
+    blocks by which of their ends was seen: ``alloc+free``, ``alloc only``, ``free only``.
 
     ``pages`` are those of the events' orders, of bulk calls those returned; null for kinds without (free_batched,
-    which accompanies a free, and extfrag).
+    which accompanies a free, and extfrag). A block that was freed in pieces counts as often. Under a filter other than
+    time there are no blocks that were only freed: whose they were was not seen.
     """
     import polars as pl
 
@@ -47,8 +51,15 @@ def summary(view: View) -> Answer:
         .sort("rank")
         .select("kind", "events", "per_s", "pages", "bytes", "pages_per_s")
     )
-    said = "who allocated them: callers; how many of them were freed: lifetimes"
-    return Answer(frame, METHOD, notes=(said,))
+    large = pairs == AUTO and view.trace.rows("page_events") > PAIRED
+    if pairs == "no" or large:
+        notes = ("blocks allocated and freed, or only one of them: --set pairs=yes",) if large else ()
+        return Answer(frame, METHOD, notes=notes)
+    from tracereplay.analysis.page_pairs import paired
+
+    ends, account = paired(view)
+    ends = ends.with_columns(in_bytes(view), per_s=pl.col("events") / seconds, pages_per_s=pl.col("pages") / seconds)
+    return Answer(pl.concat([frame, ends.select(frame.columns)]), METHOD, account)
 
 
 def orders(view: View) -> Answer:
@@ -173,11 +184,12 @@ def failures(view: View) -> Answer:
 
 SUMMARY = Analysis(
     name="summary",
-    title="page events of each kind: how many, how many pages, per second",
+    title="page events of each kind, blocks by the ends that were seen",
     group="pages",
     compute=summary,
     needs=(ANY_PAGES,),
     filters=PAGE_FILTERS,
+    options=(Option("pairs", AUTO, f"follow every block; auto: up to {PAIRED:,} events", (AUTO, "yes", "no")),),
 )
 ORDERS = Analysis(
     name="orders",
