@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -75,8 +76,16 @@ class Labels:
     def __init__(self, view: View) -> None:
         self._view = view
         self._callers = Callers(gfp_names=gfp_names(view.trace))
-        self.stacks = view.callers() if view.trace.rows("stacks") else None
+
+    @cached_property
+    def stacks(self) -> pl.DataFrame | None:
         """``stack_id caller stack`` of the trace; None: it has none."""
+        return self._view.callers() if self.has_stacks else None
+
+    @property
+    def has_stacks(self) -> bool:
+        """The trace has stacks."""
+        return self._view.trace.rows("stacks") > 0
 
     def of_task(self, comm: str | None, gfp: int | None) -> str:
         """Caller of an allocation without a stack."""

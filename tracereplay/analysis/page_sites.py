@@ -25,15 +25,16 @@ def sites(view: View, labels: Labels, kinds: Sequence[str] = ("alloc",), *, gfp:
     keys = ("caller", "stack_id", "order", *(["gfp"] if gfp else []))
     parts: list[pl.DataFrame] = []
     rest = True
-    if labels.stacks is not None:
+    if labels.has_stacks:
         found = tally(view, ("order", "stack_id", *keys[3:]), kinds=kinds)
         with_stack = found.filter(pl.col("stack_id").is_not_null())
+        assert labels.stacks is not None
         names = labels.stacks.select("stack_id", "caller")
         named = with_stack.join(names, on="stack_id", how="left").with_columns(pl.col("caller").fill_null("?"))
         parts.append(named.select(*keys, "n"))
         rest = len(with_stack) < len(found)
     if rest:
-        without = "stack_id" if labels.stacks is not None else None
+        without = "stack_id" if labels.has_stacks else None
         found = tally(view, ("order", "gfp", "task"), kinds=kinds, without=without)
         named = labels.of_tasks(found).with_columns(stack_id=pl.lit(None, pl.UInt32))
         parts.append(named.select(*keys, "n"))

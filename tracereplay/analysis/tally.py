@@ -3,15 +3,14 @@
 What most analyses of page events come to: one streamed pass gives a small frame with a row for each combination that
 occurs, and the rest is arithmetic on that frame. Memory grows with the combinations, never with the events.
 
-Each batch is counted by itself: the values of its columns, small numbers all, make up one number a row, which is
-counted in an array where there are few possible ones and in a hash table else.
+The values of the columns become small numbers, which are the place of a row in an array of counts, or a key of a hash
+table where that array would be too large.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,8 +33,8 @@ BITS = {"kind": 4, "order": 6, "migratetype": 6, "cpu": 16, "gfp": 14, "bin": 30
 """Bits of each column's number in a key."""
 _ROWS = 1 << 16
 """Rows counted at once: what is made of them is small."""
-_DENSE = 1 << 18
-"""Possible numbers up to which an array counts."""
+_DENSE = 1 << 20
+"""Possible combinations up to which an array counts."""
 _COMPACT = 1 << 20
 
 _PIDS = 1 << 22
@@ -56,7 +55,9 @@ def tally(
     if "bin" in by and (bin_ns <= 0 or (view.end_ns - view.start_ns) // bin_ns >= 1 << BITS["bin"]):
         raise UsageError(f"bins of {bin_ns} ns are too short for {view.seconds:,.0f} s", hint="choose longer ones")
     counter = _Counter(view, by, kinds, bin_ns, without)
-    return counter.frame(*_merged(map(counter.count, view.batches("page_events", counter.columns))))
+    for batch in view.batches("page_events", counter.columns):
+        counter.count(batch)
+    return counter.frame()
 
 
 class _Counter:
@@ -68,6 +69,7 @@ class _Counter:
         self._kinds = [PAGE_KINDS.index(kind) for kind in kinds]
         self._bin_ns = bin_ns
         self._gfps: dict[int, int] = {}
+        self._counts = _Counts([BITS[name] for name in by])
         self._strangers: dict[int, int] = {}
         self._task_of_pid = _tasks_of_pids(view) if "task" in by else np.zeros(1, np.int64)
         self._without = without
@@ -77,15 +79,13 @@ class _Counter:
             self.columns += [column for column in needed if column not in self.columns]
 
     # ------------------------------------------------------------ rows to numbers
-    def count(self, batch: pa.RecordBatch) -> list[tuple[I64, I64]]:
-        """Keys of a batch and how often they occur, piece by piece."""
+    def count(self, batch: pa.RecordBatch) -> None:
+        """Count a batch of ``columns``."""
         kept = self._view.mask(batch)
-        return [
+        for at in range(0, batch.num_rows, _ROWS):
             self._count(batch.slice(at, _ROWS), None if kept is None else kept[at : at + _ROWS])
-            for at in range(0, batch.num_rows, _ROWS)
-        ]
 
-    def _count(self, batch: pa.RecordBatch, kept: Mask | None) -> tuple[I64, I64]:
+    def _count(self, batch: pa.RecordBatch, kept: Mask | None) -> None:
         kind = _values(batch.column(0))
         wanted = np.zeros(len(kind), np.bool_)
         for code in self._kinds:
@@ -97,13 +97,13 @@ class _Counter:
             wanted &= ~_valid(column, None) if column.null_count else False
         rows = np.flatnonzero(wanted)
         if not len(rows):
-            return rows, rows
+            return
         numbers = [self._numbers(name, batch, None if len(rows) == len(kind) else rows) for name in self._by]
         for name, numbered in (("gfp", self._gfps), ("task", self._strangers)):
             if 2 * len(numbered) >= 1 << BITS[name]:
                 column = {"task": "pid"}.get(name, name)
                 raise TraceError(f"page_events has too many different values of {column}: the column is damaged")
-        return _counted(numbers, [BITS[name] for name in self._by])
+        self._counts.add(numbers)
 
     def _numbers(self, name: str, batch: pa.RecordBatch, rows: I64 | None) -> I64:
         """A column as small numbers; 0 is null where it may be null."""
@@ -138,12 +138,11 @@ class _Counter:
         return found
 
     # ------------------------------------------------------------ numbers to values
-    def frame(self, keys: I64, counts: I64) -> pl.DataFrame:
+    def frame(self) -> pl.DataFrame:
         """The result of all batches."""
+        columns, counts = self._counts.result()
         made: dict[str, pl.Series] = {}
-        for name in self._by:
-            numbers = keys & ((1 << BITS[name]) - 1)
-            keys = keys >> BITS[name]
+        for name, numbers in zip(self._by, columns, strict=True):
             if name == "kind":
                 made[name] = pl.Series(name, np.array(PAGE_KINDS)[numbers])
             elif name == "task":
@@ -198,39 +197,71 @@ def _nullable(values: I64, valid: Mask, kind: type[pl.DataType]) -> pl.Series:
 
 
 # ---------------------------------------------------------------- counting
-def _counted(numbers: list[I64], bits: Sequence[int]) -> tuple[I64, I64]:
-    """Distinct rows as keys, the first column in the lowest bits, and how often each occurs."""
-    sizes = [int(column.max()) + 1 for column in numbers]
-    key = numbers[-1].copy()
-    if math.prod(sizes) > _DENSE:
-        for column, width in zip(numbers[-2::-1], bits[-2::-1], strict=True):
+class _Counts:
+    """How often each combination of numbers occurs: in an array with an axis a column, or by keys in a hash table where
+    that would be too large."""
+
+    def __init__(self, bits: Sequence[int]) -> None:
+        self._bits = bits
+        self._table: I64 | None = np.zeros([1] * len(bits), np.int64)
+        self._parts: list[tuple[I64, I64]] = []
+        self._waiting = 0
+
+    def add(self, numbers: Sequence[I64]) -> None:
+        """Count rows: a number of each column, from 0."""
+        table = None if self._table is None else self._with_room(self._table, numbers)
+        if table is None:
+            found = pc.value_counts(pa.array(self._keys(numbers)))
+            self._keep(found.field("values").to_numpy(), found.field("counts").to_numpy())
+            return
+        index = numbers[0].copy()
+        for column, size in zip(numbers[1:], table.shape[1:], strict=True):
+            index *= size
+            index += column
+        np.add.at(table.reshape(-1), index, 1)
+
+    def result(self) -> tuple[list[I64], I64]:
+        """The combinations, column by column, and how often each occurred."""
+        if self._table is not None:
+            where = np.nonzero(self._table)
+            return list(where), self._table[where]
+        keys, counts = _summed(self._parts)
+        columns = []
+        for width in reversed(self._bits):
+            columns.append(keys & ((1 << width) - 1))
+            keys = keys >> width
+        return columns[::-1], counts
+
+    def _with_room(self, table: I64, numbers: Sequence[I64]) -> I64 | None:
+        """The array, made larger where it is too small; None when it would be too large, and its counts are by keys."""
+        sizes = [
+            size if most < size else 1 << int(most).bit_length()
+            for size, most in zip(table.shape, (column.max() for column in numbers), strict=True)
+        ]
+        if sizes == list(table.shape):
+            return table
+        if math.prod(sizes) <= _DENSE:
+            self._table = np.zeros(sizes, np.int64)
+            self._table[tuple(map(slice, table.shape))] = table
+        else:
+            self._table = None
+            where = np.nonzero(table)
+            self._keep(self._keys(where), table[where])
+        return self._table
+
+    def _keys(self, numbers: Sequence[I64]) -> I64:
+        """Numbers of all columns as one, the last column in the lowest bits."""
+        key = numbers[0].copy()
+        for column, width in zip(numbers[1:], self._bits[1:], strict=True):
             key <<= width
             key |= column
-        found = pc.value_counts(pa.array(key))
-        return found.field("values").to_numpy(), found.field("counts").to_numpy()
-    for column, size in zip(numbers[-2::-1], sizes[-2::-1], strict=True):
-        key *= size
-        key += column
-    counts = np.bincount(key)
-    used = np.flatnonzero(counts)
-    counts, keys, shift = counts[used], np.zeros(len(used), np.int64), 0
-    for size, width in zip(sizes, bits, strict=True):
-        keys |= (used % size) << shift
-        used //= size
-        shift += width
-    return keys, counts
+        return key
 
-
-def _merged(parts: Iterable[list[tuple[I64, I64]]]) -> tuple[I64, I64]:
-    """Keys and counts of all batches together, by key."""
-    waiting: list[tuple[I64, I64]] = [(np.zeros(0, np.int64), np.zeros(0, np.int64))]
-    rows = 0
-    for part in itertools.chain.from_iterable(parts):
-        waiting.append(part)
-        rows += len(part[0])
-        if rows > _COMPACT + 2 * len(waiting[0][0]):
-            waiting, rows = [_summed(waiting)], 0
-    return _summed(waiting)
+    def _keep(self, keys: I64, counts: I64) -> None:
+        self._parts.append((keys, counts))
+        self._waiting += len(keys)
+        if self._waiting > _COMPACT + 2 * len(self._parts[0][0]):
+            self._parts, self._waiting = [_summed(self._parts)], 0
 
 
 def _summed(parts: list[tuple[I64, I64]]) -> tuple[I64, I64]:

@@ -156,12 +156,14 @@ class View:
         ``stack`` (functions, outermost first). Small: a row for each distinct stack."""
         schema = [("stack_id", pl.UInt32()), ("caller", pl.String()), ("stack", pl.List(pl.String()))]
         name = pl.coalesce(pl.col("symbol").cast(pl.String), pl.format("0x{}", pl.col("address").cast(pl.String)))
+        columns = ["stack_id", "depth", "symbol", "address"]
+        parts = [pl.DataFrame(pl.from_arrow(batch)) for batch in self.trace.batches("stacks", columns)]
+        frames = pl.concat(parts) if parts else self.trace.stacks.select(columns).collect()  # a lazy scan takes 60 MB
         stacks = (
-            self.trace.stacks.sort("stack_id", "depth")
+            frames.sort("stack_id", "depth")
             .with_columns(name.fill_null("?").alias("name"))
             .group_by("stack_id", maintain_order=True)
             .agg(pl.col("name"), pl.col("symbol").is_not_null().any().alias("named"))
-            .collect()
         )
         rows = [(i, _caller(names) if named else NO_SYMBOLS, names[::-1]) for i, names, named in stacks.iter_rows()]
         return pl.DataFrame(rows, schema=schema, orient="row")
