@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,10 @@ class PageBatch:
 
     def __len__(self) -> int:
         return len(self.ts)
+
+    def __getitem__(self, rows: slice) -> PageBatch:
+        """Some of the rows: views."""
+        return PageBatch(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
 
 
 def page_batch(batch: pa.RecordBatch, *, stacks: bool) -> PageBatch:

@@ -20,16 +20,19 @@ MOST_FRAMES = (1 << 31) - 1
 
 
 def task_names(trace: Trace) -> dict[int, str]:
-    """pid -> comm; of a pid that was reused, the first. The tracer's own tasks are named as such."""
+    """pid -> comm; of a pid with several, the first in time (renames.py has the others). The tracer's own tasks are
+    named as such."""
     cost = trace.metadata.self_cost
     own = {cost[side]["pid"] for side in ("collector", "writer") if "pid" in cost.get(side, {})}
     names: dict[int, str] = {}
-    for batch in trace.batches("tasks", ["pid", "tgid", "comm"]):
-        for pid, tgid, comm in zip(*(batch.column(i).to_pylist() for i in range(3)), strict=True):
+    since: dict[int, int] = {}
+    for batch in trace.batches("tasks", ["pid", "tgid", "comm", "first_ns"]):
+        for pid, tgid, comm, first in zip(*(batch.column(i).to_pylist() for i in range(4)), strict=True):
+            begin = np.iinfo(np.int64).min if first is None else first
             if pid in own or tgid in own:
-                names[pid] = TRACER
-            elif comm:
-                names.setdefault(pid, comm)
+                names[pid], since[pid] = TRACER, np.iinfo(np.int64).min
+            elif comm and (pid not in names or begin < since[pid]):
+                names[pid], since[pid] = comm, begin
     return names
 
 
@@ -81,19 +84,15 @@ def losses(trace: Trace, events: str = "page_events") -> tuple[Array, Array, Arr
     return table[:, 0].copy(), table[:, 1].copy(), table[:, 2].copy()
 
 
-def comm_numbers(tasks: dict[int, str]) -> tuple[list[str], Array]:
-    """Distinct task names, the first being no name, and a table pid -> number of its name."""
-    comms = [""]
+def comm_numbers(tasks: dict[int, str]) -> tuple[dict[str, int], Array]:
+    """Numbers of task names, 0 being no name, and a table pid -> number of its name."""
     numbers: dict[str, int] = {"": 0}
     size = min(max(tasks, default=0) + 1, PIDS)
     table = np.zeros(max(size, 1), np.int32)
     for pid, comm in tasks.items():
         if pid < size:
-            if comm not in numbers:
-                numbers[comm] = len(comms)
-                comms.append(comm)
-            table[pid] = numbers[comm]
-    return comms, table
+            table[pid] = numbers.setdefault(comm, len(numbers))
+    return numbers, table
 
 
 def stack_callers(trace: Trace, callers: Callers) -> Array:

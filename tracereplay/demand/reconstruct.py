@@ -31,6 +31,7 @@ from tracereplay.demand.opening import (
 )
 from tracereplay.demand.path_layer import PathInUse, lay_path
 from tracereplay.demand.paths import parse_path
+from tracereplay.demand.renames import Renames, task_renames
 from tracereplay.demand.report import Sizes, bios_section, fill_report, path_section, thresholds_section
 from tracereplay.demand.ring import TRUST_MOST, flush
 from tracereplay.demand.scan import learn, scan
@@ -145,7 +146,7 @@ class Reconstruction:
             raise TraceError(f"{keys} keys for frames and bios", hint="at most 2^31 frames can be replayed")
         self.info = DemandInfo(frames=keys, recorded_frames=frames, cpus=cpus, start_ns=start, end_ns=end)
         self.feed = BioFeed(trace, self.layers, self.path.source if self.path else None)
-        cgroups = task_cgroups(trace)
+        self._cgroups = cgroups = task_cgroups(trace)
         made_from = None if self.path is None else self.path.source.devices if self.path.source else ()
         check_target(self.target, trace, comms=self._tasks, cgroups=cgroups, devices=made_from)
         self._groups = self.target.group(self._tasks, cgroups)
@@ -168,7 +169,14 @@ class Reconstruction:
     # ------------------------------------------------------------ making
     def _make_work(self, frames: int, alias: int, cpus: int, start: int) -> Work:
         t0, t1, lossy = losses(self.trace)
-        self._comms, numbers = comm_numbers(self._tasks)
+        named, numbers = comm_numbers(self._tasks)
+        renamed = task_renames(self.trace, self._tasks)
+        self._renames = Renames(
+            renamed,
+            lambda name: named.setdefault(name, len(named)),
+            lambda pid, name: self.target.group_of(name, self._cgroups.get(pid)),
+        )
+        self._comms = list(named)
         scalar = np.zeros(state.SCALARS, np.int64)
         scalar[state.S_START_NS] = start - 1
         scalar[state.S_FRAMES] = frames
@@ -244,8 +252,21 @@ class Reconstruction:
         self._batches += 1
         if self._batches > LEARN_ALL and self._batches % LEARN_EVERY:
             return
-        self._work.scalar[state.S_LEARN_I] = self._work.scalar[state.S_LEARN_J] = 0
+        self._work.scalar[state.S_LEARN_J] = 0
         self._learn_last[:, 1] = -1
+        before = self._renames.before(batch.ts, self._work)
+        for rows, names in self._renames.pieces(batch.ts):
+            names.put(self._work, self._work.tasks, self._learn_tasks)
+            self._learn_piece(batch[rows], side)
+        before.put(self._work, self._work.tasks, self._learn_tasks)  # the batch is to be worked through from its start
+        limits, loops, self._unit_ns = gaps.thresholds(
+            self._work.gaps, self._work.units, self._resolution_ns, self._floors()
+        )
+        self._work.thresholds[:], self._work.loops[:] = limits, loops
+        self._work.scalar[state.S_SLACK] = round(2 * self._unit_ns)
+
+    def _learn_piece(self, batch: PageBatch, side: Array) -> None:
+        self._work.scalar[state.S_LEARN_I] = 0
         while True:
             status = learn(
                 self._work,
@@ -256,20 +277,26 @@ class Reconstruction:
                 self._learn_last,
             )
             if status == state.MORE_INPUT:
-                break
+                return
             self._serve(status)
-        limits, loops, self._unit_ns = gaps.thresholds(
-            self._work.gaps, self._work.units, self._resolution_ns, self._floors()
-        )
-        self._work.thresholds[:], self._work.loops[:] = limits, loops
-        self._work.scalar[state.S_SLACK] = round(2 * self._unit_ns)
 
     def _floors(self) -> Array:
         crypt = self.callers.flags[: state.HISTOGRAMS] & state.CRYPT != 0
         return gaps.floors(crypt, self._refills_recorded)
 
     def _scan(self, batch: PageBatch, side: Array, until: int) -> Iterator[np.ndarray[tuple[int], np.dtype[np.void]]]:
-        self._work.scalar[state.S_PAGE_I] = self._work.scalar[state.S_SIDE_I] = 0
+        self._work.scalar[state.S_SIDE_I] = 0
+        for rows, names in self._renames.pieces(batch.ts):
+            names.put(self._work, self._work.tasks, self._learn_tasks)
+            whole = rows.stop == len(batch)
+            yield from self._scan_piece(batch[rows], side, until if whole else int(batch.ts[rows.stop - 1]))
+        self._renames.pass_by(batch.ts)
+        self.feed.taken(int(self._work.scalar[state.S_SIDE_I]))
+
+    def _scan_piece(
+        self, batch: PageBatch, side: Array, until: int
+    ) -> Iterator[np.ndarray[tuple[int], np.dtype[np.void]]]:
+        self._work.scalar[state.S_PAGE_I] = 0
         while True:
             status = scan(
                 self._work,
@@ -279,12 +306,11 @@ class Reconstruction:
                 *self._views(),
             )
             if status == state.MORE_INPUT:
-                break
+                return
             if status == state.OUT_FULL:
                 yield self._deliver()
             else:
                 self._serve(status)
-        self.feed.taken(int(self._work.scalar[state.S_SIDE_I]))
 
     def _views(self) -> tuple[Array, Array]:
         return self._out.view(np.int64).reshape(-1, 4), self._out

@@ -10,6 +10,7 @@ import pyarrow as pa
 from tracereplay.demand.callers import Callers
 from tracereplay.demand.columns import PageBatch
 from tracereplay.demand.opening import comm_numbers, gfp_names, stack_callers, task_names
+from tracereplay.demand.renames import Renames, task_renames
 from tracereplay.demand.state import CLASS_MASK, NO_STACK, PIDS, Array
 from tracereplay.demand.tags import Numbers
 
@@ -28,7 +29,10 @@ class Sites:
         self.wants_stacks = trace.rows("stacks") > 0
         self._callers = Callers(gfp_names=gfp_names(trace))
         self._by_stack = stack_callers(trace, self._callers) if self.wants_stacks else np.zeros(0, np.int32)
-        self._comms, self._numbers = comm_numbers(task_names(trace))
+        tasks = task_names(trace)
+        named, self._numbers = comm_numbers(tasks)
+        self._renames = Renames(task_renames(trace, tasks), lambda name: named.setdefault(name, len(named)))
+        self._comms = list(named)
         self._named = Numbers()
         """(task name, gfp) pairs."""
         self._named_callers = np.zeros(0, np.int32)
@@ -44,7 +48,11 @@ class Sites:
     def __call__(self, batch: PageBatch) -> Array:
         """Tags of a batch's allocations."""
         pids = batch.pid & (PIDS - 1)
-        comms = self._numbers.astype(np.int64)[np.minimum(pids, len(self._numbers) - 1)]
+        comms = np.empty(len(batch), np.int64)
+        for rows, names in self._renames.pieces(batch.ts):
+            self._numbers[names.pid] = names.comm
+            comms[rows] = self._numbers[np.minimum(pids[rows], len(self._numbers) - 1)]
+        self._renames.pass_by(batch.ts)
         comms[pids >= len(self._numbers)] = 0
         pairs = self._named.of(comms << 32 | batch.gfp, batch.kind)
         self._name()

@@ -113,6 +113,7 @@ class Target:
         if not self.alternatives:
             self.limits[0] = (0, 0, 1, 0, 0)
         self._known = 0
+        self._groups = {tuple(self.tasks[:, 0].tolist()): 0}
 
     @property
     def tables(self) -> tuple[Array, Array, Array]:
@@ -131,18 +132,22 @@ class Target:
         """
         size = min(max([*tasks, *cgroups], default=0) + 1, PIDS)
         groups: Array = np.zeros(size, np.uint8)
-        numbers = {tuple(self.tasks[:, 0].tolist()): 0}
         for pid in {*tasks, *cgroups}:
-            found = [a.takes_task(tasks.get(pid, ""), cgroups.get(pid)) for a in self.alternatives] or [False]
-            key = tuple(map(int, found))
-            if key not in numbers:
-                if len(numbers) == GROUPS:
-                    raise UsageError("too many alternatives with comm: or cgroup:", hint="give fewer --target options")
-                self.tasks[:, len(numbers)] = key
-                numbers[key] = len(numbers)
+            found = self.group_of(tasks.get(pid, ""), cgroups.get(pid))
             if pid < size:
-                groups[pid] = numbers[key]
+                groups[pid] = found
         return groups
+
+    def group_of(self, comm: str, cgroup: str | None) -> int:
+        """Group of a task. Raises UsageError when there are too many groups."""
+        found = [a.takes_task(comm, cgroup) for a in self.alternatives] or [False]
+        key = tuple(map(int, found))
+        if key not in self._groups:
+            if len(self._groups) == GROUPS:
+                raise UsageError("too many alternatives with comm: or cgroup:", hint="give fewer --target options")
+            self.tasks[:, len(self._groups)] = key
+            self._groups[key] = len(self._groups)
+        return self._groups[key]
 
     def learn(self, callers: Callers) -> None:
         """Evaluate callers that are new since the last call."""
