@@ -76,6 +76,10 @@ def run(
     with new_file(out) as stream:
         said = _write(view, stream, chosen, weight or "pages", file)
     note(f"wrote {out}: {said}")
+    if chosen.name == "fio":
+        onto = "" if file else "--replay_redirect=DISK "
+        note(f"replay: fio --name=replay --read_iolog={out} {onto}--ioengine=libaio --iodepth=64 --direct=1")
+        note(f"note: its writes destroy what is on {file or 'DISK'}")
     note(completeness(view.trace).text())
 
 
@@ -113,8 +117,6 @@ def _fio(view: View, stream: BinaryIO, file: str | None) -> str:
         left = ", ".join(f"{name} {n:,}" for name, n in sorted(done.left_out.items()))
         warn(f"left out, fio has no action for them or they have no length: {left}")
     counts = ", ".join(f"{n:,} {action}" for action, n in sorted(done.requests.items()))
-    name = "--replay_redirect=DISK " if file is None else ""
-    note(f"replay: fio --name=replay --read_iolog=FILE {name}--ioengine=libaio --iodepth=64 --direct=1")
     return f"{counts} in {done.seconds:,.6f} s on {', '.join(done.devices)}"
 
 
