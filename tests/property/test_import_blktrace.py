@@ -12,7 +12,21 @@ from typing import Any
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tests.blktrace_records import DISCARD, FLUSH, FS, KINDS, PC, SYNC, WRITE, Record, encode, numbered, row
+from tests.blktrace_records import (
+    ACTS,
+    DISCARD,
+    FLUSH,
+    FS,
+    KINDS,
+    PC,
+    SYNC,
+    WRITE,
+    Record,
+    encode,
+    flags,
+    numbered,
+    row,
+)
 from tracereplay.errors import EmptyTraceError, ImportFormatError
 from tracereplay.importers.base import ImportOptions
 from tracereplay.importers.convert import Imported, import_trace
@@ -50,14 +64,14 @@ def records(draw: st.DrawFn) -> Record:
     )
 
 
-def imported(files: dict[str, bytes], *, reorder: int = 1 << 18) -> tuple[Imported, list[dict[str, Any]]] | None:
+def imported(files: dict[str, bytes], *, name: str = "") -> tuple[Imported, list[dict[str, Any]]] | None:
     """None: refused with an error of ours."""
     with tempfile.TemporaryDirectory() as folder:
-        for name, data in files.items():
-            Path(folder, name).write_bytes(data)
-        options = ImportOptions(reorder_rows=reorder, block_bytes=1)
+        for file, data in files.items():
+            Path(folder, file).write_bytes(data)
+        options = ImportOptions(block_bytes=1 << 12)
         try:
-            result = import_trace(folder, Path(folder, "out"), options=options)
+            result = import_trace(Path(folder, name), Path(folder, "out"), options=options)
         except (ImportFormatError, EmptyTraceError):
             return None
         return result, Trace.open(result.path).bio_events.collect().select(COLUMNS).to_dicts()
@@ -117,3 +131,46 @@ def test_damage_costs_no_more_than_the_records_it_touches(at: int, length: int, 
 @given(st.binary(max_size=400))
 def test_any_bytes_after_a_magic(noise: bytes) -> None:
     imported({"sda.blktrace.0": PARTS[0][:4] + noise})
+
+
+def printed(record: Record, comm: str) -> str:
+    """The line that blkparse prints (process_default, blkparse_fmt.c)."""
+    letter = {number: text for text, number in ACTS.items()}[record.act]
+    dev, nr = record.dev, record.nr_bytes // 512
+    rest = f"{record.sector} + {nr} [{comm}]" if nr else f"[{comm}]"
+    if record.act == 15:
+        old, dev, start = struct.unpack(">IIQ", record.pdu)
+        rest = f"{record.sector} + {nr} <- ({old >> 20},{old & 0xFFFFF}) {start}"
+    elif record.act == 13:
+        rest = f"{record.sector} / {struct.unpack('>Q', record.pdu)[0] & U32} [{comm}]"
+    elif record.act in (6, 8):
+        rest = f"{record.sector} + {nr} [{record.error}]" if nr else f"{record.sector} [{record.error}]"
+    return (
+        f"{dev >> 20:3d},{dev & 0xFFFFF:<3d} {record.cpu:2d} {record.sequence:8d} {record.time // 10**9:5d}."
+        f"{record.time % 10**9:09d} {record.pid:5d} {letter:>2s} {flags(record):>3s} {rest}\n"
+    )
+
+
+@settings(max_examples=40)
+@given(st.lists(records().filter(lambda r: r.act in ACTS.values()), max_size=30), st.text(max_size=16), st.binary())
+def test_lines_become_their_rows_and_other_bytes_are_refused(drawn: list[Record], comm: str, noise: bytes) -> None:
+    comm = "".join(c for c in comm if c.isprintable())
+    sent = numbered(sorted(drawn, key=lambda r: r.time))
+    text = "".join(printed(r, comm) for r in sent).encode()
+    got = imported({"x.txt": text + b"\xff\n"}, name="x.txt")
+    expected = [found for r in sent if (found := row(r))]
+    for one in expected:  # what the text leaves out: sectors where nothing is moved, lengths of splits, whose C it is
+        if one["nr_sectors"] == 0 and one["kind"] not in ("complete", "bio_complete", "requeue", "remap", "split"):
+            one["sector"] = 0
+        one["nr_sectors"] = 0 if one["kind"] == "split" else one["nr_sectors"]
+        if one["kind"] == "split" and one["new_sector"] < one["sector"]:
+            one["new_sector"] |= 1 << 32
+    told = [name for name in COLUMNS if name not in ("kind", "nr_bytes")]
+    if got is not None:
+        assert [{name: r[name] for name in told} for r in got[1]] == [
+            {name: r[name] for name in told} for r in expected
+        ]
+        assert got[0].summary.rejected == 1
+    else:
+        assert not expected
+    imported({"x.txt": text[: len(text) // 2] + noise + text[len(text) // 2 :]}, name="x.txt")

@@ -102,6 +102,7 @@ def test_a_recording_says_what_blkparse_says_of_it(tmp_path: Path) -> None:
     assert (mono, boot, wall) == (10906171629, None, 1795297970163090388)
     assert trace.metadata.clock["name"] == "monotonic"
     assert trace.metadata.source["format"] == "blktrace v7"
+    assert trace.metadata.source["devices"] == {str(DM): "dm-0", str(SDA): "sda"}
     assert [f["path"] for f in trace.metadata.source["files"]] == [
         f"{device}.blktrace.{cpu}.zst" for device in ("dm-0", "sda") for cpu in (0, 1)
     ]
@@ -444,4 +445,4 @@ def test_device_mapper_over_a_partition_is_one_stack(tmp_path: Path) -> None:
     _, trace = imported(DATA / "6.12", tmp_path)
     layers = {(r["device"], r["layer"]): r["ios"] for r in LAYERS(trace).to_dicts()}
     below = [r for r in rows_of(trace) if r["kind"] == "queue" and r["dev"] == SDA]
-    assert layers == {("253:0", 0): 216, ("8:0", 1): len(below)}
+    assert layers == {("253:0 dm-0", 0): 216, ("8:0 sda", 1): len(below)}

@@ -14,6 +14,7 @@ from tracereplay.importers.blktrace_streams import Streams
 from tracereplay.importers.block_reader import BlockState
 from tracereplay.importers.losses import LossInterval
 from tracereplay.importers.ordering import Columns
+from tracereplay.importers.percpu import device_of
 from tracereplay.importers.source import Source
 
 
@@ -62,8 +63,14 @@ class BlktraceReader:
         """Nothing: a record tells by itself whether it is a request's."""
 
     def facts(self) -> dict[str, Any]:
-        """Those of the file or files."""
-        return self._streams.facts()
+        """Those of the file or files; ``devices``: their names by number, as the files are named."""
+        state = self.shared.state
+        devices = {
+            str(int(state.sequences.key[state.streams.hint[number]]) >> 16): name
+            for number, path in enumerate(self._streams.paths)
+            if (name := device_of(path)) and state.streams.last[number] >= 0
+        }
+        return {**self._streams.facts(), **({"devices": devices} if devices else {})}
 
     def format(self) -> str:
         """``blktrace v7`` or ``v8``, or both."""

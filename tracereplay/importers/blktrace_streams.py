@@ -31,20 +31,20 @@ class Streams:
 
     def __init__(self, source: Source, block_bytes: int) -> None:
         self._source = source
-        self._paths = source.files or [source.path]
-        self._room = max(LEAST_BYTES, block_bytes // len(self._paths))
-        self.buffer: npt.NDArray[np.uint8] = np.zeros(self._room * len(self._paths) + BUFFER_PADDING, np.uint8)
+        self.paths = source.files or [source.path]
+        self._room = max(LEAST_BYTES, block_bytes // len(self.paths))
+        self.buffer: npt.NDArray[np.uint8] = np.zeros(self._room * len(self.paths) + BUFFER_PADDING, np.uint8)
         self._sources: list[Source] = []
         self._files: list[Any] = []
 
     def __len__(self) -> int:
-        return len(self._paths)
+        return len(self.paths)
 
     @contextmanager
     def open(self, state: st.Streams, advance: Callable[[int], None]) -> Iterator[None]:
         """Open all files, and set up the state of their streams."""
         with ExitStack() as stack:
-            for number, path in enumerate(self._paths):
+            for number, path in enumerate(self.paths):
                 source = self._source
                 if path != source.path:
                     source = stack.enter_context(Source(path, alone=True))

@@ -14,6 +14,12 @@ from tracereplay.errors import ImportFormatError
 _NAME = re.compile(r"(?P<device>.+)\.blktrace\.(?P<cpu>\d+)(?:\.(?:gz|zst|zstd|xz|bz2))?")
 
 
+def device_of(path: Path) -> str | None:
+    """Name of the device that a file of this kind is about."""
+    match = _NAME.fullmatch(path.name)
+    return match["device"] if match else None
+
+
 def percpu_files(path: Path) -> list[Path]:
     """The files that a path stands for, by device and CPU; empty when it stands for itself.
 
@@ -26,8 +32,12 @@ def percpu_files(path: Path) -> list[Path]:
         if match is None and path.exists():
             return []
         folder, device = path.parent, match["device"] if match else path.name.removesuffix(".blktrace")
+    try:
+        files = sorted(folder.iterdir())
+    except OSError:  # what is wrong with it is told when it is opened
+        return []
     found: dict[tuple[str, int], Path] = {}
-    for file in sorted(folder.iterdir()) if folder.is_dir() else ():
+    for file in files:
         match = _NAME.fullmatch(file.name)
         if match is None or device not in (None, match["device"]) or not file.is_file():
             continue
