@@ -69,10 +69,12 @@ def run(
     from tracereplay.analysis.view import View
     from tracereplay.export.output import check_file, new_file
     from tracereplay.trace.completeness import completeness
+    from tracereplay.trace.hosts import one_host
     from tracereplay.trace.reader import Trace
 
     check_file(out, force=force)
     view = View(Trace.open(trace), asked)
+    one_host(view.trace, f"an export to {chosen.name}")
     with new_file(out) as stream:
         said = _write(view, stream, chosen, weight or "pages", file)
     note(f"wrote {out}: {said}")
