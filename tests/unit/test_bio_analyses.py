@@ -133,7 +133,7 @@ def test_throughput(trace: Trace, duck: duckdb.DuckDBPyConnection) -> None:
 
 def test_processes(trace: Trace, duck: duckdb.DuckDBPyConnection) -> None:
     found = KNOWN["processes-io"](trace, by="cgroup").rows()
-    name = "case pid when 7 then '/a' when 8 then '/b' end"
+    name = "case pid when 7 then '/a' when 8 then '/b' else '(unknown)' end"
     sql = f"""select {name} as who, count(*), count(*) filter (op = 'R'), count(*) filter (op = 'W'), sum(bytes)::bigint
               from io group by all order by 5 desc"""
     assert [r[:5] for r in found] == rows(duck, sql)
@@ -186,7 +186,7 @@ def test_order(by: str, keys: str, trace: Trace, duck: duckdb.DuckDBPyConnection
     assert seeks == [(device(d), *r) for d, *r in rows(duck, sql)]
     sql = f"""select {keys}, {power.format("since")}, count(*) from {gaps} where since is not null
               group by all order by all"""
-    arrivals = KNOWN["interarrival"](trace, by=by).drop("share", "cumulative").rows()
+    arrivals = KNOWN["interarrival"](trace, by=by).drop("share", "cumulative_share").rows()
     assert arrivals == [(device(d), *r) for d, *r in rows(duck, sql)]
     sql = f"""with numbered as (select *, sum(if(gap = 0, 0, 1)) over (partition by {keys} order by i) as run
                 from {gaps}),
@@ -198,10 +198,11 @@ def test_order(by: str, keys: str, trace: Trace, duck: duckdb.DuckDBPyConnection
 
 
 def test_order_across_batches(trace: Trace, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = [KNOWN[name](trace, by="op") for name in ("sequential", "seeks", "run-lengths", "interarrival")]
+    names = ("sequential", "seeks", "run-lengths", "interarrival")
+    whole = [*(KNOWN[name](trace, by="op") for name in names), KNOWN["burstiness"](trace)]
     batches = Trace.batches
     monkeypatch.setattr(Trace, "batches", lambda *a: batches(*a, rows=97))
-    cut = [KNOWN[name](trace, by="op") for name in ("sequential", "seeks", "run-lengths", "interarrival")]
+    cut = [*(KNOWN[name](trace, by="op") for name in names), KNOWN["burstiness"](trace)]
     assert all(a.equals(b) for a, b in zip(whole, cut, strict=True))
 
 

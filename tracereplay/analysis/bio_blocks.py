@@ -85,7 +85,7 @@ def _sample(whose: str, rate: float, largest: float) -> str:
 
 
 def reuse_distance(view: View, *, at: str, op: str, by: str, block: str, hold: int, per_octave: int) -> Answer:
-    """LRU stack distances: ``device distance_bytes accesses share cumulative``.
+    """LRU stack distances: ``device distance_bytes accesses share cumulative_share``.
 
     An access's distance is what was touched of other blocks since its block's last access; ``distance_bytes`` is the
     least of its bin, null for first accesses.
@@ -107,7 +107,7 @@ def reuse_distance(view: View, *, at: str, op: str, by: str, block: str, hold: i
     frame = pl.concat(frames).with_columns(
         pl.col("accesses").round().cast(pl.Int64),
         share.alias("share"),
-        share.cum_sum().over("device").alias("cumulative"),
+        share.cum_sum().over("device").alias("cumulative_share"),
     )
     return Answer(frame, method, account, notes)
 

@@ -30,8 +30,9 @@ _QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 
 
 def queue_depth(view: View, *, at: str) -> Answer:
-    """Time spent at each queue depth: ``device depth time_ns share cumulative mean_depth``; ``share`` of the view's
-    length, ``mean_depth`` the device's, by time.
+    """Time spent at each queue depth: ``device depth time_ns share cumulative_share mean_depth``.
+
+    ``share`` is that of the view's length; ``mean_depth`` the device's, by time.
     """
     import numpy as np
     import polars as pl
@@ -52,7 +53,9 @@ def queue_depth(view: View, *, at: str) -> Answer:
             "depth": depth.astype(np.int64),
             "time_ns": held[device, depth],
         }
-    ).with_columns(share.alias("share"), share.cum_sum().over("dev").alias("cumulative"), weighted.alias("mean_depth"))
+    ).with_columns(
+        share.alias("share"), share.cum_sum().over("dev").alias("cumulative_share"), weighted.alias("mean_depth")
+    )
     return Answer(with_device(frame, view), f"exact; {flight.said}", flight.account, flight.notes)
 
 

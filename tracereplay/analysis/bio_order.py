@@ -140,7 +140,7 @@ def run_lengths(view: View, *, at: str, op: str, by: str) -> Answer:
 
 
 def interarrival(view: View, *, at: str, op: str, by: str) -> Answer:
-    """Times between successive I/Os of a stream: ``device [op|comm|pid] gap_ns ios share cumulative``.
+    """Times between successive I/Os of a stream: ``device [op|comm|pid] gap_ns ios share cumulative_share``.
 
     ``gap_ns`` is the least gap of its bin (a power of two).
     """
@@ -164,7 +164,7 @@ def interarrival(view: View, *, at: str, op: str, by: str) -> Answer:
         _added(binned(), keys)
         .sort(keys, nulls_last=True)
         .with_columns(share)
-        .with_columns(pl.col("share").cum_sum().over(BY[by]).alias("cumulative"))
+        .with_columns(pl.col("share").cum_sum().over(BY[by]).alias("cumulative_share"))
     )
     return Answer(with_device(frame, view), f"exact; {stage.said}", stage.account, stage.notes)
 
@@ -182,28 +182,37 @@ def burstiness(view: View, *, at: str, op: str) -> Answer:
 
     stage = stage_of(view, at)
     span = view.end_ns - view.start_ns
-    since = pl.col("ts_ns") - view.start_ns
-    found = []
-    for width in (w for w in _SCALES_NS if span // w >= _FEWEST_WINDOWS):
-        n = span // width
-        counts = (
-            stage.rows(op)
-            .filter((since < n * width) & pl.col("dev").is_not_null())
-            .group_by("dev", (since // width).alias("window"))
-            .agg(pl.len().cast(pl.Int64).alias("ios"))
-            .group_by("dev")
-            .agg(pl.col("ios").sum(), (pl.col("ios") ** 2).sum().alias("squares"), pl.col("ios").max().alias("peak"))
-            .collect(engine="streaming")
+    finest = _SCALES_NS[0]
+    widths = [w for w in _SCALES_NS if span // w >= _FEWEST_WINDOWS]
+    cut = {w: pl.DataFrame(schema={"dev": pl.UInt32, "window": pl.Int64, "ios": pl.Int64}) for w in widths}
+
+    def windows(width: int, counted: pl.DataFrame, upto: int) -> pl.DataFrame:
+        """Sums over the windows before the one that holds ``upto``, which may go on in the next batch."""
+        number = (pl.col("window") * finest // width).alias("window")
+        joined = pl.concat([cut[width], counted.select("dev", number, "ios")])
+        every = joined.group_by("dev", "window").agg(pl.col("ios").sum())
+        cut[width] = every.filter(pl.col("window") >= upto // width)
+        whole = every.filter(pl.col("window") < min(upto, span) // width)
+        return whole.group_by("dev", pl.lit(width, pl.Int64).alias("window_ns")).agg(
+            pl.col("ios").sum(), (pl.col("ios") ** 2).sum().alias("squares"), pl.col("ios").max().alias("peak")
         )
-        found.append(
-            counts.with_columns(pl.lit(width, pl.Int64).alias("window_ns"), pl.lit(n, pl.Int64).alias("windows"))
-        )
-    counted = ["window_ns", "windows", "ios", "squares", "peak"]
-    empty = pl.DataFrame(schema={"dev": pl.UInt32} | dict.fromkeys(counted, pl.Int64))
+
+    def sums() -> Iterator[pl.DataFrame]:
+        window = ((pl.col("ts_ns") - view.start_ns) // finest).alias("window")
+        for batch in stage.batches(["ts_ns"], op, addressed=False):
+            if len(batch):
+                counted = batch.group_by("dev", window).agg(pl.len().cast(pl.Int64).alias("ios"))
+                yield from (windows(w, counted, batch["ts_ns"][-1] - view.start_ns) for w in widths)
+        yield from (windows(w, cut[w].clear(), span + w) for w in widths)
+
+    found = pl.DataFrame(schema={"dev": pl.UInt32} | dict.fromkeys(("window_ns", "ios", "squares", "peak"), pl.Int64))
+    for part in sums():
+        grouped = pl.concat([found, part]).group_by("dev", "window_ns")
+        found = grouped.agg(pl.col("ios", "squares").sum(), pl.col("peak").max())
     mean = pl.col("ios") / pl.col("windows")
     variance = pl.col("squares") / pl.col("windows") - mean**2
     frame = (
-        pl.concat([empty, *(f.select("dev", *counted) for f in found)])
+        found.with_columns((span // pl.col("window_ns")).alias("windows"))
         .sort("dev", "window_ns")
         .select(
             "dev",
@@ -215,7 +224,7 @@ def burstiness(view: View, *, at: str, op: str) -> Answer:
             (variance / mean).alias("dispersion"),
         )
     )
-    notes = stage.notes if found else (f"the view is shorter than {_FEWEST_WINDOWS} windows of 100 us",)
+    notes = stage.notes if widths else (f"the view is shorter than {_FEWEST_WINDOWS} windows of 100 us",)
     return Answer(with_device(frame, view), f"exact; {stage.said}", stage.account, notes)
 
 

@@ -35,13 +35,13 @@ def lba_heatmap(view: View, *, at: str, op: str, bin: str, rows: int) -> Answer:
     width = time_bin(bin, max(1, view.end_ns - view.start_ns), bins=100)
     frame = stage.addressed(op)
     ends = frame.group_by("dev").agg(pl.col("sector").min().alias("low"), pl.col("sector").max().alias("high"))
-    spans = ends.collect(engine="streaming").to_dicts()
-    region = {e["dev"]: _region(e["low"], e["high"], rows) for e in spans}
-    size = pl.col("dev").replace_strict(region, default=1, return_dtype=pl.Int64)
+    spans = ends.collect(engine="streaming")
+    region = [_region(low, high, rows) for low, high in spans.select("low", "high").iter_rows()]
+    sizes = spans.select("dev", pl.Series("size", region, pl.Int64))
+    size, time = pl.col("size"), ((pl.col("ts_ns") - view.start_ns) // width).alias("bin")
     counted = (
-        frame.group_by(
-            "dev", ((pl.col("ts_ns") - view.start_ns) // width).alias("bin"), (pl.col("sector") // size * size)
-        )
+        frame.join(sizes.lazy(), on="dev")
+        .group_by("dev", "size", time, pl.col("sector") // size * size)
         .agg(
             pl.len().cast(pl.Int64).alias("ios"),
             pl.col("bytes").sum(),
@@ -95,9 +95,9 @@ def subsecond(view: View, *, at: str, op: str, period: str, rows: int) -> Answer
 
 
 def hot_regions(view: View, *, at: str, op: str, region: str, by: str) -> Answer:
-    """Regions by what was read and written in them: ``device lba_bytes ios reads writes bytes share cumulative``,
+    """Regions by what was read and written in them: ``device lba_bytes ios reads writes bytes share cumulative_share``,
     hottest first. An I/O that crosses regions counts in each, with its bytes there. ``share`` of all bytes (or I/Os),
-    ``cumulative`` from the first row on.
+    ``cumulative_share`` from the first row on.
 
     Raises UsageError when more regions than MOST_REGIONS may have to be counted.
     """
@@ -151,11 +151,11 @@ def hot_regions(view: View, *, at: str, op: str, region: str, by: str) -> Answer
         .collect(engine="streaming")
         .sort(by, "dev", "region", descending=[True, False, False])
         .with_columns((pl.col(by) / pl.col(by).sum()).alias("share"))
-        .with_columns(pl.col("share").cum_sum().alias("cumulative"))
+        .with_columns(pl.col("share").cum_sum().alias("cumulative_share"))
         .select(
             "dev",
             (pl.col("region") * size * SECTOR).alias("lba_bytes"),
-            *["ios", "reads", "writes", "bytes", "share", "cumulative"],
+            *["ios", "reads", "writes", "bytes", "share", "cumulative_share"],
         )
     )
     return Answer(

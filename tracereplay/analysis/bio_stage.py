@@ -122,8 +122,11 @@ class Stage:
         """:meth:`rows` with a device, a length and an address that can be."""
         return self.rows(op).filter(_ADDRESSED)
 
-    def batches(self, columns: list[str], op: str = "data") -> Iterator[pl.DataFrame]:
-        """:meth:`addressed`, streamed in time order in bounded memory. At least one frame, which may be empty."""
+    def batches(self, columns: list[str], op: str = "data", *, addressed: bool = True) -> Iterator[pl.DataFrame]:
+        """``dev sector nr_sectors op`` and ``columns`` of :meth:`addressed` I/Os, or of all that name a device.
+
+        Streamed in time order in bounded memory, as at least one frame, which may be empty.
+        """
         needed = list(dict.fromkeys([*columns, "kind", "dev", "sector", "nr_sectors", "op"]))
         given = [name for name in needed if name != "kind"]
         empty = pa.RecordBatch.from_pylist([], pa.schema([BIO_EVENTS.field(name) for name in needed]))
@@ -134,7 +137,8 @@ class Stage:
             if (wanted := OPS[op]) is not None:
                 keep &= _among(batch.column("op"), wanted)
             # what is left out never becomes a Polars column: building one costs more than all the rest
-            yield _frame(batch.select(given).filter(pa.array(keep))).filter(_ADDRESSED)
+            frame = _frame(batch.select(given).filter(pa.array(keep)))
+            yield frame.filter(_ADDRESSED if addressed else pl.col("dev").is_not_null())
 
     def _at_stage(self, batch: pa.RecordBatch) -> npt.NDArray[np.bool_]:
         """:attr:`where` of a batch."""

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 _BY = Option("by", "device", "what lines are for", ("device", "op", "all"))
 _TASKS = Option("by", "comm", "what a row is", ("comm", "process", "thread", "cgroup"))
+UNKNOWN = "(unknown)"
+"""Who did an I/O of a task that the trace does not name."""
 _SIZES = Option("sizes", "log2", "bins of sizes: powers of two, or every size by itself", ("log2", "exact"))
 
 
@@ -132,7 +134,7 @@ def throughput(view: View, *, at: str, op: str, by: str, bin: str) -> Answer:
 
 def processes_io(view: View, *, at: str, op: str, by: str) -> Answer:
     """Who did the I/O: ``who ios reads writes bytes read_bytes write_bytes share``, most bytes first; ``share`` of all
-    bytes. ``who`` is what ``by`` says, processes and threads with their number; null: an unknown task.
+    bytes. ``who`` is what ``by`` says, processes and threads with their number.
     """
     import polars as pl
 
@@ -148,7 +150,7 @@ def processes_io(view: View, *, at: str, op: str, by: str) -> Answer:
     read, write = pl.col("op").is_in(READS), pl.col("op").is_in(WRITES)
     frame = (
         view.with_task(stage.rows(op))
-        .group_by(who.alias("who"))
+        .group_by(who.fill_null(UNKNOWN).alias("who"))
         .agg(
             pl.len().cast(pl.Int64).alias("ios"),
             read.sum().cast(pl.Int64).alias("reads"),
