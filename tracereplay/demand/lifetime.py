@@ -150,6 +150,7 @@ class Lives:
                     k += 1
             if not left:
                 break
+            del raw, batch, columns, tags, mask, keep  # before the next one is read
         if self.table.scalar[lp.S_ROWS]:
             yield self._take()
         while k < len(edges) and at_edge:
