@@ -25,8 +25,8 @@ ROUNDS = 2
 WINDOW = "Polars, shift().over(pfn)"
 
 _ROWS = """
-import numpy as np
 from tracereplay.demand.lifetime import Lives
+# measured from here
 n = total = 0
 for rows in Lives(trace).ended():
     done = rows.how == 0
@@ -36,6 +36,7 @@ for rows in Lives(trace).ended():
 _ARROW = """
 import pyarrow.compute as pc
 from tracereplay.demand import lifetimes
+# measured from here
 n = total = 0
 for batch in lifetimes(trace):
     lived = batch.column("lifetime_ns")
@@ -43,11 +44,14 @@ for batch in lifetimes(trace):
     total += pc.sum(lived).as_py() or 0
 """
 _ANALYSIS = """
+import tracereplay.analysis.leak_table, tracereplay.analysis.lifetime_tables
 from tracereplay.analysis.registry import analysis_named
+# measured from here
 n, total = int(analysis_named({name!r}).answer(trace, by={by!r}).frame[{column!r}].sum()), 0
 """
 _POLARS = """
 import polars as pl
+# measured from here
 def next_of(name):
     return pl.col(name).shift(-1).over("pfn")
 frame = (
@@ -62,6 +66,7 @@ n, total = frame.collect(engine="streaming").row(0)
 _DUCKDB = """
 import duckdb
 duckdb.execute("set enable_progress_bar = false")
+# measured from here
 files = [str(part.path) for part in trace.files["page_events"]]
 n, total = duckdb.execute(
     '''select count(*), sum(until - ts_ns) from (
@@ -75,6 +80,7 @@ _AROUND = """
 import json, resource, sys, time
 from tracereplay.trace.reader import Trace
 trace = Trace.open(sys.argv[1])
+{imports}
 before = time.process_time()
 started = time.perf_counter()
 {body}
@@ -97,9 +103,9 @@ class Run(NamedTuple):
 
 
 def measure(body: str, trace: Path) -> Run:
-    made = subprocess.run(
-        [sys.executable, "-c", _AROUND.format(body=body), str(trace)], capture_output=True, text=True, check=True
-    )
+    imports, body = body.split("# measured from here")
+    program = _AROUND.format(imports=imports, body=body)
+    made = subprocess.run([sys.executable, "-c", program, str(trace)], capture_output=True, text=True, check=True)
     return Run(*json.loads(made.stdout))
 
 
