@@ -289,6 +289,7 @@ def test_out_of_order_within_the_window_and_beyond(tmp_path: Path) -> None:
     path.write_bytes(text("alibaba", [*lines, Request(0, 0, 2, 1, True)]))
     got = read(path, "alibaba", reorder_rows=16, block_bytes=256)
     assert (len(got.rows), got.source["late"]) == (1000, 1)
+    assert got.conversion.summary.events == {"block:block_bio_queue": 1000}
 
 
 def test_a_file_sorted_by_device_is_refused_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

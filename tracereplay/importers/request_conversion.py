@@ -126,10 +126,10 @@ class RequestConversion:
         self._late += n
         self._check_strict()
         tally = self._rows.tally
-        if self._late > _LATE_AT_LEAST and 2 * self._late > tally.requests:
+        if self._late > _LATE_AT_LEAST and self._late > tally.requests:
             raise ImportFormatError(
-                f"{self._source.name} is not in the order of time: most of its first {tally.requests:,} requests come "
-                f"more than {self._options.reorder_rows:,} rows too late",
+                f"{self._source.name} is not in the order of time: of its first {self._late + tally.requests:,} "
+                f"requests most come more than {self._options.reorder_rows:,} rows too late",
                 hint=f"sort it by time first: {self._reader.sorting}",
             )
 

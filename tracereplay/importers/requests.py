@@ -66,7 +66,7 @@ class Requests:
 
 @dataclass(slots=True)
 class Tally:
-    """What became of the requests."""
+    """What became of the requests; those that came too late do not count."""
 
     requests: int = 0
     completions: int = 0
@@ -110,6 +110,10 @@ class RequestRows:
     def push(self, requests: Requests) -> tuple[list[pa.RecordBatch], Columns | None]:
         """Batches now ready, and rows that came too late to be sorted in (None: none). Requests fit an event."""
         ready, late = self._reorder.push(self._rows(requests))
+        if late is not None:
+            queued = int((late["kind"] == _QUEUE).sum())
+            self.tally.requests -= queued
+            self.tally.completions -= late["kind"].size - queued
         return [_batch(rows) for rows in ready], late
 
     def flush(self) -> Iterator[pa.RecordBatch]:
