@@ -115,24 +115,22 @@ def test_gfp(trace: Trace) -> None:
 def test_callers(trace: Trace) -> None:
     stacks = duck(trace, f"SELECT stack_id, count(*), {PAGES} FROM page_events WHERE {ALLOC} GROUP BY stack_id")
     by_stack = {stack: (n, pages) for stack, n, pages in stacks}
-    found = {name: (n, pages) for name, n, pages in rows(trace, "callers", "caller", "requests", "pages")}
+    found = {name: (n, pages) for name, n, pages in rows(trace, "callers", "by", "requests", "pages")}
     assert found["crypt_alloc_buffer"] == by_stack[1]
     assert found["pte_alloc_one"] == (by_stack[0][0] + by_stack[2][0], by_stack[0][1] + by_stack[2][1])
     assert sum(n for n, _ in found.values()) == sum(n for n, _ in by_stack.values())
     assert analysis_named("callers").answer(trace).account == {"without stack": by_stack[None][0]}
-    symbols = {
-        name: (n, own) for name, n, own in rows(trace, "callers", "symbol", "requests", "self_pages", by="symbol")
-    }
+    symbols = {name: (n, own) for name, n, own in rows(trace, "callers", "by", "requests", "self_pages", by="symbol")}
     assert symbols["do_fork"] == (by_stack[2][0], 0)
     assert symbols["pte_alloc_one"][1] == by_stack[0][1] + by_stack[2][1]
-    named = dict(rows(trace, "callers", "stack", "requests", by="stack"))
+    named = dict(rows(trace, "callers", "by", "requests", by="stack"))
     assert named["do_fork;pte_alloc_one;__alloc_pages_noprof"] == by_stack[2][0]
 
 
 def test_callers_without_stacks(bare: Trace) -> None:
     sql = f"SELECT gfp, pid, count(*) FROM page_events WHERE {ALLOC} GROUP BY ALL"
     kworker = sum(n for gfp, pid, n in duck(bare, sql) if (gfp & CLASS_MASK, pid) == (0xCC0, 8))
-    found = dict(rows(bare, "callers", "caller", "requests"))
+    found = dict(rows(bare, "callers", "by", "requests"))
     assert found["kworker: GFP_KERNEL"] == kworker
     assert sum(found.values()) == duck(bare, f"SELECT count(*) FROM page_events WHERE {ALLOC}")[0][0]
 
@@ -164,7 +162,7 @@ def test_flame(trace: Trace) -> None:
 
 @pytest.mark.parametrize("by", ["kind", "order", "cpu"])
 def test_rate(trace: Trace, by: str) -> None:
-    found = rows(trace, "rate", "of", "start_ns", "requests", "pages", by=by, bin="5us")
+    found = rows(trace, "rate", "by", "start_ns", "requests", "pages", by=by, bin="5us")
     kinds = "('alloc', 'alloc_failed', 'free')" if by == "kind" else "('alloc')"
     sql = f"""SELECT CAST("{by}" AS VARCHAR), (ts_ns - 1000) // 5000 * 5000, count(*), {PAGES} FROM page_events
               WHERE kind IN {kinds} GROUP BY ALL"""
@@ -172,7 +170,7 @@ def test_rate(trace: Trace, by: str) -> None:
     assert sorted(r for r in found if r[2]) == sorted(wanted)
     assert len(found) == len({r[0] for r in wanted}) * 6
     later = rows(
-        View(trace, Selection(time=(5000, 10_000))), "rate", "of", "start_ns", "requests", "pages", by=by, bin="5us"
+        View(trace, Selection(time=(5000, 10_000))), "rate", "by", "start_ns", "requests", "pages", by=by, bin="5us"
     )
     assert sorted(later) == sorted(r for r in wanted if r[1] == 5000)
 
@@ -210,7 +208,7 @@ def test_lists(trace: Trace) -> None:
         "SELECT CAST(requested AS VARCHAR), count(*), sum(returned), count(*) FILTER (returned < requested) "
         "FROM page_events WHERE kind = 'bulk' GROUP BY requested",
     )
-    assert sorted(rows(trace, "bulk", "of", "calls", "returned", "short_calls")) == sorted(calls)
+    assert sorted(rows(trace, "bulk", "by", "calls", "returned", "short_calls")) == sorted(calls)
     broken = duck(trace, "SELECT alloc_order, fallback_order, change_ownership, count(*) FROM page_events "
                          "WHERE kind = 'extfrag' GROUP BY ALL")  # fmt: skip
     found = rows(trace, "extfrag", "order", "fallback_order", "change_ownership", "events")
@@ -227,8 +225,8 @@ def test_refills(trace: Trace, by: str) -> None:
     assert found["blocks"].sum() == events - moved
     assert (found["blocks_p50"] <= found["blocks_max"]).all()
     if by == "size":
-        assert found["of"].cast(pl.Int64).is_sorted()
-        assert (found["of"].cast(pl.Int64) * found["refills"] == found["blocks"]).all()
+        assert found["by"].cast(pl.Int64).is_sorted()
+        assert (found["by"].cast(pl.Int64) * found["refills"] == found["blocks"]).all()
 
 
 def test_filters(trace: Trace) -> None:
@@ -242,5 +240,5 @@ def test_filters(trace: Trace) -> None:
             == duck(trace, sql)[0][0]
         )
     one = View(trace, Selection(comm=("second",), cpu=(1,)))
-    assert set(analysis_named("refills")(one)["of"]) == {"1"}
-    assert set(analysis_named("refills")(one, by="process")["of"]) == {"second"}
+    assert set(analysis_named("refills")(one)["by"]) == {"1"}
+    assert set(analysis_named("refills")(one, by="process")["by"]) == {"second"}

@@ -16,8 +16,8 @@ WEIGHTS = ("pages", "requests", "live", "byte-seconds")
 
 
 def callers(view: View, *, by: str) -> Answer:
-    """Allocations by ``caller`` (the innermost function that is not the allocator's), by ``stack`` (functions,
-    outermost first, joined by ``;``) or by ``symbol``: ``requests pages bytes share orders``, most pages first.
+    """Allocations by caller (the innermost function that is not the allocator's), by stack (functions, outermost
+    first, joined by ``;``) or by symbol: ``by requests pages bytes share orders``, most pages first.
 
     ``share``: of all pages. A function (``--by symbol``) counts every allocation in whose stack it is, once; its
     ``self_pages`` are those of which it is the caller. Shares then sum to more than 1.
@@ -44,7 +44,15 @@ def callers(view: View, *, by: str) -> Answer:
     frame = (
         grouped.with_columns(in_bytes(view), share=pl.col("pages") / max(1, total))
         .sort("pages", "requests", by, descending=[True, True, False])
-        .select(by, "requests", "pages", "bytes", "share", *(["self_pages"] if by == "symbol" else []), "orders")
+        .select(
+            pl.col(by).alias("by"),
+            "requests",
+            "pages",
+            "bytes",
+            "share",
+            *(["self_pages"] if by == "symbol" else []),
+            "orders",
+        )
     )
     notes = (_UNNAMED,) if without else ()
     return Answer(frame, METHOD, {"without stack": without} if without else {}, notes)
@@ -88,7 +96,7 @@ CALLERS = Analysis(
     filters=PAGE_FILTERS,
     options=(Option("by", "caller", "what a row is", ("caller", "stack", "symbol")),),
     ranked=True,
-    picture=Picture("bars", "caller", "pages", title="Pages allocated", unit="pages"),
+    picture=Picture("bars", "by", "pages", title="Pages allocated", unit="pages"),
 )
 FLAME = Analysis(
     name="flame",

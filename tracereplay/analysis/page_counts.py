@@ -119,10 +119,10 @@ def gfp(view: View, *, by: str) -> Answer:
 
 
 def rate(view: View, *, by: str, bin: str) -> Answer:
-    """Allocations over time: ``of start_ns width_ns requests pages bytes requests_per_s pages_per_s``, every bin, empty
+    """Allocations over time: ``by start_ns width_ns requests pages bytes requests_per_s pages_per_s``, every bin, empty
     ones too. ``start_ns``: since the trace's first event.
 
-    ``of``: with ``kind`` allocations, failures and frees apart; with ``order``, ``migratetype`` or ``cpu`` allocations
+    ``by``: with ``kind`` allocations, failures and frees apart; with ``order``, ``migratetype`` or ``cpu`` allocations
     only.
     """
     import polars as pl
@@ -151,7 +151,7 @@ def rate(view: View, *, by: str, bin: str) -> Answer:
         .with_columns(in_bytes(view), (pl.col("requests", "pages") / seconds).name.suffix("_per_s"))
         .sort(by, "bin")
         .select(
-            pl.col(by).cast(pl.String).alias("of"),
+            pl.col(by).cast(pl.String).alias("by"),
             (start + offset).alias("start_ns"),
             pl.lit(width, pl.Int64).alias("width_ns"),
             *("requests", "pages", "bytes", "requests_per_s", "pages_per_s"),
@@ -219,7 +219,7 @@ RATE = Analysis(
     needs=(PAGES,),
     filters=PAGE_FILTERS,
     options=(Option("by", "kind", "what lines are for", ("kind", "order", "migratetype", "cpu")), BIN),
-    picture=Picture("lines", "start_ns", "pages_per_s", group="of", title="Pages over time", unit="pages/s"),
+    picture=Picture("lines", "start_ns", "pages_per_s", group="by", title="Pages over time", unit="pages/s"),
 )
 FAILED = Analysis(
     name="failures",

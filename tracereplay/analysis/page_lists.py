@@ -15,7 +15,7 @@ METHOD = "exact"
 
 def refills(view: View, *, by: str) -> Answer:
     """Refills of per-CPU lists: by ``cpu``, ``order`` (with the migratetype), ``process``, or by ``size``, which is a
-    histogram of their blocks. ``refills blocks pages fallbacks blocks_mean blocks_p50 blocks_max time_ns``.
+    histogram of their blocks. ``by refills blocks pages fallbacks blocks_mean blocks_p50 blocks_max time_ns``.
 
     A refill is a run of mm_page_alloc_zone_locked events (see tracereplay.analysis.refills); ``fallbacks`` are blocks
     of another type that were broken for it, ``time_ns`` lies between first and last event of the runs.
@@ -49,7 +49,7 @@ def drains(view: View, *, by: str) -> Answer:
 
 
 def bulk(view: View, *, by: str) -> Answer:
-    """Calls of the bulk allocator: by ``size`` (pages asked for), ``comm`` or ``caller``. ``calls requested returned
+    """Calls of the bulk allocator: by ``size`` (pages asked for), ``comm`` or ``caller``. ``by calls requested returned
     short_calls short_pages share``, most pages first.
 
     A short call returned fewer pages than it was asked for: the rest was in the array already, or the lists were empty
@@ -69,19 +69,19 @@ def bulk(view: View, *, by: str) -> Answer:
         (asked - given).clip(lower_bound=0).sum().alias("short_pages"),
     )
     if by == "size":
-        found = rows.group_by(pl.col("requested").alias("of")).agg(counts).collect(engine="streaming")
+        found = rows.group_by(pl.col("requested").alias("by")).agg(counts).collect(engine="streaming")
     elif by == "comm":
-        found = view.with_task(rows).group_by(pl.col("comm").alias("of")).agg(counts).collect(engine="streaming")
+        found = view.with_task(rows).group_by(pl.col("comm").alias("by")).agg(counts).collect(engine="streaming")
     else:
         of_stack = rows.group_by("stack_id").agg(counts).collect(engine="streaming")
         stacks = Labels(view).stacks
         names = pl.DataFrame(schema={"stack_id": pl.UInt32, "caller": pl.String}) if stacks is None else stacks
-        named = of_stack.join(names.select("stack_id", pl.col("caller").alias("of")), on="stack_id", how="left")
-        found = named.group_by("of").agg(pl.col("calls", "requested", "returned", "short_calls", "short_pages").sum())
+        named = of_stack.join(names.select("stack_id", pl.col("caller").alias("by")), on="stack_id", how="left")
+        found = named.group_by("by").agg(pl.col("calls", "requested", "returned", "short_calls", "short_pages").sum())
     frame = (
-        found.with_columns(share("returned"), pl.col("of").cast(pl.String).fill_null("?"))
-        .sort("returned", "calls", "of", descending=[True, True, False])
-        .select("of", "calls", "requested", "returned", "short_calls", "short_pages", "share")
+        found.with_columns(share("returned"), pl.col("by").cast(pl.String).fill_null("?"))
+        .sort("returned", "calls", "by", descending=[True, True, False])
+        .select("by", "calls", "requested", "returned", "short_calls", "short_pages", "share")
     )
     return Answer(frame, METHOD)
 
@@ -125,7 +125,7 @@ REFILLS = Analysis(
     needs=(ZONE_LOCKED,),
     filters=PAGE_FILTERS,
     options=(Option("by", "cpu", "what a row is", ("cpu", "order", "process", "size")),),
-    picture=Picture("bars", "of", "refills", title="Refills of per-CPU lists"),
+    picture=Picture("bars", "by", "refills", title="Refills of per-CPU lists"),
 )
 DRAINED = Analysis(
     name="drains",
@@ -146,7 +146,7 @@ BULK_CALLS = Analysis(
     filters=_BY_CPU,
     options=(Option("by", "size", "what a row is", ("size", "comm", "caller")),),
     ranked=True,
-    picture=Picture("bars", "of", "returned", title="Pages of bulk calls", unit="pages"),
+    picture=Picture("bars", "by", "returned", title="Pages of bulk calls", unit="pages"),
 )
 EXTFRAG = Analysis(
     name="extfrag",

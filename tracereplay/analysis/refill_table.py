@@ -18,8 +18,8 @@ _EACH = ("refills", "pages", "fallbacks", "time_ns")
 
 
 def refill_table(view: View, by: str) -> Answer:
-    """``of``, what a row is, and ``refills blocks pages fallbacks blocks_mean blocks_p50 blocks_max time_ns``, by
-    ``of``. Percentiles are nearest rank and exact. Raises TraceError.
+    """``by``, what a row is, and ``refills blocks pages fallbacks blocks_mean blocks_p50 blocks_max time_ns``, by
+    ``by``. Percentiles are nearest rank and exact. Raises TraceError.
     """
     kept = view.selection
     parts: list[pl.DataFrame] = []
@@ -50,15 +50,15 @@ def refill_table(view: View, by: str) -> Answer:
     found = parts[0].with_columns(pl.col("blocks").cast(pl.Int64))
     if by == "order":
         found = found.sort(_KEYS[by]).with_columns(
-            of=pl.format("order {} {}", "order", migratetype_name(view)), rank=pl.struct("order", "migratetype")
+            by=pl.format("order {} {}", "order", migratetype_name(view)), rank=pl.struct("order", "migratetype")
         )
     else:
-        found = found.with_columns(of=pl.col(_KEYS[by]).cast(pl.String).fill_null("?"), rank=pl.struct(_KEYS[by]))
+        found = found.with_columns(by=pl.col(_KEYS[by]).cast(pl.String).fill_null("?"), rank=pl.struct(_KEYS[by]))
     n = pl.col("refills")
     size = pl.col("blocks").sort_by("blocks")
     half = size.filter(n.sort_by("blocks").cum_sum() >= (n.sum() + 1) // 2).first()
     frame = (
-        found.group_by("of", "rank")
+        found.group_by("by", "rank")
         .agg(
             n.sum(),
             (pl.col("blocks") * n).sum().alias("blocks"),
@@ -75,6 +75,6 @@ def refill_table(view: View, by: str) -> Answer:
 
 
 _SCHEMA = {
-    "of": pl.String, "refills": pl.Int64, "blocks": pl.Int64, "pages": pl.Int64, "fallbacks": pl.Int64,
+    "by": pl.String, "refills": pl.Int64, "blocks": pl.Int64, "pages": pl.Int64, "fallbacks": pl.Int64,
     "blocks_mean": pl.Float64, "blocks_p50": pl.Int64, "blocks_max": pl.Int64, "time_ns": pl.Int64,
 }  # fmt: skip
