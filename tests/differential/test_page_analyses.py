@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -10,16 +11,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.page_samples import duck, page_trace
-from tracereplay import Trace
+from tests.page_samples import duck, page_rows, page_trace
+from tests.trace_samples import metadata, rows_batch
+from tracereplay import Trace, TraceWriter
 from tracereplay.analysis import tally as tally_module
-from tracereplay.analysis.registry import analysis_named
+from tracereplay.analysis.registry import analyses, analysis_named
 from tracereplay.analysis.selection import Selection
 from tracereplay.analysis.tally import tally
 from tracereplay.analysis.view import View
 from tracereplay.demand.lifetime import lifetimes
 from tracereplay.demand.state import CLASS_MASK
 from tracereplay.errors import InvariantError, UsageError
+from tracereplay.report.answer_picture import picture
 from tracereplay.trace.schema import PAGE_KINDS
 
 ALLOC = "kind = 'alloc'"
@@ -242,3 +245,27 @@ def test_filters(trace: Trace) -> None:
     one = View(trace, Selection(comm=("second",), cpu=(1,)))
     assert set(analysis_named("refills")(one)["by"]) == {"1"}
     assert set(analysis_named("refills")(one, by="process")["by"]) == {"second"}
+
+
+SPARE: tuple[dict[str, Any], ...] = ({"pid": (123456,)}, {"time": (10**12, None)}, {"cgroup": ("/a",)})
+"""Filters that keep nothing, and one that keeps something."""
+
+
+def test_all_options_on_odd_traces(tmp_path: Path, trace: Trace, bare: Trace) -> None:
+    events = page_rows(300, 3, stacks=False)
+    views = [View(bare), *(View(trace, Selection(**chosen)) for chosen in SPARE)]
+    for name, rows_of in (("no tasks", events), ("one", [next(e for e in events if e["kind"] == "alloc")])):
+        with TraceWriter(tmp_path / name, metadata(migratetypes=[])) as writer:
+            writer.write("page_events", rows_batch("page_events", rows_of))
+        views.append(View(Trace.open(tmp_path / name)))
+    for view in views:
+        for analysis in analyses().values():
+            kinds = {k for need in analysis.needs for k in need.kinds}
+            if analysis.group != "pages" or (view is views[-1] and "alloc" not in kinds):
+                continue
+            if set(view.selection.used) <= analysis.filters:
+                for option, choice in [(None, "")] + [(o.name, c) for o in analysis.options for c in o.choices]:
+                    answer = analysis.answer(view, **({option: choice} if option else {}))
+                    assert answer.method.startswith("exact")
+                    if analysis.picture is not None:
+                        assert "<svg" in picture(answer.frame, analysis.picture, analysis.title)

@@ -8,6 +8,8 @@ from tracereplay.analysis.analysis import Analysis, Answer, Option, Picture
 from tracereplay.analysis.page_options import PAGE_FILTERS, PAGES
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from tracereplay.analysis.view import View
 
 METHOD = "exact"
@@ -68,13 +70,13 @@ def flame(view: View, *, weight: str, against: str) -> Answer:
     import polars as pl
 
     from tracereplay.analysis.page_against import other_view
-    from tracereplay.analysis.page_sites import folded
+    from tracereplay.analysis.page_sites import weighted_stacks
 
-    now = folded(view, weight)
+    now = _joined(weighted_stacks(view, weight))
     if not against:
         return Answer(now, METHOD)
     before, scale, said = other_view(view, against)
-    earlier = folded(before, weight).with_columns(pl.col("value") * scale)
+    earlier = _joined(weighted_stacks(before, weight)).with_columns(pl.col("value") * scale)
     frame = (
         now.rename({"value": "after"})
         .join(earlier.rename({"value": "before"}), on="stack", how="full", coalesce=True)
@@ -85,6 +87,12 @@ def flame(view: View, *, weight: str, against: str) -> Answer:
         .select("stack", "before", "after", "change", "value")
     )
     return Answer(frame, METHOD, notes=(said,))
+
+
+def _joined(stacks: pl.DataFrame) -> pl.DataFrame:
+    import polars as pl
+
+    return stacks.with_columns(pl.col("stack").list.join(";"))
 
 
 CALLERS = Analysis(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from tracereplay.analysis.page_frames import PAGES, Labels
+from tracereplay.analysis.page_frames import PAGES, Labels, page_size
 from tracereplay.analysis.tally import tally
 
 if TYPE_CHECKING:
@@ -50,20 +50,26 @@ def stack_lists(frame: pl.DataFrame, labels: Labels) -> pl.DataFrame:
     return named.with_columns(stack=pl.coalesce("stack", made))
 
 
-def folded(view: View, weight: str = "pages") -> pl.DataFrame:
-    """What flame graphs are made of: ``stack``, functions outermost first joined by ``;``, and ``value``, most first.
+def weighted_stacks(view: View, weight: str) -> pl.DataFrame:
+    """What flame graphs are made of: ``stack`` (list of functions, outermost first) and ``value`` (whole numbers above
+    0), largest first. Allocations without a stack stand under NO_STACK and the name of their caller.
 
-    ``weight``: ``requests`` or ``pages`` of the allocations; ``live``, pages still allocated at the end of the time
-    looked at; ``byte-seconds`` held within it (whole numbers, rounded). Raises TraceError.
+    ``weight``: ``requests``, ``pages`` or ``bytes`` of the allocations; ``live``, pages still allocated at the end of
+    the time looked at; ``byte-seconds`` held within it, rounded. Raises TraceError.
     """
     labels = Labels(view)
-    if weight in ("requests", "pages"):
-        found = sites(view, labels).with_columns(value=pl.col("n" if weight == "requests" else "pages"))
-    else:
+    if weight in ("live", "byte-seconds"):
         from tracereplay.analysis.lifetime_totals import totals_by_stack
 
         held = pl.col("live_pages" if weight == "live" else "byte_seconds")
         found = totals_by_stack(view).with_columns(value=held.round().cast(pl.Int64))
-    named = stack_lists(found, labels).with_columns(pl.col("stack").list.join(";"))
-    summed = named.group_by("stack").agg(pl.col("value").sum()).filter(pl.col("value") > 0)
-    return summed.sort("value", "stack", descending=[True, False])
+    else:
+        value = {"requests": pl.col("n"), "pages": pl.col("pages"), "bytes": pl.col("pages") * page_size(view)}
+        found = sites(view, labels).with_columns(value[weight].cast(pl.Int64).alias("value"))
+    return (
+        stack_lists(found, labels)
+        .group_by("stack")
+        .agg(pl.col("value").sum())
+        .filter(pl.col("value") > 0)
+        .sort("value", pl.col("stack").list.join(";"), descending=[True, False])
+    )

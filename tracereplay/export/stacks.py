@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import polars as pl
 
 from tracereplay import __version__
-from tracereplay.analysis.page_frames import Labels, page_size
-from tracereplay.analysis.page_sites import NO_STACK, sites, stack_lists
+from tracereplay.analysis.page_sites import NO_STACK, weighted_stacks
 from tracereplay.errors import EmptyTraceError
 
 if TYPE_CHECKING:
@@ -42,31 +41,16 @@ class Folded:
     """Of the total, what has no stack."""
 
 
-def weighted_stacks(view: View, weight: str) -> pl.DataFrame:
-    """``stack`` (list of functions, outermost first) and ``value`` (whole numbers above 0), largest first. Allocations
-    without a stack stand under NO_STACK and the name of their task.
+def _stacks(view: View, weight: str) -> pl.DataFrame:
+    """``stack`` (list of functions, outermost first) and ``value``, largest first.
 
     Raises EmptyTraceError when the view keeps no allocation.
     """
-    labels = Labels(view)
-    if weight in ("live", "byte-seconds"):
-        from tracereplay.analysis.lifetime_totals import totals_by_stack
-
-        column = "live_pages" if weight == "live" else "byte_seconds"
-        found = totals_by_stack(view).with_columns(pl.col(column).round().cast(pl.Int64).alias("value"))
-    else:
-        value = {"requests": pl.col("n"), "pages": pl.col("pages"), "bytes": pl.col("pages") * page_size(view)}
-        found = sites(view, labels).with_columns(value[weight].cast(pl.Int64).alias("value"))
+    found = weighted_stacks(view, weight)
     if not len(found):
         what = "allocation that the filters keep" if view.selection.used else "allocation"
         raise EmptyTraceError(f"the trace has no {what}", hint="record them with: tracereplay capture --events page")
-    return (
-        stack_lists(found, labels)
-        .group_by("stack")
-        .agg(pl.col("value").sum())
-        .filter(pl.col("value") > 0)
-        .sort("value", pl.col("stack").list.join(";"), descending=[True, False])
-    )
+    return found
 
 
 def _account(rows: pl.DataFrame) -> Folded:
@@ -76,7 +60,7 @@ def _account(rows: pl.DataFrame) -> Folded:
 
 def write_folded(view: View, out: BinaryIO, weight: str) -> Folded:
     """A line for each stack."""
-    rows = weighted_stacks(view, weight)
+    rows = _stacks(view, weight)
     for stack, value in rows.rows():
         out.write(f"{';'.join(map(_frame, stack))} {value}\n".encode())
     return _account(rows)
@@ -89,7 +73,7 @@ def _frame(name: str) -> str:
 
 def write_speedscope(view: View, out: BinaryIO, weight: str, *, name: str) -> Folded:
     """One profile with a sample for each stack."""
-    rows = weighted_stacks(view, weight)
+    rows = _stacks(view, weight)
     numbers: dict[str, int] = {}
     samples = [[numbers.setdefault(f, len(numbers)) for f in stack] for stack in rows["stack"].to_list()]
     weights = rows["value"].to_list()
