@@ -14,7 +14,7 @@ HEADER = re.compile(
     re.DOTALL,
 )
 ADDRESS = re.compile(rf"{B}*+(?P<ip>[0-9a-fA-F]++)(?!{W}){B}*+(?P<rest>.*)$", re.DOTALL)
-LOST = re.compile(rf"PERF_RECORD_LOST(?:_SAMPLES)?{B}+lost{B}+(\d+){B}*$")
+LOST = re.compile(rf"PERF_RECORD_LOST{B}+lost{B}+(\d+){B}*$")
 MODULE = re.compile(r"(?:.*/)?([^/]+?)\.ko\b[^/]*")
 
 
@@ -39,7 +39,7 @@ class PerfReference(Reference):
                 if name[at] == ":" and ":" in name[:at]:
                     return name[:at], ""
             return name, ""
-        if token.startswith("PERF_RECORD_LOST"):
+        if token == "PERF_RECORD_LOST":
             match = LOST.match((token + rest)[:1024])
             if match is None:
                 raise Refused(-1)

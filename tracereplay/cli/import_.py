@@ -43,11 +43,11 @@ def run(
 ) -> None:
     """Turn a trace of another tool into a tracereplay trace.
 
-    Reads ftrace text (tracefs trace and trace_pipe, trace-cmd report), trace.dat, perf script text, perf.data,
-    blktrace (all files of a recording, for one of them or their directory), blkparse text, raw frames (capture
-    --raw), and block traces (fio, MSR, Alibaba, Tencent, SPC, vSCSI, MQSim), also compressed with gzip, zstd, xz or
-    bzip2. Lines that cannot be used are counted and sampled; lost events are kept as loss intervals. Raw frames
-    that end early give an incomplete trace, and a warning.
+    Reads ftrace text (tracefs trace and trace_pipe, trace-cmd report), trace.dat, perf script text, perf.data, bpftrace
+    records, page_owner dumps, blktrace files and blkparse text, raw frames (capture --raw), and block traces (fio, MSR,
+    Alibaba, Tencent, SPC, vSCSI, MQSim), also compressed with gzip, zstd, xz or bzip2. Lines that cannot be used are
+    counted and sampled; lost events are kept as loss intervals. Raw frames that end early give an incomplete trace, and
+    a warning.
 
     Example:
 

@@ -19,7 +19,7 @@ from tracereplay.trace.schema import LOSS
 _LOSS_LINE = re.compile(
     rb"CPU:\d+[\x00-\x20]*\[(?:LOST[\x00-\x20]+(?P<lost>\d+)[\x00-\x20]+EVENTS|LOST[\x00-\x20]+EVENTS"
     rb"|(?P<dropped>\d+)[\x00-\x20]+EVENTS[\x00-\x20]+DROPPED|EVENTS[\x00-\x20]+DROPPED)\][\x00-\x20]*$"
-    rb"|PERF_RECORD_LOST(?:_SAMPLES)?[\x00-\x20]+lost[\x00-\x20]+(?P<perf>\d+)[\x00-\x20]*$"
+    rb"|PERF_RECORD_LOST[\x00-\x20]+lost[\x00-\x20]+(?P<perf>\d+)[\x00-\x20]*$"
 )
 _SOMEWHERE = re.compile(rb"Lost (\d+) events[\x00-\x20]*$")
 _ENTRIES = re.compile(rb"^#\s*entries-in-buffer/entries-written:\s*(\d+)/(\d+)")

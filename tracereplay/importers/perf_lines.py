@@ -126,10 +126,13 @@ def bare_name(buf, start, end):
 
 @hot
 def perf_record(buf, i):
-    """Whether a record that is no sample is told at ``i``: 0 no, 1 yes, LOST_RECORD for one that tells of losses."""
+    """Whether a record that is no sample is told at ``i``: 0 no, 1 yes, LOST_RECORD for one that tells of losses.
+
+    PERF_RECORD_LOST_SAMPLES is none: perf record adds it at the end, and sums the same losses up by event.
+    """
     if load64(buf, i) != _PERF_REC:
         return 0
-    return LOST_RECORD if load64(buf, i + 8) == _ORD_LOST else 1
+    return LOST_RECORD if load64(buf, i + 8) == _ORD_LOST and buf[i + 16] <= 32 else 1
 
 
 @inner
