@@ -44,8 +44,8 @@ def soup(draw: st.DrawFn) -> list[dict[str, Any]]:
         kind = draw(st.sampled_from([k for k in [*KINDS, "error", "backmerge"] if k not in left_out]))
         row: dict[str, Any] = {"ts_ns": number // 2, "cpu": 0, "kind": kind, "pid": draw(st.integers(1, 3))}
         row["dev"] = draw(st.sampled_from([DISK, DISK, DM, PART] if kind in ("queue", "remap") else [DISK, DISK, DM]))
-        row["sector"] = draw(st.sampled_from([0, 8, 8, 16, 24, 2**64 - 1]))
-        row["nr_sectors"] = draw(st.sampled_from([8, 8, 16, 24, 3, 0]))
+        row["sector"] = draw(st.sampled_from([0, 8, 8, 16, 24, 1 << 40, 2**63, 2**64 - 1]))
+        row["nr_sectors"] = draw(st.sampled_from([8, 8, 16, 24, 3, 0, 2**32 - 1]))
         row["op"] = draw(st.sampled_from(["W", "W", "W", "R", "F", "ZA"]))
         if kind == "remap":
             row |= {"old_dev": draw(st.sampled_from([DM, DM, PART])), "old_sector": draw(st.sampled_from([0, 8, 16]))}
@@ -54,7 +54,7 @@ def soup(draw: st.DrawFn) -> list[dict[str, Any]]:
         if kind in ("complete", "error", "bio_complete"):
             row["error"] = draw(st.sampled_from([0, 0, -5]))
         if kind == "issue":
-            row["nr_bytes"] = row["nr_sectors"] * 512 or draw(st.sampled_from([0, 4096]))
+            row["nr_bytes"] = min(row["nr_sectors"] * 512, 2**32 - 1) or draw(st.sampled_from([0, 4096]))
         made.append(row)
     return made
 

@@ -391,7 +391,8 @@ def slow_io(
 def _plain(e: dict[str, Any], disks: dict[int, int]) -> dict[str, Any]:
     sector, n, size = e.get("sector"), e.get("nr_sectors"), e.get("nr_bytes") or 0
     n = size >> 9 if n is None else n
-    if e["kind"] != "split" and (sector in (None, 2**64 - 1) or n == 0):
+    sector = None if sector is not None and sector > 1 << 56 else sector
+    if e["kind"] != "split" and (sector is None or n == 0):
         sector, n = None, 0
     old = e.get("old_dev")
     return {
