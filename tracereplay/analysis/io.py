@@ -84,6 +84,8 @@ COLUMNS = (
     "ts_ns", "cpu", "kind", "dev", "sector", "nr_sectors", "nr_bytes", "op", "flags", "pid", "error",
     "old_dev", "old_sector", "new_sector", "stack_id",
 )  # fmt: skip
+_ROWS = 1 << 17
+"""Events that are worked on at a time."""
 _LAST_SECTOR = 1 << 56
 """What lies further (32 EiB) is no place: -1 of a flush, or damage."""
 
@@ -201,7 +203,7 @@ def io_table(trace: Trace, counts: IoCounts | None = None, *, most_open: int = M
     ops.codes["ZA"] = append
     loss1 = np.sort(losses(trace, "bio_events")[1])
     state = new_state(len(devices.numbers), devices.knows(), loss1, append, most_open)
-    for batch in trace.batches("bio_events", COLUMNS):
+    for batch in trace.batches("bio_events", COLUMNS, _ROWS):
         events = _events(batch, devices, ops, flags)
         at = 0
         while True:

@@ -76,28 +76,28 @@ _ONLY_PENDING = _ranks(NOT_WANTED, NOT_WANTED, 0)
 
 
 @inner
-def _promote(w, p, e, i):
+def _promote(w, p, e):
     """A remapped bio that no queue event named: the same bio goes on below (md), it was queued once."""
     piece = w.pieces[p]
     slot = piece.row
     row = w.rows[slot]
-    name_row(w, slot, e.ts[i], e.dev[i], row.flags, row.pid, row.cpu, row.stack)
+    name_row(w, slot, e.ts, e.dev, row.flags, row.pid, row.cpu, row.stack)
     row.carries = 1
     piece.state = OPEN
 
 
 @inner
-def _unseen(w, e, i, start, end, d, c):
+def _unseen(w, e, start, end, d, c):
     """An I/O of which the queue event was not seen. Returns its slot; -1 when it is complete with that."""
-    size = (end - start) << 9 if start != NOWHERE else e.bytes[i]
-    slot = add_row(w, e.disk[i], e.op[i], start, end - start, size)
-    name_row(w, slot, e.ts[i], e.dev[i], e.flags[i], e.pid[i], e.cpu[i], e.stack[i])
+    size = (end - start) << 9 if start != NOWHERE else e.bytes
+    slot = add_row(w, e.disk, e.op, start, end - start, size)
+    name_row(w, slot, e.ts, e.dev, e.flags, e.pid, e.cpu, e.stack)
     row = w.rows[slot]
     if c == NEVER:
-        add_piece(w, slot, e.disk[i], e.op[i], start, end, ISSUED, d)
+        add_piece(w, slot, e.disk, e.op, start, end, ISSUED, d)
         return slot
     w.counts[C_UNMATCHED] += 1
-    row.left, row.c, row.c_cpu, row.error = 0, c, e.cpu[i], e.error[i]
+    row.left, row.c, row.c_cpu, row.error = 0, c, e.cpu, e.error
     close_row(w, slot, COMPLETE)
     return -1
 
@@ -127,9 +127,9 @@ def _clear(w, disk, op, start):
 
 
 @inner
-def _queue(w, e, i):
-    ts, disk, op = e.ts[i], e.disk[i], e.op[i]
-    start, sectors = e.sector[i], e.sectors[i]
+def _queue(w, e):
+    ts, disk, op = e.ts, e.disk, e.op
+    start, sectors = e.sector, e.sectors
     if sectors == 0:
         start = NOWHERE
     p = find(w, disk, op, start, sectors, _ONLY_PENDING, False)
@@ -142,13 +142,13 @@ def _queue(w, e, i):
         add_piece(w, slot, disk, op, start, start + sectors, OPEN, NEVER)
     row = w.rows[slot]
     row.q = ts
-    name_row(w, slot, e.ts[i], e.dev[i], e.flags[i], e.pid[i], e.cpu[i], e.stack[i])
+    name_row(w, slot, e.ts, e.dev, e.flags, e.pid, e.cpu, e.stack)
 
 
 @inner
-def _split(w, e, i):
-    disk, op, at = e.disk[i], e.op[i], e.new_sector[i]
-    start = min(e.sector[i], at - 1) if e.sector[i] != NOWHERE else at - 1
+def _split(w, e):
+    disk, op, at = e.disk, e.op, e.new_sector
+    start = min(e.sector, at - 1) if e.sector != NOWHERE else at - 1
     p = find(w, disk, op, start, at + 1 - start, _TO_SPLIT, True)
     if p >= 0 and w.pieces[p].start < at < w.pieces[p].end:
         w.rows[w.pieces[p].row].splits += 1
@@ -156,9 +156,9 @@ def _split(w, e, i):
 
 
 @inner
-def _remap(w, e, i):
-    ts, disk, op, start, sectors = e.ts[i], e.disk[i], e.op[i], e.sector[i], e.sectors[i]
-    old, old_start = e.old_disk[i], e.old_sector[i]
+def _remap(w, e):
+    ts, disk, op, start, sectors = e.ts, e.disk, e.op, e.sector, e.sectors
+    old, old_start = e.old_disk, e.old_sector
     if sectors == 0:
         start = old_start = NOWHERE
     p = find(w, old, op, old_start, sectors, _ONLY_PENDING, False)
@@ -180,7 +180,7 @@ def _remap(w, e, i):
     elif w.knows[old] & 1:
         w.counts[C_ORPHANS] += 1
         slot = add_row(w, old, op, old_start, sectors, sectors << 9)
-        name_row(w, slot, e.ts[i], e.old_dev[i], e.flags[i], e.pid[i], e.cpu[i], e.stack[i])
+        name_row(w, slot, e.ts, e.old_dev, e.flags, e.pid, e.cpu, e.stack)
         p = add_piece(w, slot, old, op, old_start, old_start + sectors, OPEN, NEVER)
     else:
         return  # a partition: its bios are queued as the disk's
@@ -197,13 +197,13 @@ def _remap(w, e, i):
     row, parent = w.rows[slot], w.rows[above]
     row.q, row.parent, row.root, row.above = ts, parent.id, parent.root, above
     row.layer, row.root_pid = parent.layer + 1, parent.root_pid
-    row.flags, row.pid, row.cpu, row.stack = e.flags[i], e.pid[i], e.cpu[i], e.stack[i]
+    row.flags, row.pid, row.cpu, row.stack = e.flags, e.pid, e.cpu, e.stack
 
 
 @inner
-def _touch(w, e, i, what, p, end):
+def _touch(w, e, what, p, end):
     """A request's event reaches a piece."""
-    ts = e.ts[i]
+    ts = e.ts
     piece = w.pieces[p]
     row = w.rows[piece.row]
     if what == _ISSUE:
@@ -220,7 +220,7 @@ def _touch(w, e, i, what, p, end):
         piece.d = NEVER
     elif what == _ERROR:
         if row.error == 0:
-            row.error = e.error[i]
+            row.error = e.error
     elif what == _COMPLETE:
         if piece.d != NEVER and (row.d == NEVER or piece.d < row.d):
             row.d = piece.d
@@ -231,26 +231,25 @@ def _touch(w, e, i, what, p, end):
             move_piece(w, p, piece.disk, end, piece.end)
         else:
             drop_piece(w, p)
-        completed(w, slot, done, ts, e.cpu[i], e.error[i])
+        completed(w, slot, done, ts, e.cpu, e.error)
 
 
 @inner
-def _request(w, e, i, what, ranks):
+def _request(w, e, what, ranks):
     """An event of a request, for each piece that it holds."""
-    disk, op, at = e.disk[i], e.op[i], e.sector[i]
+    disk, op, at = e.disk, e.op, e.sector
     shows = what in (_ISSUE, _COMPLETE)
-    if at == NOWHERE or e.sectors[i] == 0:
+    if at == NOWHERE or e.sectors == 0:
         p = find(w, disk, op, NOWHERE, 0, ranks, False)
         if p >= 0:
             if w.pieces[p].state == PENDING:
-                _promote(w, p, e, i)
-            _touch(w, e, i, what, p, NOWHERE)
+                _promote(w, p, e)
+            _touch(w, e, what, p, NOWHERE)
         elif shows:
-            _unseen(
-                w, e, i, NOWHERE, NOWHERE, e.ts[i] if what == _ISSUE else NEVER, e.ts[i] if what == _COMPLETE else NEVER
-            )
+            issued = what == _ISSUE
+            _unseen(w, e, NOWHERE, NOWHERE, e.ts if issued else NEVER, NEVER if issued else e.ts)
         return
-    end = at + e.sectors[i]
+    end = at + e.sectors
     head = -1
     head_id = -1
     for _ in range(MOST_STEPS):
@@ -260,19 +259,19 @@ def _request(w, e, i, what, ranks):
         seen_from = end if p < 0 else w.pieces[p].start
         if seen_from > at:  # nobody queued this part
             if what == _ISSUE:
-                slot = _unseen(w, e, i, at, seen_from, e.ts[i], NEVER)
+                slot = _unseen(w, e, at, seen_from, e.ts, NEVER)
                 if head < 0:
                     head, head_id = slot, w.rows[slot].id
                 else:
                     w.rows[slot].merged = head_id
             elif what == _COMPLETE:
-                if p < 0 and _append(w, e, i):
+                if p < 0 and _append(w, e):
                     return
-                _unseen(w, e, i, at, seen_from, NEVER, e.ts[i])
+                _unseen(w, e, at, seen_from, NEVER, e.ts)
             at = seen_from
             continue
         if w.pieces[p].state == PENDING:
-            _promote(w, p, e, i)
+            _promote(w, p, e)
         if shows and seen_from < at:
             w.rows[w.pieces[p].row].splits += what == _ISSUE
             p = cut_piece(w, p, at)
@@ -288,55 +287,56 @@ def _request(w, e, i, what, ranks):
             elif slot != head and row.merged < 0:
                 row.merged = head_id
                 w.rows[head].merges += 1
-        _touch(w, e, i, what, p, end)
+        _touch(w, e, what, p, end)
 
 
 @inner
-def _append(w, e, i):
+def _append(w, e):
     """Zone append: where the data went is known when it is complete (``blk_update_request``, block/blk-mq.c)."""
-    if e.op[i] != w.scalar[S_APPEND]:
+    if e.op != w.scalar[S_APPEND]:
         return False
     best = -1
     looked = 0
-    p = w.newest[e.disk[i]]
+    p = w.newest[e.disk]
     while p >= 0 and looked < MOST_LOOKED_AT:
         piece = w.pieces[p]
         looked += 1
-        fits = piece.end - piece.start == e.sectors[i] and piece.start <= e.sector[i]
+        fits = piece.end - piece.start == e.sectors and piece.start <= e.sector
         older = best < 0 or w.rows[piece.row].id < w.rows[w.pieces[best].row].id
-        if piece.op == e.op[i] and piece.state == ISSUED and fits and older:
+        if piece.op == e.op and piece.state == ISSUED and fits and older:
             best = p
         p = piece.older
     if best < 0:
         return False
-    _touch(w, e, i, _COMPLETE, best, w.pieces[best].end)
+    _touch(w, e, _COMPLETE, best, w.pieces[best].end)
     return True
 
 
 @inner
-def _bio_complete(w, e, i):
+def _bio_complete(w, e):
     """A bio is complete. Of one that was split, the event names the last part (``dm_split_and_process_bio``)."""
-    disk, op, start, sectors = e.disk[i], e.op[i], e.sector[i], e.sectors[i]
+    disk, op, start, sectors = e.disk, e.op, e.sector, e.sectors
     if start == NOWHERE or sectors == 0:
-        _request(w, e, i, _COMPLETE, _IN_FLIGHT)
+        _request(w, e, _COMPLETE, _IN_FLIGHT)
         return
     p = find(w, disk, op, start, sectors, _IN_FLIGHT, True)
     if p >= 0 and w.pieces[p].state == PENDING:
-        _promote(w, p, e, i)
+        _promote(w, p, e)
     if p >= 0:
         slot = w.pieces[p].row
         row = w.rows[slot]
         if w.pieces[p].start <= start and row.sector + row.sectors == start + sectors:
-            completed(w, slot, row.left, e.ts[i], e.cpu[i], e.error[i])
+            completed(w, slot, row.left, e.ts, e.cpu, e.error)
             return
-    _request(w, e, i, _COMPLETE, _IN_FLIGHT)
+    _request(w, e, _COMPLETE, _IN_FLIGHT)
 
 
 @kernel
-def follow(w: State, e: Events, first: int) -> int:
+def follow(w: State, events: Events, first: int) -> int:
     """Take events from ``first`` on, until the rows that ended may fill ``out``. Returns the next event's number."""
     k = w.scalar
-    for i in range(first, len(e.ts)):
+    e = w.event[0]
+    for i in range(first, len(events.ts)):
         while k[S_OPEN] > k[S_MOST_OPEN] or k[S_PIECES] > 4 * k[S_MOST_OPEN]:
             if k[S_OUT] >= OUT_ROWS:
                 return i
@@ -344,34 +344,41 @@ def follow(w: State, e: Events, first: int) -> int:
             close_row(w, k[S_OLDEST], BROKEN)
         if k[S_OUT] >= OUT_ROWS:
             return i
-        while k[S_LOSS] < len(w.loss1) and w.loss1[k[S_LOSS]] <= e.ts[i]:
+        while k[S_LOSS] < len(w.loss1) and w.loss1[k[S_LOSS]] <= events.ts[i]:
             k[S_LOST_UNTIL] = w.loss1[k[S_LOSS]]
             k[S_LOSS] += 1
-        kind = e.kind[i]
         w.counts[C_EVENTS] += 1
-        if e.disk[i] < 0:
+        kind = events.kind[i]
+        e.ts, e.cpu, e.dev, e.disk = events.ts[i], events.cpu[i], events.dev[i], events.disk[i]
+        e.sector, e.sectors, e.bytes, e.op = events.sector[i], events.sectors[i], events.bytes[i], events.op[i]
+        e.flags, e.pid, e.error, e.stack = events.flags[i], events.pid[i], events.error[i], events.stack[i]
+        if kind == _REMAP:
+            e.old_dev, e.old_disk, e.old_sector = events.old_dev[i], events.old_disk[i], events.old_sector[i]
+        elif kind == _SPLIT:
+            e.new_sector = events.new_sector[i]
+        if e.disk < 0:
             w.counts[C_MALFORMED] += 1
         elif kind == _QUEUE:
-            _queue(w, e, i)
+            _queue(w, e)
         elif kind == _SPLIT:
-            _split(w, e, i)
+            _split(w, e)
         elif kind == _REMAP:
-            _remap(w, e, i)
+            _remap(w, e)
         elif kind == _INSERT:
-            _request(w, e, i, _INSERT, _TO_INSERT)
+            _request(w, e, _INSERT, _TO_INSERT)
         elif kind == _ISSUE:
-            _request(w, e, i, _ISSUE, _TO_ISSUE)
+            _request(w, e, _ISSUE, _TO_ISSUE)
         elif kind in (_REQUEUE, _ERROR):
-            _request(w, e, i, kind, _IN_FLIGHT)
-        elif kind == _BIO_COMPLETE or (kind == _COMPLETE and w.knows[e.disk[i]] & 4):
-            _bio_complete(w, e, i)
+            _request(w, e, kind, _IN_FLIGHT)
+        elif kind == _BIO_COMPLETE or (kind == _COMPLETE and w.knows[e.disk] & 4):
+            _bio_complete(w, e)
         elif kind == _COMPLETE:
-            if w.knows[e.disk[i]] & 2 == 0:
-                _request(w, e, i, _JOIN, _IN_FLIGHT)
-            _request(w, e, i, _COMPLETE, _IN_FLIGHT)
+            if w.knows[e.disk] & 2 == 0:
+                _request(w, e, _JOIN, _IN_FLIGHT)
+            _request(w, e, _COMPLETE, _IN_FLIGHT)
         else:
             w.counts[C_MERGES] += 1
-    return len(e.ts)
+    return len(events.ts)
 
 
 @kernel

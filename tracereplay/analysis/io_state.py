@@ -70,6 +70,16 @@ PIECE = np.dtype(
     ],
     align=True,
 )
+EVENT = np.dtype(
+    [
+        (name, np.int64)
+        for name in (
+            "ts", "cpu", "dev", "disk", "sector", "sectors", "bytes", "op", "flags", "pid", "error", "stack",
+            "old_dev", "old_disk", "old_sector", "new_sector",
+        )
+    ]
+)  # fmt: skip
+"""One of :class:`Events`."""
 OPEN, ISSUED, PENDING = range(3)
 """States of a piece: on its way to the driver, handed to it (or to the device below), remapped and not queued yet."""
 
@@ -121,6 +131,8 @@ class State(NamedTuple):
     """Ends of gaps in the events, ascending."""
     scalar: Array
     counts: Array
+    event: Array
+    """EVENT, one: that at which the pass is. A record is handed on by its address, a tuple of arrays by value."""
 
 
 class Events(NamedTuple):
@@ -159,6 +171,7 @@ def new_state(disks: int, knows: Array, loss1: Array, append: int, most_open: in
         loss1=loss1,
         scalar=np.zeros(len(SCALARS), np.int64),
         counts=np.zeros(len(COUNTERS), np.int64),
+        event=np.zeros(1, EVENT),
     )
     for name in (S_ROWS_SPARE, S_PIECES_SPARE, S_OLDEST, S_NEWEST):
         state.scalar[name] = -1
