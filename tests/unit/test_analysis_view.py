@@ -152,6 +152,8 @@ def test_a_trace_without_the_events_is_refused_with_the_option_that_records_them
     needing("page_events", "drain", "alloc").answer(trace)
     recorded = reused_pid(tmp_path / "r.trace", events=["kmem:mm_page_pcpu_drain"])
     needing("page_events", "drain").answer(recorded)  # was looked for, and none happened
+    watched = reused_pid(tmp_path / "w.trace", events=["vmscan:mm_vmscan_direct_reclaim_begin"])
+    needing("mm_events", "reclaim_begin").answer(watched)
 
 
 def test_callers_of_stacks(tmp_path: Path) -> None:

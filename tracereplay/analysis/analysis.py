@@ -31,9 +31,8 @@ class Need:
 
     def met_by(self, trace: Trace) -> bool:
         """The trace holds such an event, or was recorded so that it would."""
-        return bool(trace.rows(self.table)) and (
-            _recorded(trace, self.table, self.kinds) or _holds(trace, self.table, self.kinds)
-        )
+        recorded = _recorded(trace, self.table, self.kinds)
+        return recorded or (bool(trace.rows(self.table)) and _holds(trace, self.table, self.kinds))
 
 
 PAGES = Need("page_events", ("alloc",), "capture --events page")
@@ -159,9 +158,11 @@ class Analysis:
                 )
         for need in self.needs:
             if not need.met_by(view.trace):
+                source = view.trace.metadata.source
+                said = f"the {source.get('format', '')} file that was imported did not hold them; "
                 raise EmptyTraceError(
                     f"{self.name} needs {' or '.join(need.kinds)} events, and this trace has none",
-                    hint=f"record them with: tracereplay {need.option}",
+                    hint=f"{said if source.get('kind') == 'import' else ''}record them with: tracereplay {need.option}",
                 )
 
 
