@@ -102,6 +102,7 @@ def test_a_recording_says_what_blkparse_says_of_it(tmp_path: Path) -> None:
     assert (mono, boot, wall) == (10906171629, None, 1795297970163090388)
     assert trace.metadata.clock["name"] == "monotonic"
     assert trace.metadata.source["format"] == "blktrace v7"
+    assert "4 files were merged by time: dm-0.blktrace.0.zst, " in result.summary.notes[0]
     assert trace.metadata.source["devices"] == {str(DM): "dm-0", str(SDA): "sda"}
     assert [f["path"] for f in trace.metadata.source["files"]] == [
         f"{device}.blktrace.{cpu}.zst" for device in ("dm-0", "sda") for cpu in (0, 1)

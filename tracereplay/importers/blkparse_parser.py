@@ -26,6 +26,12 @@ from tracereplay.importers.blktrace_format import (
     MAX_CPU,
     NO_KIND,
     NOTES,
+    OP_DISCARD,
+    OP_NONE,
+    OP_READ,
+    OP_WRITE,
+    OP_WRITE_ZEROES,
+    OP_ZONE,
     REQUEST,
     TA_COMPLETE,
     TA_REMAP,
@@ -55,13 +61,12 @@ DONE, FULL, GROW = range(3)
 ACCEPTED = -1
 
 _MINUS, _DOT, _PLUS, _SLASH, _LESS, _OPEN, _CLOSE, _OPEN_SQUARE, _CLOSE_SQUARE = 45, 46, 43, 47, 60, 40, 41, 91, 93
-_R, _W, _D, _N, _Z, _F, _A, _S, _M, _C, _O, _T, _U, _I = (ord(c) for c in "RWDNZFASMCOTUI")
+_A, _C, _D, _F, _M, _N, _O, _P, _R, _S, _T, _U, _W, _Z = (ord(c) for c in "ACDFMNOPRSTUWZ")
+_MESSAGE = ord("m")
 _CPU_WORD, _TOTAL, _INPUT, _NULL = word("CPU"), word("Total ("), word("Input fi"), word("(null)")
 _MAX_U32 = 0xFFFFFFFF
 _REQUESTS = tuple(BIO_KINDS.index(k) for k in ("insert", "issue", "requeue", "complete"))
 _ERRORS = tuple(BIO_KINDS.index(k) for k in ("requeue", "complete"))
-_FIRST_ZONE = 4
-_WZ = 10
 
 
 @hot
@@ -73,23 +78,21 @@ def text_flags(buf, a, b):
         code = 1
         a += 1
     c, d = buf[a], buf[a + 1]
-    if c == _W and d == 90:  # WZ
-        op = _WZ
+    if c == _W and d == _Z:
+        op = OP_WRITE_ZEROES
         a += 2
     elif c in (_R, _W, _D, _N):
-        op = 0 if c == _R else 1 if c == _W else 2 if c == _D else 3
+        op = OP_READ if c == _R else OP_WRITE if c == _W else OP_DISCARD if c == _D else OP_NONE
         a += 1
-    elif c == _Z:
+    elif c == _Z:  # the order is that of ZONE_OPERATIONS
         a += 2
-        if d == _A:
-            op = _FIRST_ZONE
-        elif d == _R and buf[a] == _A:
-            op = _FIRST_ZONE + 2
+        if d == _R and buf[a] == _A:
+            op = OP_ZONE + 2
             a += 1
-        elif d == _R:
-            op = _FIRST_ZONE + 1
+        elif d in (_A, _R):
+            op = OP_ZONE if d == _A else OP_ZONE + 1
         elif d in (_F, _O, _C):
-            op = _FIRST_ZONE + (3 if d == _F else 4 if d == _O else 5)
+            op = OP_ZONE + (3 if d == _F else 4 if d == _O else 5)
     for letter, bit in ((_F, 2), (_A, 4), (_S, 8), (_M, 16)):
         if a < b and buf[a] == letter:
             code |= bit
@@ -110,16 +113,16 @@ def last_close(buf, i, end):
 def letters(buf, a, b, acts):
     """Number of the action printed as ``buf[a:b]``, or -1. ``acts``: by first letter - 'A', then those of two."""
     c = np.int64(buf[a])
-    if not 65 <= c <= 90:
+    if not _A <= c <= _Z:
         return np.int64(-1)
     if b - a == 1:
-        return np.int64(acts[c - 65])
+        return np.int64(acts[c - _A])
     if b - a == 2:
         d = np.int64(buf[a + 1])
         if c == _U and d == _T:
             return np.int64(acts[26])
-        if c == _Z and d in (80, _U, _M):
-            return np.int64(acts[27 if d == 80 else 28 if d == _U else 29])
+        if c == _Z and d in (_P, _U, _M):
+            return np.int64(acts[27 if d == _P else 28 if d == _U else 29])
     return np.int64(-1)
 
 
@@ -177,7 +180,7 @@ def event_line(buf, s, acts, i, end):
     i = next_blank(buf, start)
     if cpu > MAX_CPU or pid > MAX_PID or seconds > MAX_SECONDS:
         return LINE_NUMBER
-    if i == start + 1 and buf[start] == 109:
+    if i == start + 1 and buf[start] == _MESSAGE:
         s.counts[NOTES + TN_MESSAGE] += 1
         return ACCEPTED
     act = letters(buf, start, i, acts)

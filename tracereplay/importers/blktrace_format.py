@@ -26,7 +26,7 @@ TA_CGROUP = 1 << 8
 TN_PROCESS, TN_TIMESTAMP, TN_MESSAGE = range(3)
 
 # Actions (enum blktrace_act).
-TA_ISSUE, TA_COMPLETE, TA_UNPLUG_IO, TA_UNPLUG_TIMER, TA_SPLIT, TA_REMAP = 7, 8, 10, 11, 13, 15
+TA_COMPLETE, TA_UNPLUG_IO, TA_UNPLUG_TIMER, TA_SPLIT, TA_REMAP = 8, 10, 11, 13, 15
 _KINDS = {
     1: "queue",
     2: "backmerge",
@@ -96,6 +96,8 @@ def kinds_by_action() -> list[int]:
 ZONE_OPERATIONS = ("ZA", "ZR", "ZRA", "ZF", "ZO", "ZC")
 OPERATIONS = ("R", "W", "D", "N", *ZONE_OPERATIONS, "WZ")
 """Operations by code (fill_rwbs, kernel/trace/blktrace.c; zone operations as in the tracepoints' rwbs)."""
+OP_READ, OP_WRITE, OP_DISCARD, OP_NONE, OP_ZONE = range(5)
+OP_WRITE_ZEROES = OP_ZONE + len(ZONE_OPERATIONS)
 FLAGS = "FFASM"
 """Preflush (before the operation), FUA, readahead, sync, meta: bits 0 to 4 of a code of flags."""
 NR_FLAGS = len(OPERATIONS) << 5

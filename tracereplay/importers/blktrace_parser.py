@@ -15,6 +15,12 @@ from tracereplay.importers.blktrace_format import (
     ACTIONS,
     NO_KIND,
     NOTES,
+    OP_DISCARD,
+    OP_NONE,
+    OP_READ,
+    OP_WRITE,
+    OP_WRITE_ZEROES,
+    OP_ZONE,
     REQUEST,
     TA_COMPLETE,
     TC_AHEAD,
@@ -68,28 +74,25 @@ _QUEUE, _SPLIT, _REMAP, _INSERT, _ISSUE, _REQUEUE, _COMPLETE, _BIO_COMPLETE = (
     BIO_KINDS.index(k) for k in ("queue", "split", "remap", "insert", "issue", "requeue", "complete", "bio_complete")
 )
 _COMM_BYTES = 16
-_NR_ZONES = len(ZONE_OPERATIONS)
-_ZONES = ((1 << _NR_ZONES) - 1) << TC_ZONES
+_ZONES = ((1 << len(ZONE_OPERATIONS)) - 1) << TC_ZONES
 _ZONE_APPEND = 1 << TC_ZONES
-_R, _W, _D, _N, _FIRST_ZONE = range(5)
-_WZ = _FIRST_ZONE + _NR_ZONES
 
 
 @hot
 def flags_code(category, nr_bytes):
     """Code of a record's operation and flags, by the rules of fill_rwbs (kernel/trace/blktrace.c)."""
     if category & TC_DISCARD:
-        op = _D
+        op = OP_DISCARD
     elif category & _ZONES:
-        op = _FIRST_ZONE
-        while not category >> (TC_ZONES + op - _FIRST_ZONE) & 1:
+        op = OP_ZONE
+        while not category >> (TC_ZONES + op - OP_ZONE) & 1:
             op += 1
     elif category & TC_WRITE_ZEROES:
-        op = _WZ
+        op = OP_WRITE_ZEROES
     elif category & TC_WRITE:
-        op = _W
+        op = OP_WRITE
     else:
-        op = _R if nr_bytes != 0 else _N
+        op = OP_READ if nr_bytes != 0 else OP_NONE
     code = op << 5
     code |= 1 if category & TC_FLUSH else 0
     code |= 2 if category & TC_FUA else 0

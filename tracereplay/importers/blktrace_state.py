@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from tracereplay.importers.blktrace_format import MAX_CPU, NR_COUNTS, NR_FLAGS
-from tracereplay.importers.ftrace_vocabulary import NULL_ERROR
 from tracereplay.importers.interning import TextTable
 
 # Slots of the scalar state.
@@ -171,11 +170,6 @@ def rows(n: int) -> BlockRows:
     i64, u64, u32 = np.int64, np.uint64, np.uint32
     types = (i64, np.uint16, np.int8, u32, u64, u32, i64, np.int16, u32, i64, i64, u64, i64)
     return BlockRows(*(np.empty(n, t) for t in types))  # type: ignore[arg-type]
-
-
-def default_of(column: str) -> int:
-    """The value that stands for null in a column of rows."""
-    return {"nr_bytes": NULL_WIDE, "old_dev": NULL_WIDE, "new_sector": NULL_WIDE, "error": NULL_ERROR}[column]
 
 
 def streams(count: int) -> Streams:

@@ -23,6 +23,8 @@ from tracereplay.trace.metadata import TraceMetadata
 LATE_SAMPLES = 20
 """Late rows that are put among the samples; all are counted."""
 AHEAD_BATCHES = 4
+NAMED_FILES = 4
+"""Of a source of several files, in its note."""
 
 
 class BlockConversion:
@@ -141,6 +143,10 @@ class BlockConversion:
             meta.host["release"] = self._options.release
         meta.events = sorted(summary.events)
         meta.rejected = shared.rejects.metadata()
+        if files := meta.source.get("files"):
+            names = ", ".join(file["path"] for file in files[:NAMED_FILES])
+            more = f" and {len(files) - NAMED_FILES} more" if len(files) > NAMED_FILES else ""
+            meta.notes.append(f"{len(files)} files were merged by time: {names}{more}")
         if any(shared.state.tasks.cgroup[: len(shared.task_texts)]):
             meta.notes.append("cgroups are known by id (the inode of their directory), not by path")
         summary.notes = meta.notes
