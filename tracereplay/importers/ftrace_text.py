@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any, BinaryIO, Protocol
 
@@ -29,6 +29,7 @@ from tracereplay.importers.ordering import Columns, Reorder
 from tracereplay.importers.perf_header import header_facts
 from tracereplay.importers.rejects import first_text
 from tracereplay.importers.source import DAMAGED
+from tracereplay.importers.tool_text import NOTHING_TOLD, Told
 from tracereplay.kernel.gfp import gfp_table
 from tracereplay.trace.metadata import TraceMetadata
 from tracereplay.trace.schema import EVENT_TABLES
@@ -52,7 +53,7 @@ class TextSource(Protocol):
 
 
 class FtraceConversion:
-    """Imports one text. ``facts`` adds what a container around the text knows (release, clock)."""
+    """Imports one text in a form. ``told``: what a container around it knows; ``format``: that container."""
 
     def __init__(
         self,
@@ -62,20 +63,17 @@ class FtraceConversion:
         *,
         form: TextForm = FTRACE,
         format: str | None = None,
-        host: dict[str, Any] | None = None,
-        clock: str | None = None,
-        instances: Sequence[str] = (),
+        told: Told = NOTHING_TOLD,
     ) -> None:
         self.metadata = TraceMetadata()
         self.summary = ImportSummary()
         self._source, self._options, self._advance = source, options, advance
         self._form = form
         self._format = format or form.format
-        self._host = host or {}
-        self._clock = options.clock or clock
+        self._host, self._instances = told.host, told.instances
+        self._clock = options.clock or told.clock
         self._blocks = FtraceBlocks(options.block_bytes, form.grammar)
         self._rwbs = Rwbs()
-        self._instances = instances
         self._told_events: list[str] = []
         self._gfp: GfpMasks | None = None
         self._gfp_table: dict[str, int] = {}

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, NamedTuple, cast
 
 from tracereplay.errors import ImporterToolMissingError, ImportFormatError
 
@@ -27,6 +27,18 @@ def program_named(name: str, source: Source, what: str, hint: str) -> str:
             f"reading {source.name} ({what}) needs {name}, which is not installed", hint=hint
         )
     return program
+
+
+class Told(NamedTuple):
+    """What a program tells of a recording beside its text."""
+
+    host: dict[str, Any]
+    clock: str | None
+    instances: tuple[str, ...]
+    """Names of the ftrace instances in it (``trace-cmd record -B``), which stand before task names in the text."""
+
+
+NOTHING_TOLD = Told({}, None, ())
 
 
 class ToolText:

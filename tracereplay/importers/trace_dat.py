@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from tracereplay.errors import ImportFormatError
 from tracereplay.importers.base import Confidence, Conversion, Head, ImportOptions
-from tracereplay.importers.tool_text import ToolText, program_named
+from tracereplay.importers.tool_text import Told, ToolText, program_named
 
 if TYPE_CHECKING:
     from tracereplay.importers.source import Source
@@ -64,25 +64,8 @@ class TraceDatImporter:
             [program, "report", "-t"],
             "copy the file again from where it was recorded, after trace-cmd had ended",
         )
-        host, clock, instances = told(report.ask(program, "dump", "--summary", "--options"))
-        return FtraceConversion(
-            report,
-            options,
-            advance,
-            format=f"trace.dat v{version.decode()}",
-            host=host,
-            clock=clock,
-            instances=instances,
-        )
-
-
-class Told(NamedTuple):
-    """What ``trace-cmd dump`` tells of a recording."""
-
-    host: dict[str, Any]
-    clock: str | None
-    instances: list[str]
-    """Names of the ftrace instances in it (``trace-cmd record -B``)."""
+        facts = told(report.ask(program, "dump", "--summary", "--options"))
+        return FtraceConversion(report, options, advance, format=f"trace.dat v{version.decode()}", told=facts)
 
 
 def told(text: str) -> Told:
@@ -100,7 +83,7 @@ def told(text: str) -> Told:
         clock = match[1]
     elif match := _CLOCK.search(text):
         clock = match[1] or match[2]
-    return Told(host, clock, sorted({name for name in _BUFFERS.findall(text) if name}))
+    return Told(host, clock, tuple(sorted({name for name in _BUFFERS.findall(text) if name})))
 
 
 IMPORTER = TraceDatImporter()
