@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tracereplay.compiled import hot, kernel
+from tracereplay.compiled import hot, intrinsic, kernel
 from tracereplay.demand.state import (
     C_LIVE_BLOCKS,
     C_LIVE_PAGES,
@@ -31,6 +31,28 @@ from tracereplay.demand.state import (
 from tracereplay.kernel.constants import MAX_PAGE_ORDER
 
 _SPAN_MAX = 0xFFFFFFFF
+AHEAD = 16
+"""Events between asking for a frame's record and using it: frames are anywhere in memory, and waiting for them would be
+more than half of the time."""
+
+
+@intrinsic
+def fetch(typingctx, array, index):
+    """Have the processor load a record of an array early; the index need not be one of it."""
+    from llvmlite import ir  # type: ignore[import-untyped]
+    from numba.core import types
+    from numba.core.cgutils import create_struct_proxy
+
+    def codegen(context, builder, signature, args):
+        struct = create_struct_proxy(signature.args[0])(context, builder, args[0])
+        place = builder.bitcast(builder.gep(struct.data, [args[1]]), ir.IntType(8).as_pointer())
+        word = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [place.type, word, word, word])
+        function = builder.module.declare_intrinsic("llvm.prefetch", [place.type], kind)
+        builder.call(function, [place, ir.Constant(word, 1), ir.Constant(word, 3), ir.Constant(word, 1)])
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64), codegen
 
 
 @hot

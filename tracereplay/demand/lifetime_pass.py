@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tracereplay.compiled import hot, intrinsic, kernel
+from tracereplay.compiled import hot, kernel
 from tracereplay.demand.bursts import K_ALLOC, K_DRAIN, K_FREE, K_ZONE_LOCKED
-from tracereplay.demand.frames import forget, place, refilled
+from tracereplay.demand.frames import AHEAD, fetch, forget, place, refilled
 from tracereplay.demand.pairing import pairing, pass_losses
 from tracereplay.demand.state import (
     C_ALLOCATED_PAGES,
@@ -54,9 +54,6 @@ FRAME = np.dtype(
 )
 """As of state.FRAME; ``pid gfp tag`` belong to a HEAD, and ``span`` takes the place of ``pid`` once it is freed."""
 
-AHEAD = 16
-"""Events between asking for a frame's record and using it: frames are anywhere in memory, and waiting for them would be
-more than half of the time."""
 ROWS = 1 << 15
 """Rows handed over at a time: what they take stays within a processor's cache."""
 LOOK = 16
@@ -142,25 +139,6 @@ def new_table(frames: Array, start_ns: int, losses: tuple[Array, Array, Array], 
         np.zeros(len(COUNTERS), np.int64),
         *new_rows(ROWS if rows else 0),
     )
-
-
-@intrinsic
-def _fetch(typingctx, array, index):
-    """Have the processor load a record of an array early; the index need not be one of it."""
-    from llvmlite import ir  # type: ignore[import-untyped]
-    from numba.core import types
-    from numba.core.cgutils import create_struct_proxy
-
-    def codegen(context, builder, signature, args):
-        struct = create_struct_proxy(signature.args[0])(context, builder, args[0])
-        place = builder.bitcast(builder.gep(struct.data, [args[1]]), ir.IntType(8).as_pointer())
-        word = ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [place.type, word, word, word])
-        function = builder.module.declare_intrinsic("llvm.prefetch", [place.type], kind)
-        builder.call(function, [place, ir.Constant(word, 1), ir.Constant(word, 3), ir.Constant(word, 1)])
-        return context.get_dummy_value()
-
-    return types.void(array, types.int64), codegen
 
 
 @hot
@@ -251,7 +229,7 @@ def follow(
         order = np.int64(orders[i])
         pfn = pfns[i]
         if i + AHEAD < stop:
-            _fetch(w.frames, pfns[i + AHEAD])
+            fetch(w.frames, pfns[i + AHEAD])
         if w.scalar[S_LOSS_I] < w.loss0.shape[0]:
             pass_losses(w, t)
         if kind in (K_ALLOC, K_FREE):

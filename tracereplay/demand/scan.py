@@ -33,9 +33,7 @@ from tracereplay.demand.events import (
     task_of,
     which_burst,
 )
-from tracereplay.demand.frames import (
-    refilled,
-)
+from tracereplay.demand.frames import AHEAD, fetch, refilled
 from tracereplay.demand.pairing import pass_losses
 from tracereplay.demand.ring import flush
 from tracereplay.demand.side import on_side
@@ -95,6 +93,8 @@ def scan(
             pass_losses(w, t)
         order = np.int64(orders[i])
         pfn = pfns[i]
+        if i + AHEAD < n:
+            fetch(w.frames, pfns[i + AHEAD])
         if kind in (K_ALLOC, K_FAILED):
             gfp = np.int64(gfps[i])
             stack = np.int64(stacks[i]) if stacks.shape[0] > 0 else s.NO_STACK
