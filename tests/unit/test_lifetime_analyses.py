@@ -139,6 +139,8 @@ def test_lifetimes_that_a_loss_falls_into_are_counted() -> None:
     ]
     trace: Any = trace_of(events, losses=[(500, 600), (5000, 6000)])
     assert LIFETIMES.answer(trace).account["complete_across_losses"] == 1
+    odd: Any = trace_of([*events, Event(9500, 0, "free", 0, 40)])
+    assert LIFETIMES.answer(odd).account["malformed"] == 1
     assert "complete_across_losses" not in LIFETIMES.answer(trace_of(events)).account  # type: ignore[arg-type]
 
 

@@ -60,7 +60,10 @@ def lifetime_table(view: View, by: str) -> Answer:
         "unseen": blocks[:, UNSEEN_LIFE],
     }
     frame = frame_of(labels, columns, columns["blocks"] > 0, "blocks")
-    return Answer(frame, spread.method, classes.account | lost.account, _notes(view, by_time=True))
+    account = classes.account | lost.account
+    if malformed := lives.counts["malformed"]:
+        account["malformed"] = malformed
+    return Answer(frame, spread.method, account, _notes(view, by_time=True))
 
 
 def histogram_table(view: View, by: str, of: str) -> Answer:
