@@ -78,6 +78,24 @@ def test_tally_of_tasks_and_bins(trace: Trace, time: tuple[int | None, int | Non
     assert {"first", "second", None} <= set(made["comm"])
 
 
+def test_values_that_cannot_be(tmp_path: Path) -> None:
+    row = {"cpu": 0, "kind": "alloc", "pfn": 1, "order": 0, "gfp": 0xCC0, "migratetype": 1, "pid": 0}
+    rows_of = [
+        row,
+        {**row, "pid": None},
+        {**row, "order": 200, "migratetype": 255, "gfp": None},
+        {**row, "pid": 4294967295},
+    ]
+    with TraceWriter(tmp_path / "t", metadata()) as writer:
+        writer.write("page_events", rows_batch("page_events", [{**r, "ts_ns": i} for i, r in enumerate(rows_of)]))
+        writer.write("tasks", rows_batch("tasks", [{"pid": 0, "comm": "swapper"}]))
+    odd = Trace.open(tmp_path / "t")
+    assert rows(odd, "orders", "order", "requests", "pages") == [(0, 3, 3), (200, 1, 0)]
+    threads = set(rows(odd, "processes", "comm", "pid", "requests", by="thread"))
+    assert threads == {("swapper", 0, 2), (None, None, 1), (None, 4294967295, 1)}
+    assert rows(odd, "gfp", "gfp", "requests", by="mask") == [("GFP_KERNEL", 3), ("?", 1)]
+
+
 def test_tally_refuses(trace: Trace) -> None:
     with pytest.raises(UsageError, match="too short"):
         tally(View.of(trace), ("bin",), bin_ns=0)

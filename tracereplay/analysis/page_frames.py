@@ -16,8 +16,16 @@ if TYPE_CHECKING:
     from tracereplay.analysis.view import View
 
 UNKNOWN_TASK = "?"
-PAGES = (pl.col("n") * pl.lit(2, pl.Int64).pow(pl.col("order").fill_null(0).cast(pl.UInt32))).alias("pages")
-"""Pages of ``n`` blocks of ``order``."""
+GREATEST_ORDER = 20
+"""No kernel's allocator has larger blocks (``MAX_PAGE_ORDER`` is 10, at most 13 on arm64)."""
+_order = pl.col("order").fill_null(0).cast(pl.Int64)
+PAGES = (
+    pl.when(_order <= GREATEST_ORDER)
+    .then(pl.col("n") * pl.lit(2, pl.Int64).pow(_order.clip(0, GREATEST_ORDER).cast(pl.UInt32)))
+    .otherwise(0)
+    .alias("pages")
+)
+"""Pages of ``n`` blocks of ``order``; none where there is no such order."""
 
 
 def page_size(view: View) -> int:

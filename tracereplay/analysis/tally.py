@@ -29,14 +29,14 @@ I64 = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 Numbers = npt.NDArray[np.integer]
 
-BITS = {"kind": 4, "order": 6, "migratetype": 6, "cpu": 16, "gfp": 14, "bin": 30, "task": 26, "stack_id": 33}
+BITS = {"kind": 4, "order": 9, "migratetype": 9, "cpu": 16, "gfp": 14, "bin": 30, "task": 26, "stack_id": 33}
 """Bits of each column's number in a key."""
 _ROWS = 1 << 16
 """Rows counted at once: what is made of them is small."""
 _DENSE = 1 << 20
 """Possible combinations up to which an array counts."""
 _COMPACT = 1 << 20
-
+"""Keys that wait to be summed up."""
 _PIDS = 1 << 22
 """``PID_MAX_LIMIT`` (include/linux/threads.h)."""
 
@@ -48,7 +48,8 @@ def tally(
 
     ``by``: of ``kind order migratetype cpu gfp stack_id``, as in the table; ``bin``, number of the stretch of
     ``bin_ns`` since ``view.start_ns``; ``task``, the row of ``view.task_index.frame``, null when no task is known, with
-    another column ``pid`` that is null when one is. Raises TraceError, UsageError for more bins than can be counted.
+    another column ``pid`` that is null when one is. ``without``: only events in which that column is null.
+    Raises TraceError, UsageError for more bins than can be counted.
     """
     if sum(BITS[name] for name in by) > 63:
         raise InvariantError(f"a key of {', '.join(by)} is too long")
@@ -110,12 +111,17 @@ class _Counter:
         if name == "bin":
             return np.asarray((_times(batch, rows) - self._view.start_ns) // self._bin_ns)
         if name == "task":
-            return self._tasks(_values(batch.column("pid"), rows), _times(batch, rows))
+            pid = _values(batch.column("pid"), rows).astype(np.int64)
+            if batch.column("pid").null_count:
+                pid[~_valid(batch.column("pid"), rows)] = -1
+            return self._tasks(pid, _times(batch, rows))
         column = batch.column(name)
         values = _values(column, rows)
         if name in ("kind", "cpu"):
             return values.astype(np.int64)
         if name == "gfp":
+            if column.null_count:
+                values = values * _valid(column, rows)
             encoded = pa.array(values).dictionary_encode()
             codes = np.array([self._gfps.setdefault(m, len(self._gfps) + 1) for m in encoded.dictionary.to_pylist()])
             numbers: I64 = codes[encoded.indices.to_numpy()]
@@ -126,12 +132,13 @@ class _Counter:
             numbers *= _valid(column, rows)
         return numbers
 
-    def _tasks(self, pid: Numbers, ts: I64) -> I64:
-        """2 x row + 1 of the task index, or 2 x number of an unknown task's pid."""
+    def _tasks(self, pid: I64, ts: I64) -> I64:
+        """2 x row + 1 of the task index, or 2 x number of an unknown task's pid (-1: null)."""
         found: I64 = self._task_of_pid.take(pid, mode="clip")
+        found[pid < 0] = 0
         seek = np.flatnonzero(found == 0)
         if len(seek):
-            rows = self._view.task_index.rows(pid[seek].astype(np.int64), ts[seek])
+            rows = self._view.task_index.rows(pid[seek], ts[seek])
             unknown = [self._strangers.setdefault(p, len(self._strangers)) for p in pid[seek[rows < 0]].tolist()]
             found[seek] = 2 * rows + 1
             found[seek[rows < 0]] = 2 * np.array(unknown, np.int64)
@@ -146,10 +153,10 @@ class _Counter:
             if name == "kind":
                 made[name] = pl.Series(name, np.array(PAGE_KINDS)[numbers])
             elif name == "task":
-                pids = np.array([*self._strangers, 0], np.int64)
                 known = numbers % 2 == 1
                 made["task"] = _nullable(numbers // 2, known, pl.UInt32)
-                made["pid"] = _nullable(pids[np.where(known, -1, numbers // 2)], ~known, pl.UInt32)
+                pids = np.array([*self._strangers, -1], np.int64)[np.where(known, -1, numbers // 2)]
+                made["pid"] = _nullable(pids, pids >= 0, pl.UInt32)
             elif name == "gfp":
                 masks = np.array([0, *self._gfps], np.int64)
                 made[name] = _nullable(masks[numbers], numbers > 0, pl.UInt32)

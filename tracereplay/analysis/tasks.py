@@ -42,7 +42,7 @@ class TaskIndex:
         row = np.searchsorted(self._pid, pid, "right") - 1
         found = (row >= 0) & (self._pid[row] == pid)
         while True:  # at most as often as one pid was reused
-            earlier = found & (self._since[row] > ts) & (row > 0) & (self._pid[row - 1] == pid)
+            earlier = found & (self._since[row] > ts) & (row > 0) & (self._pid[np.maximum(row, 1) - 1] == pid)
             if not earlier.any():
                 return np.where(found, row, -1)
             row = row - earlier
