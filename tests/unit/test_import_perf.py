@@ -122,6 +122,10 @@ def test_texts_without_an_event_are_named(tmp_path: Path) -> None:
     (tmp_path / "b").write_bytes(b"nothing\n")
     with pytest.raises(ImportFormatError, match="a sample of perf script"):
         import_trace(tmp_path / "b", tmp_path / "out", format="perf.script")
+    (tmp_path / "no-cpu").write_bytes(LINE.replace(b"[000] ", b""))
+    with pytest.raises(ImportFormatError, match="1 refused") as no_cpu:
+        import_trace(tmp_path / "no-cpu", tmp_path / "out")
+    assert "fields comm, tid, cpu" in str(no_cpu.value.hint)
     (tmp_path / "c").write_bytes(LINE + b"garbage\n")
     with pytest.raises(ImportFormatError, match="line 2"):
         import_trace(tmp_path / "c", tmp_path / "out", options=ImportOptions(strict=True))

@@ -12,19 +12,14 @@ from tracereplay.importers.ftrace_vocabulary import PERF_SCRIPT
 if TYPE_CHECKING:
     from tracereplay.importers.source import Source
 
-_BLANK = rb"[\x00-\x09\x0b-\x20]"
+# A sample without its CPU is recognised as well, so that what is missing can be named.
 _EVENT_LINE = re.compile(
-    rb"^[^\n]{0,96}?(?:^|"
-    + _BLANK
-    + rb")-?\d+(?:/-?\d+)?"
-    + _BLANK
-    + rb"+\[\d+\]"
-    + _BLANK
-    + rb"+\d+\.\d+:"
-    + _BLANK
-    + rb"+(?:\d+"
-    + _BLANK
-    + rb"+)?(?:[\w-]+:[\w-]+(?::\w+)?:|PERF_RECORD_)",
+    (
+        r"^[^\n]{0,96}?(?:^|B)-?\d+(?:/-?\d+)?B+(?:\[\d+\]B+)?\d+\.\d+:B+(?:\d+B+)?"
+        r"(?:[\w-]+:[\w-]+(?::\w+)?:|PERF_RECORD_)"
+    )
+    .replace("B", r"[\x00-\x09\x0b-\x20]")
+    .encode(),
     re.MULTILINE,
 )
 _HEADER = re.compile(rb"\A(?:\xef\xbb\xbf)?# ========\r?\n# captured on")
