@@ -8,7 +8,7 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from tests.trace_samples import write_sample
-from tracereplay.analysis.ready_tables import READY_TABLES
+from tracereplay.analysis.ready_tables import CALLERS, READY_TABLES
 from tracereplay.cli.app import app
 from tracereplay.trace.schema import TABLES
 
@@ -66,6 +66,7 @@ def test_schema_lists_every_column_with_a_meaning() -> None:
     assert (code, err) == (0, "")
     wanted = [(t.name, f.name) for t in TABLES.values() for f in t.schema]
     wanted += [(t.name, column) for t in READY_TABLES.values() for column, *_ in t.columns]
+    wanted += [("callers", column) for column, *_ in CALLERS]
     assert [(r["table"], r["column"]) for r in rows] == wanted
     assert all(r["meaning"] for r in rows)
     _, out, _ = info("--schema")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from pathlib import Path
 
@@ -133,6 +134,14 @@ def test_a_failure_leaves_nothing(trace: Trace, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(EmptyTraceError):
         read(trace)
     assert [p.name for p in trace.derived.iterdir()] == [".refills.lock"]
+
+
+def test_builders_of_one_table_wait_for_each_other(trace: Trace) -> None:
+    before = made
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: read(trace), range(4)))
+    assert found == [found[0]] * 4
+    assert made == before + 1
 
 
 def test_stale_files_go_when_unused(trace: Trace, monkeypatch: pytest.MonkeyPatch) -> None:

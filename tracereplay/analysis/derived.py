@@ -63,14 +63,15 @@ def derived(trace: Trace, name: str, *, note: Note | None = None) -> pl.LazyFram
 def is_ready(trace: Trace, name: str) -> bool:
     """The table was made before, of these very inputs by this very code."""
     table = _named(name)
-    return any(_sound(path, table) for path in _places(trace, table))
+    return any(_sound(path, table) for path in _places(trace, _file_name(trace, table)))
 
 
 def derived_file(trace: Trace, name: str, *, note: Note | None = None) -> Path:
     """The Parquet file of a table; makes it where needed. Raises as :func:`derived`."""
     table = _named(name)
     one_host(trace, f"table {name}")
-    for path in _places(trace, table):
+    file = _file_name(trace, table)
+    for path in _places(trace, file):
         if _sound(path, table):
             with contextlib.suppress(OSError):
                 os.utime(path)
@@ -81,7 +82,7 @@ def derived_file(trace: Trace, name: str, *, note: Note | None = None) -> Path:
     if not _writable(directory):
         directory = _temporary_directory(trace.path)
         tell(f"note: {trace.derived} cannot be written; table {name} is made anew by each process")
-    path = directory / _file_name(trace, table)
+    path = directory / file
     with _lock(directory, name):
         if not _sound(path, table):  # else: another process made it meanwhile
             _make(trace, table, path)
@@ -96,9 +97,8 @@ def _named(name: str) -> ReadyTable:
 
 
 # ---------------------------------------------------------------- names
-def _places(trace: Trace, table: ReadyTable) -> Iterator[Path]:
-    """Where the table may be."""
-    file = _file_name(trace, table)
+def _places(trace: Trace, file: str) -> Iterator[Path]:
+    """Where a table's file may be."""
     yield trace.derived / file
     if trace.path in _temporary:
         yield _temporary[trace.path] / file

@@ -41,6 +41,7 @@ from tracereplay.demand.columns import plain
 from tracereplay.demand.layers import disks_of
 from tracereplay.demand.opening import losses
 from tracereplay.demand.state import NO_STACK
+from tracereplay.trace.hosts import one_host
 
 if TYPE_CHECKING:
     from tracereplay.trace.reader import Trace
@@ -201,6 +202,7 @@ def io_table(trace: Trace, counts: IoCounts | None = None, *, most_open: int = M
     append = len(ops.values)
     ops.values.append("ZA")
     ops.codes["ZA"] = append
+    one_host(trace, "table io")
     loss1 = np.sort(losses(trace, "bio_events")[1])
     state = new_state(len(devices.numbers), devices.knows(), loss1, append, most_open)
     for batch in trace.batches("bio_events", COLUMNS, _ROWS):

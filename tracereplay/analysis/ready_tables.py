@@ -30,9 +30,14 @@ class ReadyTable:
 
     def arrow_schema(self) -> pa.Schema:
         """The columns, without loading the module."""
-        import pyarrow as pa
+        return arrow_schema(self.columns)
 
-        return pa.schema([pa.field(n, _arrow_type(t), nullable=null) for n, t, null, _ in self.columns])
+
+def arrow_schema(columns: Columns) -> pa.Schema:
+    """Columns as a schema."""
+    import pyarrow as pa
+
+    return pa.schema([pa.field(n, _arrow_type(t), nullable=null) for n, t, null, _ in columns])
 
 
 def _arrow_type(name: str) -> pa.DataType:
@@ -151,6 +156,13 @@ IO = ReadyTable(
 )
 READY_TABLES: dict[str, ReadyTable] = {t.name: t for t in (LIFETIMES, REQUESTS, REFILLS, IO)}
 
+CALLERS: Columns = (
+    ("stack_id", "uint32", False, "key: page_events, bio_events, lifetimes, io"),
+    ("caller", "string", False, "innermost function not the allocator's"),
+    ("stack", "string", False, "functions joined by ;, outermost first"),
+)
+"""Table ``callers``: small, made anew by each statement that reads it."""
+
 
 def describe_ready_tables() -> list[list[str]]:
     """``[table, column, type, "yes" or "no" (may be null), meaning]`` of every column, in order."""
@@ -158,4 +170,4 @@ def describe_ready_tables() -> list[list[str]]:
         [table.name, name, kind, "yes" if null else "no", says]
         for table in READY_TABLES.values()
         for name, kind, null, says in table.columns
-    ]
+    ] + [["callers", name, kind, "yes" if null else "no", says] for name, kind, null, says in CALLERS]

@@ -58,6 +58,7 @@ def run(
     if output is not None and (output.exists() or output.is_symlink()) and not (force and output.is_file()):
         raise OutputExistsError(output)
     from tracereplay.analysis.derived import is_ready
+    from tracereplay.analysis.ready_tables import READY_TABLES
     from tracereplay.analysis.sql_tables import sql_tables
     from tracereplay.trace.completeness import completeness
     from tracereplay.trace.reader import Trace
@@ -67,9 +68,9 @@ def run(
     extra = sql_tables(opened, note=note)
     if explain:
         asked = Statement(opened, statement, extra)
-        emit(asked.explain(lambda name: is_ready(opened, name)))
+        emit(asked.explain(lambda name: name not in READY_TABLES or is_ready(opened, name)))
         for name in asked.tables:
-            if name in extra and not is_ready(opened, name):
+            if name in READY_TABLES and not is_ready(opened, name):
                 note(f"note: table {name} is not made yet; running the statement makes it, once")
         return
     limit = None if memory is None else size(memory)

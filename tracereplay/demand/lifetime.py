@@ -39,6 +39,7 @@ from tracereplay.demand.state import (
     Array,
 )
 from tracereplay.errors import EmptyTraceError, TraceError
+from tracereplay.trace.hosts import one_host
 
 if TYPE_CHECKING:
     from tracereplay.trace.reader import Trace
@@ -104,6 +105,7 @@ class Lives:
         Raises EmptyTraceError, TraceError (a frame table that memory cannot hold; the figure is in the message).
         Memory: 24 bytes a frame that the trace touches.
         """
+        one_host(trace, "a lifetime")
         if not trace.rows("page_events"):
             raise EmptyTraceError(f"no page events in {trace.path}", hint="capture with --events page")
         self.trace = trace
