@@ -57,6 +57,16 @@ def test_other_records_are_counted_and_broken_ones_passed_on() -> None:
     assert others == {"map": 1, "hist": 1, "5": 1}
 
 
+@given(st.lists(st.binary(max_size=30) | st.just(b"\\ud800") | st.just(b'\\"') | st.just(b"\\"), max_size=6))
+def test_any_bytes_come_through(parts: list[bytes]) -> None:
+    body = b"".join(parts).replace(b"\n", b"")
+    text = text_of(b'{"type": "printf", "data": "' + body + b'\\n"}\n')
+    if b"\\" not in body and b'"' not in body and not body.startswith(b"{"):
+        assert text == body + b"\n"
+    assert text_of(b'{"type": "printf", "data": "\xff\\\\\\n"}\n') == b"\xff\\\n"
+    assert text_of(b'{"type": "time", "data": "\\ud800\\n"}\n') == b"\\ud800\n"
+
+
 def test_program_prints_every_event_that_has_a_row() -> None:
     program = PROGRAM.read_text()
     for name in (*PAGE_EVENT_KINDS, *BIO_EVENT_KINDS):

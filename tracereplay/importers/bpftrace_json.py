@@ -90,13 +90,13 @@ class _Text(io.RawIOBase):
         whole = _loaded(b'"' + bare + b'\\n"')  # its end was removed, else it ends with the quote and brace still there
         if whole is None and bare.endswith(b'"}'):
             whole = _loaded(b'"' + bare[:-1])
-        return whole.encode() if isinstance(whole, str) else line
+        return _bytes(whole) if isinstance(whole, str) else line
 
     def _record(self, record: Any) -> bytes:
         """Text of a record that is no plain printed line; empty when it has none."""
         kind, data = (record.get("type"), record.get("data")) if isinstance(record, dict) else (None, None)
         if kind in _TEXTS and isinstance(data, str):
-            return data.encode("utf-8", "surrogateescape")
+            return _bytes(data)
         if kind == "lost_events" and isinstance(data, dict):
             return f"Lost {data.get('events')} events\n".encode()
         if kind != "attached_probes":
@@ -106,8 +106,15 @@ class _Text(io.RawIOBase):
 
 
 def _loaded(text: bytes) -> Any:
-    """The JSON value, or None when it is none."""
+    """The JSON value, or None when it is none. Task names may hold any bytes, and bpftrace passes them on."""
     try:
-        return json.loads(text.decode("utf-8", "backslashreplace"))
-    except ValueError:
+        return json.loads(text.decode("utf-8", "surrogateescape"))
+    except (ValueError, RecursionError):
         return None
+
+
+def _bytes(text: str) -> bytes:
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # a lone surrogate that was written as an escape
+        return text.encode("utf-8", "backslashreplace")
