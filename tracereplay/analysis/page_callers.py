@@ -33,18 +33,17 @@ def callers(view: View, *, by: str) -> Answer:
     found = sites(view, labels)
     without = int(found.filter(pl.col("stack_id").is_null())["n"].sum())
     total = found["pages"].sum()
-    counts = [pl.col("n").sum().alias("requests"), pl.col("pages").sum()]
-    if by == "caller":
-        grouped = found.group_by("caller").agg(*counts, orders_text())
-    elif by == "stack":
-        named = stack_lists(found, labels).with_columns(pl.col("stack").list.join(";"))
-        grouped = named.group_by("stack", "caller").agg(*counts, orders_text())
-    else:
-        named = stack_lists(found, labels).with_columns(pl.col("stack").list.unique().alias("symbol"))
-        own = pl.col("pages").filter(pl.col("caller") == pl.col("symbol")).sum().alias("self_pages")
-        grouped = named.explode("symbol").group_by("symbol").agg(*counts, own, orders_text())
+    if by == "stack":
+        found = stack_lists(found, labels).with_columns(pl.col("stack").list.join(";"))
+    elif by == "symbol":
+        found = stack_lists(found, labels).with_columns(pl.col("stack").list.unique().alias("symbol")).explode("symbol")
+    own = pl.col("pages").filter(pl.col("caller") == pl.col(by)).sum().alias("self_pages")
     frame = (
-        grouped.with_columns(in_bytes(view), share=pl.col("pages") / max(1, total))
+        found.group_by(by, "order")
+        .agg(pl.col("n", "pages").sum(), own)
+        .group_by(by)
+        .agg(pl.col("n").sum().alias("requests"), pl.col("pages", "self_pages").sum(), orders_text())
+        .with_columns(in_bytes(view), share=pl.col("pages") / max(1, total))
         .sort("pages", "requests", by, descending=[True, True, False])
         .select(
             pl.col(by).alias("by"),

@@ -66,16 +66,9 @@ def with_tasks(view: View, frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def orders_text() -> pl.Expr:
-    """Aggregate: ``orders``, the orders of ``n`` requests with their numbers, as ``0:1200 3:4``."""
-    by_order = pl.struct("order", "n").sort_by("order")
-    return by_order.map_batches(_orders, return_dtype=pl.String, returns_scalar=True).alias("orders")
-
-
-def _orders(pairs: pl.Series) -> str:
-    found: dict[int | None, int] = {}
-    for pair in pairs.to_list():
-        found[pair["order"]] = found.get(pair["order"], 0) + pair["n"]
-    return " ".join(f"{'?' if order is None else order}:{n}" for order, n in found.items())
+    """Aggregate over rows of different orders: ``orders``, each with its number ``n``, as ``0:1200 3:4``."""
+    each = pl.format("{}:{}", pl.col("order").cast(pl.String).fill_null("?"), "n")
+    return each.sort_by("order").str.join(" ").alias("orders")
 
 
 class Labels:

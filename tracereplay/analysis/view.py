@@ -154,26 +154,19 @@ class View:
     def callers(self) -> pl.DataFrame:
         """Stacks of the trace: ``stack_id``, ``caller`` (the innermost function that is not the allocator's) and
         ``stack`` (functions, outermost first). Small: a row for each distinct stack."""
-        schema = [("stack_id", pl.UInt32()), ("caller", pl.String()), ("stack", pl.List(pl.String()))]
         name = pl.coalesce(pl.col("symbol").cast(pl.String), pl.format("0x{}", pl.col("address").cast(pl.String)))
         columns = ["stack_id", "depth", "symbol", "address"]
         parts = [pl.DataFrame(pl.from_arrow(batch)) for batch in self.trace.batches("stacks", columns)]
         frames = pl.concat(parts) if parts else self.trace.stacks.select(columns).collect()  # a lazy scan takes 60 MB
-        stacks = (
-            frames.sort("stack_id", "depth")
-            .with_columns(name.fill_null("?").alias("name"))
-            .group_by("stack_id", maintain_order=True)
-            .agg(pl.col("name"), pl.col("symbol").is_not_null().any().alias("named"))
-        )
-        rows = [(i, _caller(names) if named else NO_SYMBOLS, names[::-1]) for i, names, named in stacks.iter_rows()]
-        return pl.DataFrame(rows, schema=schema, orient="row")
+        frames = frames.sort("stack_id", "depth").with_columns(name.fill_null("?").alias("name"))
+        allocator = [n for n in frames["name"].unique().to_list() if ALLOCATOR.match(n)]
+        outside = pl.col("name").filter(~pl.col("name").is_in(allocator)).first()
+        named = pl.col("symbol").is_not_null().any()
+        caller = pl.when(named).then(pl.coalesce(outside, pl.col("name").last())).otherwise(pl.lit(NO_SYMBOLS))
+        stack = pl.col("name").reverse().alias("stack")
+        return frames.group_by("stack_id", maintain_order=True).agg(caller.alias("caller"), stack)
 
     def device_name(self, dev: int | None) -> str:
         """``major:minor`` of a device, and the name that an imported source gave it (``0:3 web_3``)."""
         name = self.trace.metadata.source.get("devices", {}).get(str(dev), "")
         return "-" if dev is None else f"{dev >> 20}:{dev & 0xFFFFF} {name}".rstrip()
-
-
-def _caller(names: Sequence[str]) -> str:
-    """Of a stack, innermost first."""
-    return next((name for name in names if not ALLOCATOR.match(name)), names[-1])
