@@ -141,7 +141,7 @@ def test_snapshot_answers_who_holds_memory(tmp_path: Path) -> None:
         (12, 10, "sh", "user.slice"),
     ]
     callers = analysis_named("callers")(trace)
-    assert dict(callers.select("caller", "pages").rows()) == {"nf_ct_alloc_hashtable": 512, "crypt_alloc": 2}
+    assert dict(callers.select("by", "pages").rows()) == {"nf_ct_alloc_hashtable": 512, "crypt_alloc": 2}
     peak = analysis_named("peak")(trace)
     assert peak["pages"].sum() == 514
     lifetimes = analysis_named("lifetimes")(trace)
