@@ -10,11 +10,13 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from tests.io_samples import DISK, DM, Stack, write_bios
 from tests.reference.slow_io import slow_io
 from tracereplay import Trace
 from tracereplay.analysis.io import COLUMNS, IO, Devices, IoCounts, io_table
+from tracereplay.cli.app import app
 
 TRACES = Path(__file__).parents[2] / "traces"
 PART = DISK + 1
@@ -155,6 +157,51 @@ def test_lost_events(tmp_path: Path) -> None:
         (1, 2, None, "broken"),
         (20, 21, 30, "complete"),
     ]
+
+
+def test_a_flush_before_data(tmp_path: Path) -> None:
+    """dm sends the flush of a bio with data below by itself, at the bio's sector and without sectors (kernel 6.12)."""
+    dm, disk = {"cpu": 0, "dev": DM, "op": "W", "pid": 7}, {"cpu": 0, "dev": DISK, "op": "W", "pid": 8}
+    here = {"sector": 120, "nr_sectors": 8}
+    down = {**disk, "kind": "remap", "old_dev": DM, "old_sector": 120}
+    events = [
+        {**dm, **here, "kind": "queue"},
+        {**down, "sector": 120, "nr_sectors": 0},
+        {**disk, "kind": "queue", "sector": 0, "nr_sectors": 0},
+        {**disk, "kind": "issue", "sector": 0, "nr_sectors": 0, "op": "F", "nr_bytes": 0},
+        {**disk, "kind": "complete", "sector": 2**64 - 1, "nr_sectors": 0, "op": "F"},
+        {**disk, "kind": "complete", "sector": 120, "nr_sectors": 0},
+        {**down, **here},
+        {**disk, **here, "kind": "queue"},
+        {**disk, **here, "kind": "issue"},
+        {**disk, **here, "kind": "complete"},
+        {**dm, **here, "kind": "bio_complete"},
+    ]
+    events = [{**e, "ts_ns": n} for n, e in enumerate(events)]
+    rows = found_in(write_bios(tmp_path / "t", events))
+    assert rows == slow_io(events)
+    assert [(r["op"], r["nr_sectors"], r["parent_id"], r["q_ns"], r["d_ns"], r["c_ns"]) for r in rows] == [
+        ("W", 8, None, 0, 6, 10),
+        ("W", 0, 0, 2, None, 5),
+        ("F", 0, None, None, 3, 4),
+        ("W", 8, 0, 7, 8, 9),
+    ]
+
+
+def test_a_partition_below_dm_crypt(tmp_path: Path) -> None:
+    """A recording of blkparse: ext4 on dm-crypt over a partition, of which no I/O is left open or untold."""
+    recorded = TRACES.parent / "tests" / "data" / "blktrace" / "6.12.blkparse.txt.zst"
+    done = CliRunner().invoke(app, ["import", str(recorded), str(tmp_path / "t")])
+    assert done.exit_code == 0, done.stderr
+    trace = Trace.open(tmp_path / "t")
+    rows = found_in(trace)
+    assert {r["class"] for r in rows} == {"complete"}
+    upper = {r["id"]: r["bytes"] for r in rows if r["layer"] == 0 and r["q_ns"] is not None}
+    for r in rows:
+        if r["parent_id"] is not None:
+            upper[r["parent_id"]] -= r["bytes"]
+    assert set(upper.values()) == {0}
+    assert {(r["layer"], r["disk"] >> 20) for r in rows if r["q_ns"] is not None} == {(0, 253), (1, 8)}
 
 
 def test_no_bio_events(tmp_path: Path) -> None:

@@ -182,24 +182,35 @@ class Follower:
             return
         if e["disk"] == old:
             return
-        piece = self.find(old, e["op"], old_sector, n, ("open", "issued"))
-        if piece is not None and (piece.start is None or piece.start <= old_sector):
-            if piece.start is not None and piece.start < old_sector:
+        with_data = False
+        if n == 0:
+            data = self.find(old, e["op"], e["old_raw"], 0, ("open",), scan=False)
+            flush = self.find(old, e["op"], None, 0, ("open",))
+            piece = (data or flush) if e["old_raw"] else (flush or data)
+            piece = piece or self.find(old, e["op"], None, 0, ("issued",))
+            with_data = piece is not None and piece.start is not None
+        else:
+            piece = self.find(old, e["op"], old_sector, n, ("open", "issued"))
+            if piece is not None and piece.start is not None and piece.start > old_sector:
+                piece = None
+        if piece is not None and n and piece.start is not None:
+            if piece.start < old_sector:
                 piece.io.splits += 1
                 piece = self.cut(piece, old_sector)
-            if piece.start is not None and piece.end > old_sector + n:
+            if piece.end > old_sector + n:
                 piece.io.splits += 1
                 self.cut(piece, old_sector + n)
-        elif old in self.queued:
+        elif piece is None:
+            if old not in self.queued:
+                return
             io = Io(e["old_dev"], old, e["op"], old_sector, n, n * SIZE, pid=e["pid"], left=n)
             self.name(io, e["ts"])
             piece = Piece(io, old, old_sector, (old_sector or 0) + n, "open")
             self.pieces.append(piece)
-        else:
-            return
-        piece.state = "issued"
-        if piece.d is None:
-            piece.d = e["ts"]
+        if not with_data:
+            piece.state = "issued"
+            if piece.d is None:
+                piece.d = e["ts"]
         above = piece.io
         if there := self.find(e["disk"], e["op"], e["sector"], n, ("pending",), scan=False):
             self.close(there.io, "broken")
@@ -410,4 +421,5 @@ def _plain(e: dict[str, Any], disks: dict[int, int]) -> dict[str, Any]:
         "old_dev": old,
         "old_disk": disks.get(old, old) if old is not None else None,
         "old_sector": None if n == 0 else e.get("old_sector"),
+        "old_raw": e.get("old_sector") or 0,
     }

@@ -72,6 +72,7 @@ _TO_INSERT = _ranks(0, NOT_WANTED, 1)
 _IN_FLIGHT = _ranks(1, 0, 2)
 _TO_SPLIT = _ranks(0, 2, 1)
 _TO_REMAP = _ranks(0, 1, NOT_WANTED)
+_ONLY_OPEN = _ranks(0, NOT_WANTED, NOT_WANTED)
 _ONLY_PENDING = _ranks(NOT_WANTED, NOT_WANTED, 0)
 
 
@@ -156,6 +157,23 @@ def _split(w, e):
 
 
 @inner
+def _owner(w, disk, op, start, sector, sectors):
+    """The piece that is remapped; -1: none.
+
+    Without sectors it is an empty flush, or the flush before the data of a bio (``__send_empty_flush``,
+    drivers/md/dm.c), which is at that bio's sector and leaves the data where they are.
+    """
+    if sectors > 0:
+        return find(w, disk, op, start, sectors, _TO_REMAP, True)
+    p = find(w, disk, op, sector, 0, _ONLY_OPEN, False) if sector > 0 else -1
+    if p < 0:
+        p = find(w, disk, op, NOWHERE, 0, _ONLY_OPEN, False)
+    if p < 0:
+        p = find(w, disk, op, sector, 0, _ONLY_OPEN, False)
+    return p if p >= 0 else find(w, disk, op, NOWHERE, 0, _TO_REMAP, False)
+
+
+@inner
 def _remap(w, e):
     ts, disk, op, start, sectors = e.ts, e.disk, e.op, e.sector, e.sectors
     old, old_start = e.old_disk, e.old_sector
@@ -169,25 +187,27 @@ def _remap(w, e):
         return
     if disk == old:
         return
-    p = find(w, old, op, old_start, sectors, _TO_REMAP, True)
-    if p >= 0 and w.pieces[p].start <= old_start:
+    p = _owner(w, old, op, old_start, e.old_sector, sectors)
+    with_data = sectors == 0 and p >= 0 and w.pieces[p].start != NOWHERE
+    if sectors > 0 and p >= 0 and w.pieces[p].start <= old_start:
         if w.pieces[p].start < old_start:
             w.rows[w.pieces[p].row].splits += 1
             p = cut_piece(w, p, old_start)
         if w.pieces[p].end > old_start + sectors:
             w.rows[w.pieces[p].row].splits += 1
             cut_piece(w, p, old_start + sectors)
-    elif w.knows[old] & 1:
+    elif sectors > 0 or p < 0:
+        if w.knows[old] & 1 == 0:
+            return  # a partition: its bios are queued as the disk's
         w.counts[C_ORPHANS] += 1
         slot = add_row(w, old, op, old_start, sectors, sectors << 9)
         name_row(w, slot, e.ts, e.old_dev, e.flags, e.pid, e.cpu, e.stack)
         p = add_piece(w, slot, old, op, old_start, old_start + sectors, OPEN, NEVER)
-    else:
-        return  # a partition: its bios are queued as the disk's
     piece = w.pieces[p]
-    piece.state = ISSUED
-    if piece.d == NEVER:
-        piece.d = ts
+    if not with_data:
+        piece.state = ISSUED
+        if piece.d == NEVER:
+            piece.d = ts
     above = piece.row
     p = find(w, disk, op, start, sectors, _ONLY_PENDING, False)
     if p >= 0:
