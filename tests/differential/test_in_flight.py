@@ -19,7 +19,7 @@ WITHOUT_SPLITS = ("dmcrypt-6.1-64k", "mixed-6.1", "mixed-6.12", "pages-6.1", "pa
 def both(name: str, at: str, column: str) -> tuple[set[tuple[int, int, int]], set[tuple[int, int, int]]]:
     """(device, start, end) of I/Os, as either tells them."""
     trace = Trace.open(SHIPPED / name)
-    flight = InFlight(View.of(trace), at, 10**12)
+    flight = InFlight(View.of(trace), at)
     flight.drain()
     end = (pl.col("start_ns") + pl.col("latency_ns")).alias("end")
     mine = pl.concat(list(flight.ended())).select("dev", "start_ns", end)

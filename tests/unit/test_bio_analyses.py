@@ -93,7 +93,7 @@ def test_every_analysis_takes_every_option_and_an_empty_view(name: str, trace: T
 
 @pytest.mark.parametrize("name", NAMES)
 def test_without_bios(name: str, tmp_path: Path) -> None:
-    with pytest.raises(EmptyTraceError, match="this trace has none"):
+    with pytest.raises(EmptyTraceError, match="this trace has no"):
         KNOWN[name](bio_trace(tmp_path / "t", []))
 
 

@@ -93,7 +93,7 @@ def test_against_intervals(start: str, end: str, tmp_path: Path) -> None:
 
 def flight(path: Path, rows: list[dict[str, Any]], at: str = "auto") -> tuple[list[tuple[Any, ...]], dict[str, int]]:
     """(start, latency, depth) of the I/Os that ended, and the account."""
-    made = InFlight(View.of(bio_trace(path, rows)), at, 10**9)
+    made = InFlight(View.of(bio_trace(path, rows)), at)
     made.drain()
     ended = pl.concat(list(made.ended())).select("start_ns", "latency_ns", "depth").rows()
     return ended, {k: v for k, v in made.account.items() if v}
@@ -207,6 +207,8 @@ def test_options_views_and_refusals(name: str, tmp_path: Path) -> None:
     assert nothing.is_empty()
     assert nothing.schema == whole.frame.schema
     assert "queue" in analysis.answer(trace, at="queue").method
+    upper = View(Trace.open(SHIPPED / "dmcrypt-6.12-bulk"), Selection(device=(253 << 20,)))
+    assert "from queue" in analysis.answer(upper).method  # its requests are another device's
     with pytest.raises(UsageError, match="cannot be filtered by pid"):
         analysis(View(trace, Selection(pid=(1,))))
     with pytest.raises(EmptyTraceError, match="complete or bio_complete"):

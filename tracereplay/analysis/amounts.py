@@ -35,17 +35,18 @@ def duration_of(option: str, text: str) -> int:
     return found
 
 
-def time_bin(text: str, span_ns: int, *, bins: int, most: int = 1_000_000) -> int:
+def time_bin(text: str, span_ns: int, *, bins: int, most: int = 1_000_000, series: int = 1) -> int:
     """Width of a time bin in ns: what ``text`` says, or with ``auto`` the least of 1, 2, 5, 10 .. ns that cuts
     ``span_ns`` into at most ``bins``.
 
-    Raises UsageError when there would be more than ``most`` bins.
+    Raises UsageError when there would be more than ``most`` bins in ``series`` series together.
     """
     if text != AUTO:
         width = duration_of("bin", text)
-        if span_ns // width > most:
+        if span_ns // width * series > most:
+            each = f" for each of {series:,} devices" if series > 1 else ""
             raise UsageError(
-                f"bin={text} cuts {span_ns / 1e9:.3g} s into {span_ns // width:,} bins, {most:,} are allowed",
+                f"bin={text} cuts {span_ns / 1e9:.3g} s into {span_ns // width:,} bins{each}, {most:,} are allowed",
                 hint="choose a longer bin, or a stretch with --time",
             )
         return width

@@ -42,7 +42,7 @@ def working_set(view: View, *, at: str, op: str, bin: str, block: str, hold: int
     size = size_of("block", block)
     stage = stage_of(view, at)
     span = max(1, view.end_ns - view.start_ns)
-    width = time_bin(bin, span, bins=20, most=100_000)
+    width = time_bin(bin, span, bins=20, series=len(stage.devices))
     windows = -(-span // width)
     devices = stage.devices
     found = WorkingSet(windows * len(devices), _enough(hold))

@@ -26,7 +26,7 @@ _FILTERS = frozenset({"time", "device"})
 _LATENCY_STEPS = 128
 """Bins of latency in a doubling: what is reported is the middle of one, at most 1 / 256 off."""
 _DEPTH_STEPS = 4
-_QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
+_PERCENTILES = {"p50": 50, "p90": 90, "p99": 99}
 
 
 def queue_depth(view: View, *, at: str) -> Answer:
@@ -41,7 +41,7 @@ def queue_depth(view: View, *, at: str) -> Answer:
     from tracereplay.analysis.in_flight import InFlight
 
     span = max(1, view.end_ns - view.start_ns)
-    flight = InFlight(view, at, span)
+    flight = InFlight(view, at)
     flight.drain()
     held = flight.held_ns()
     device, depth = np.nonzero(held)
@@ -71,8 +71,8 @@ def depth_over_time(view: View, *, at: str, bin: str) -> Answer:
     from tracereplay.analysis.in_flight import InFlight
 
     span = max(1, view.end_ns - view.start_ns)
-    width = time_bin(bin, span, bins=100)
-    flight = InFlight(view, at, width)
+    flight = InFlight(view, at, bin)
+    width = flight.width_ns
     flight.drain()
     n = len(flight.devices.numbers)
     starts = np.arange(flight.bins, dtype=np.int64) * width
@@ -106,7 +106,7 @@ def latency_heatmap(view: View, *, at: str, bin: str, per_octave: int) -> Answer
         raise UsageError(f"per_octave={per_octave} is none of them", hint=_PER_OCTAVE.help)
     span = max(1, view.end_ns - view.start_ns)
     width = time_bin(bin, span, bins=100)
-    flight = InFlight(view, at, span)
+    flight = InFlight(view, at)
     keys = ["dev", "start_ns", "latency_ns"]
     end = pl.col("start_ns") + pl.col("latency_ns")
     offset = view.selection.time[0] or 0
@@ -129,7 +129,7 @@ def concurrency(view: View, *, at: str) -> Answer:
     from tracereplay.analysis.in_flight import InFlight
     from tracereplay.analysis.stack_distance import octave_edges
 
-    flight = InFlight(view, at, max(1, view.end_ns - view.start_ns))
+    flight = InFlight(view, at)
     flight.drain()  # first, so that I/Os without a recorded end do not count as depth
     keys = ["dev", "depth", "low"]
     schema = {"dev": pl.UInt32, "depth": pl.Int64, "low": pl.Int64, "ios": pl.Int64, "sum": pl.Int64, "max": pl.Int64}
@@ -152,13 +152,14 @@ def concurrency(view: View, *, at: str) -> Answer:
             .agg(pl.col("ios").sum(), pl.col("sum").sum(), pl.col("max").max())
         )
     frame = (
-        total.sort(keys)
+        total.with_columns(_middle(total["low"]))
+        .sort(keys)
         .with_columns(pl.col("ios").cum_sum().over("dev", "depth").alias("upto"))
         .group_by("dev", "depth", maintain_order=True)
         .agg(
             pl.col("ios").sum(),
             (pl.col("sum").sum() / pl.col("ios").sum()).alias("latency_mean_ns"),
-            *(_rank(q).alias(f"latency_{name}_ns") for name, q in _QUANTILES.items()),
+            *(_rank(p).alias(f"latency_{name}_ns") for name, p in _PERCENTILES.items()),
             pl.col("max").max().alias("latency_max_ns"),
         )
     )
@@ -166,14 +167,19 @@ def concurrency(view: View, *, at: str) -> Answer:
     return Answer(with_device(frame, view), method, flight.account, flight.notes)
 
 
-def _rank(q: float) -> pl.Expr:
-    """Middle of the bin that holds the nearest rank of a quantile."""
+def _rank(percent: int) -> pl.Expr:
+    """Middle of the bin that holds the nearest rank of a percentile."""
     import polars as pl
 
-    needed = (pl.col("ios").sum() * q).ceil()
-    low = pl.col("low").filter(pl.col("upto") >= needed).first()
-    octave = pl.lit(2).pow(low.clip(1).log(2).floor()).cast(pl.Int64)
-    return low + pl.max_horizontal(octave // _LATENCY_STEPS, pl.lit(1)) // 2
+    needed = (pl.col("ios").sum() * percent + 99) // 100
+    return pl.col("middle").filter(pl.col("upto") >= needed).first()
+
+
+def _middle(low: pl.Series) -> pl.Series:
+    """Middles of bins of latency, by their low edges."""
+    from tracereplay.analysis.bio_stage import power_of_two
+
+    return (low + power_of_two(low) // (2 * _LATENCY_STEPS)).alias("middle")
 
 
 def _sum(total: pl.DataFrame, part: pl.DataFrame, keys: list[str]) -> pl.DataFrame:

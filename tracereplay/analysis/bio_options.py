@@ -15,4 +15,3 @@ OP_ALL = replace(OP, default="all")
 BIN = Option("bin", AUTO, "width of a time bin, such as 100ms; auto: about 100 bins")
 BIOS = Need("bio_events", ("queue", "issue", "complete", "bio_complete"), "capture --events bio")
 FILTERS = BIO_FILTERS
-__all__ = ["AT", "AUTO", "BIN", "BIOS", "FILTERS", "OP", "OP_ALL"]

@@ -102,7 +102,7 @@ def throughput(view: View, *, at: str, op: str, by: str, bin: str) -> Answer:
 
     stage = stage_of(view, at)
     span = max(1, view.end_ns - view.start_ns)
-    width = time_bin(bin, span, bins=100)
+    width = time_bin(bin, span, bins=100, series=len(stage.devices))
     keys = {"device": pl.col("dev"), "op": pl.col("op"), "all": pl.lit("all")}
     counted = (
         stage.rows(op)

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tracereplay.analysis import in_flight_pass as fp
+from tracereplay.analysis.amounts import time_bin
 from tracereplay.analysis.bio_stage import MAX_SECTOR, READS, stage_of
 from tracereplay.analysis.view import View
 from tracereplay.demand.layers import disks_of
@@ -71,7 +72,9 @@ def devices_in_flight(view: View, at: str) -> Devices:
         "issue": {d for d, k in kinds.items() if {"issue", "complete"} <= k},
         "queue": {d for d, k in kinds.items() if "queue" in k and k & {"complete", "bio_complete"}},
     }
-    start = next((s for s in ("issue", "queue") if ends[s]), "") if at == "auto" else at
+    chosen = set(view.selection.device)
+    best = [s for s in ("issue", "queue") if ends[s] & chosen] + [s for s in ("issue", "queue") if ends[s]]
+    start = (best[0] if best else "") if at == "auto" else at
     if not start:
         raise EmptyTraceError(
             "no device has both starts and completions of I/Os in this trace",
@@ -83,23 +86,25 @@ def devices_in_flight(view: View, at: str) -> Devices:
             f"no device has both {start} and completion events in this trace",
             hint=f"it can be asked with: --set at={other}" if other else "tracereplay info shows its events",
         )
-    chosen = view.selection.device
     numbers = sorted(d for d in ends[start] if not chosen or d in chosen)
     by_bio = frozenset(d for d in numbers if "bio_complete" in kinds[d])
-    left = sorted(d for d, k in kinds.items() if k & {"queue", "issue"} and d not in ends[start])
+    begun = [d for d, k in kinds.items() if k & {"queue", "issue"} and (not chosen or d in chosen)]
+    left = sorted(d for d in begun if d not in ends[start])
     return Devices(start, numbers, by_bio, disk_of, left)
 
 
 class InFlight:
     """One pass over a trace's block events, from its start, so that what is in flight when the view begins is known.
 
-    Memory: the I/Os in flight, and ``bins`` bins a device. Iterate over :meth:`ended` to its end, then read the rest.
+    Memory: the I/Os in flight, and the bins of ``bin`` (None: one) of each device. Iterate over :meth:`ended` to its
+    end, then read the rest. Raises as :func:`devices_in_flight`, UsageError for a bin that is none or too short.
     """
 
-    def __init__(self, view: View, at: str, width_ns: int) -> None:
+    def __init__(self, view: View, at: str, bin: str | None = None) -> None:
         self.devices = devices_in_flight(view, at)
-        self.width_ns = width_ns
-        self.bins = max(1, -(-(view.end_ns - view.start_ns) // width_ns))
+        span = max(1, view.end_ns - view.start_ns)
+        self.width_ns = span if bin is None else time_bin(bin, span, bins=100, series=len(self.devices.numbers))
+        self.bins = -(-span // self.width_ns)
         self._view = view
         self._ops: dict[str | None, int] = {}
         self._longest = np.zeros(len(self.devices.numbers), np.int64)
@@ -245,5 +250,4 @@ class InFlight:
         """Devices that could not be followed."""
         names = ", ".join(self._view.device_name(d) for d in self.devices.left_out[:8])
         other = "queue" if self.devices.start == "issue" else "issue"
-        hint = f"; try --set at={other}" if names else ""
-        return (f"without starts or ends, left out: {names}{hint}",) if names else ()
+        return (f"without starts or ends, left out: {names}; try --set at={other}",) if names else ()
