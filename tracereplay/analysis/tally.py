@@ -119,17 +119,20 @@ class _Counter:
         values = _values(column, rows)
         if name in ("kind", "cpu"):
             return values.astype(np.int64)
+        valid = _valid(column, rows) if column.null_count else None
+        if valid is not None and valid.all():
+            valid = None
         if name == "gfp":
-            if column.null_count:
-                values = values * _valid(column, rows)
+            if valid is not None:
+                values = values * valid
             encoded = pa.array(values).dictionary_encode()
             codes = np.array([self._gfps.setdefault(m, len(self._gfps) + 1) for m in encoded.dictionary.to_pylist()])
             numbers: I64 = codes[encoded.indices.to_numpy()]
         else:
             numbers = values.astype(np.int64)
             numbers += 1
-        if column.null_count:
-            numbers *= _valid(column, rows)
+        if valid is not None:
+            numbers *= valid
         return numbers
 
     def _tasks(self, pid: I64, ts: I64) -> I64:
@@ -184,7 +187,7 @@ def _values(column: pa.Array, rows: I64 | None = None) -> Numbers:
         column = column.indices
     dtype = np.dtype(column.type.to_pandas_dtype())
     found = np.frombuffer(column.buffers()[1], dtype)[column.offset : column.offset + len(column)]
-    return found if rows is None else found[rows]
+    return found if rows is None else found.take(rows)
 
 
 def _times(batch: pa.RecordBatch, rows: I64 | None) -> I64:
@@ -195,7 +198,7 @@ def _valid(column: pa.Array, rows: I64 | None) -> Mask:
     first, end = column.offset // 8, (column.offset + len(column) + 7) // 8
     bits = np.unpackbits(np.frombuffer(column.buffers()[0], np.uint8)[first:end], bitorder="little").view(np.bool_)
     found: Mask = bits[column.offset % 8 :][: len(column)]
-    return found if rows is None else found[rows]
+    return found if rows is None else found.take(rows)
 
 
 def _nullable(values: I64, valid: Mask, kind: type[pl.DataType]) -> pl.Series:
