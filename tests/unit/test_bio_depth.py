@@ -19,6 +19,7 @@ from tracereplay.analysis.registry import analyses
 from tracereplay.analysis.selection import Selection
 from tracereplay.analysis.view import View
 from tracereplay.errors import EmptyTraceError, UsageError
+from tracereplay.report.answer_picture import picture
 from tracereplay.trace.writer import TraceWriter
 
 KNOWN = analyses()
@@ -200,9 +201,9 @@ def test_options_views_and_refusals(name: str, tmp_path: Path) -> None:
     trace = Trace.open(SHIPPED / "mixed-6.18")
     whole = analysis.answer(trace)
     assert whole.account["unmatched_completions"] == 0
-    picture = analysis.picture
-    assert picture is not None
-    assert {picture.x, picture.y, picture.value, picture.group} - {""} <= set(whole.frame.columns)
+    drawn = analysis.picture
+    assert drawn is not None
+    assert {drawn.x, drawn.y, drawn.value, drawn.group} - {""} <= set(whole.frame.columns)
     nothing = analysis(View(trace, Selection(device=(5,))))
     assert nothing.is_empty()
     assert nothing.schema == whole.frame.schema
@@ -224,3 +225,10 @@ def test_small_batches_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     batches = Trace.batches
     monkeypatch.setattr(Trace, "batches", lambda *a: batches(*a, rows=997))
     assert all(KNOWN[name](trace).equals(w) for name, w in zip(NAMES, whole, strict=True))
+
+
+def test_latencies_are_drawn_by_powers_of_two() -> None:
+    analysis = KNOWN["latency-heatmap"]
+    assert analysis.picture is not None
+    text = picture(analysis(Trace.open(SHIPPED / "mixed-6.18")), analysis.picture, "")
+    assert [text.count(f">{mark}<") for mark in ("16.4 us", "32.8 us", "65.5 us", "131 us")] == [1] * 4

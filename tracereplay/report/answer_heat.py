@@ -59,18 +59,18 @@ def heat(frame: pl.DataFrame, spec: Picture, title: str) -> str:
 
 
 def _axis(values: list[float]) -> list[float]:
-    """Low edges in order, with the cells between them that nothing fell into where they are evenly spaced."""
+    """Low edges in order, with the cells between them that nothing fell into: powers of two, or evenly spaced ones."""
     edges = sorted(set(values))
     if len(edges) < 3:
         return edges or [0]
+    if all(e > 0 for e in edges) and all(math.log2(e).is_integer() for e in edges):
+        return [2.0**k if 2**k not in edges else 2**k for k in range(_log(edges[0]), _log(edges[-1]) + 1)]
     gap = min(b - a for a, b in pairwise(edges))
     count = round((edges[-1] - edges[0]) / gap) + 1
     even = all(abs((e - edges[0]) / gap - round((e - edges[0]) / gap)) < 1e-6 for e in edges)
     if even and count <= 2000:
         at = {round((e - edges[0]) / gap): e for e in edges}
         return [at.get(k, edges[0] + k * gap) for k in range(count)]
-    if all(e > 0 for e in edges) and all(math.log2(e).is_integer() for e in edges):
-        return [2.0**k if 2**k not in edges else 2**k for k in range(_log(edges[0]), _log(edges[-1]) + 1)]
     return edges
 
 
