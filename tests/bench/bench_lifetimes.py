@@ -28,7 +28,7 @@ _ROWS = """
 from tracereplay.demand.lifetime import Lives
 # measured from here
 n = total = 0
-for rows in Lives(trace).ended():
+for rows in Lives(trace, facts=False).ended():
     done = rows.how == 0
     n += int(done.sum())
     total += int((rows.t_free - rows.t_alloc)[done].sum())

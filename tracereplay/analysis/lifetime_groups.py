@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 NOT_SEEN = "(allocation not seen)"
 NO_TASK = "(unknown task)"
+_WITHOUT_FACTS = ("none", "order", "cpu")
+"""Groups that neither pid nor gfp is needed for."""
 
 
 class Groups:
@@ -106,9 +108,12 @@ def lives_of(
     ``by_time``: the time filter is one of the allocation; otherwise the caller looks at a stretch of time itself.
     """
     chosen = view.selection
+    facts = bool({"pid", "comm", "cgroup"} & set(chosen.used)) or (
+        groups is not None and groups.by not in _WITHOUT_FACTS
+    )
     limited = by_time and chosen.time != (None, None)
     if not limited and not set(chosen.used) - {"time"}:
-        return Lives(view.trace, groups, rows=rows, levels=levels)
+        return Lives(view.trace, groups, rows=rows, levels=levels, facts=facts)
 
     def keep(batch: pa.RecordBatch) -> Array:
         mask = view.mask(batch)
@@ -118,7 +123,7 @@ def lives_of(
             kept = kept & (ts >= view.start_ns) & (ts < view.end_ns)
         return kept
 
-    return Lives(view.trace, groups, keep=keep, rows=rows, levels=levels)
+    return Lives(view.trace, groups, keep=keep, rows=rows, levels=levels, facts=facts)
 
 
 class Losses:

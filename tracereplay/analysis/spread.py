@@ -12,7 +12,7 @@ from tracereplay.demand.tags import Numbers
 Array = npt.NDArray[Any]
 Counted = tuple[Array, Array, Array]
 """Group, value, and how many there are of it."""
-EXACT = 1 << 21
+EXACT = 1 << 20
 """Up to so many values are kept as they are."""
 SUB_BITS = 7
 """Each octave has 2^7 bins."""
