@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
 import polars as pl
 import pytest
 
@@ -23,6 +24,7 @@ NAMES = (
     *("sequential", "seeks", "run-lengths", "interarrival", "burstiness"),
     *("working-set", "reuse-distance", "miss-ratio"),
 )
+DEEP = ("queue-depth", "depth-over-time", "latency-heatmap", "concurrency")
 KNOWN = analyses()
 ROWS = random_bios(12_000, 1)
 
@@ -250,6 +252,23 @@ def test_absurd_addresses_are_left_out_and_counted(tmp_path: Path) -> None:
         answer = KNOWN[name].answer(trace)
         assert answer.account["absurd_addresses"] == 2
     assert KNOWN["hot-regions"](trace)["bytes"].to_list() == [4096]
+
+
+def test_fields_that_are_missing(tmp_path: Path) -> None:
+    """Any field but time, CPU and kind may be null, as foreign sources leave it."""
+    rng = np.random.default_rng(9)
+    kinds = ["queue", "issue", "complete", "bio_complete", "requeue", "remap", "split"]
+    made = []
+    for row in random_bios(3000, 8):
+        row["kind"] = str(rng.choice(kinds))
+        gone = [k for k in ("dev", "op", "flags", "sector", "nr_sectors", "pid") if rng.random() < 0.2]
+        made.append({**row, **dict.fromkeys(gone)})
+    trace = bio_trace(tmp_path / "t", made)
+    for name in (*NAMES, *DEEP):
+        for at in ("queue", "issue", "complete"):
+            if not (name in DEEP and at == "complete"):
+                assert KNOWN[name](trace, at=at).height
+    assert KNOWN["sizes"](trace, at="queue")["ios"].sum() == sum(r["kind"] == "queue" for r in made)
 
 
 @pytest.mark.parametrize(

@@ -245,8 +245,16 @@ def _analysis(
 
 
 _GROUP = "device"
+_SHARE = Picture("bars", "device", "sequential_share", title="Share of sequential I/Os")
 ANALYSES = (
-    _analysis("sequential", "share of sequential I/Os by device, operation or task", sequential, (_BY,), ranked=True),
+    _analysis(
+        "sequential",
+        "share of sequential I/Os by device, operation or task",
+        sequential,
+        (_BY,),
+        ranked=True,
+        picture=_SHARE,
+    ),
     _analysis(
         "seeks",
         "distances between the end of an I/O and the start of the next",

@@ -176,6 +176,7 @@ OPS_TABLE = Analysis(
     FILTERS,
     (AT,),
     ranked=True,
+    picture=Picture("bars", "op", "ios", title="I/Os by operation"),
 )
 SIZES = Analysis(
     "sizes",
