@@ -49,14 +49,15 @@ def hosts_of(traces: Sequence[Trace]) -> list[Host]:
     Raises MergeError for a trace given twice, for one without events, for parts of one boot that hold the same times.
     """
     groups: dict[Any, list[Part]] = {}
-    seen: dict[tuple[str, str | None], str] = {}
+    seen: dict[str, str] = {}
     for number, trace in enumerate(_single(traces)):
         part = _part(trace)
-        same = seen.setdefault((trace.metadata.trace_id, trace.host), part.name)
-        if same != part.name or part.name in (p.name for parts in groups.values() for p in parts):
+        identity = trace.metadata.trace_id
+        if identity and identity in seen:
             raise MergeError(
-                f"{part.name} and {same} are the same trace ({trace.metadata.trace_id})", hint="give each trace once"
+                f"{part.name} and {seen[identity]} are the same trace ({identity})", hint="give each trace once"
             )
+        seen[identity] = part.name
         boot = trace.metadata.host.get("boot_id")
         clock = trace.metadata.clock.get("name")
         groups.setdefault((boot, clock) if boot and trace.host is None else number, []).append(part)
