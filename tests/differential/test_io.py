@@ -159,6 +159,27 @@ def test_lost_events(tmp_path: Path) -> None:
     ]
 
 
+def test_the_same_bio_goes_on_below(tmp_path: Path) -> None:
+    """md remaps a bio without queueing it again, in parts on two disks: it is complete when both are."""
+    md, other = 9 << 20, DISK + 16
+    bio = {"cpu": 0, "op": "R", "pid": 7}
+    halves = [(DISK, 0, 100), (other, 8, 200)]
+    events = [{**bio, "kind": "queue", "dev": md, "sector": 0, "nr_sectors": 16}]
+    events += [{**bio, "kind": "split", "dev": md, "sector": 0, "new_sector": 8}]
+    for kind in ("remap", "issue", "complete"):
+        for dev, upper, at in halves:
+            old = {"old_dev": md, "old_sector": upper} if kind == "remap" else {}
+            events.append({**bio, "kind": kind, "dev": dev, "sector": at, "nr_sectors": 8, **old})
+    events = [{**e, "ts_ns": n} for n, e in enumerate(events)]
+    rows = found_in(write_bios(tmp_path / "t", events))
+    assert rows == slow_io(events)
+    assert [(r["dev"], r["layer"], r["q_ns"], r["d_ns"], r["c_ns"], r["below_c_ns"]) for r in rows] == [
+        (md, 0, 0, 2, 7, 7),
+        (DISK, 1, 2, 4, 6, None),
+        (other, 1, 3, 5, 7, None),
+    ]
+
+
 def test_a_flush_before_data(tmp_path: Path) -> None:
     """dm sends the flush of a bio with data below by itself, at the bio's sector and without sectors (kernel 6.12)."""
     dm, disk = {"cpu": 0, "dev": DM, "op": "W", "pid": 7}, {"cpu": 0, "dev": DISK, "op": "W", "pid": 8}

@@ -1,8 +1,9 @@
 """I/Os by layer, streamed: a row for each bio that was queued on a device, through splits, merges, requeues and remaps.
 
-Blocks tell one I/O several times. A bio is queued (``block_bio_queue``), may be split (``block_split``), is merged with
-others into a request, which is inserted, issued, requeued, issued again and completed, perhaps in parts; or a stacked
-device remaps it (``block_bio_remap``) and it is queued once more, one layer below. A row is one bio on one layer:
+A trace tells one I/O several times. A bio is queued (``block_bio_queue``), may be split (``block_split``), is merged
+with others into a request, which is inserted, issued, requeued, issued again and completed, perhaps in parts; or a
+stacked device remaps it (``block_bio_remap``) and it is queued once more, one layer below. A row is one bio on one
+layer:
 
 - ``q_ns`` queued; ``i_ns`` first inserted; ``d_ns`` handed to the driver, or on a stacked device to the one below
   (first part, last attempt); ``c_ns`` complete (last part). So ``q2d`` is the time in software on this layer, ``d2c``

@@ -8,10 +8,13 @@ from tracereplay.analysis.io_state import (
     BROKEN,
     BUCKETS,
     COMPLETE,
+    ISSUED,
     LEFT_CENSORED,
     MOST_LOOKED_AT,
     NEVER,
     NOWHERE,
+    OPEN,
+    PENDING,
     S_LOST_UNTIL,
     S_NEWEST,
     S_NEXT_ID,
@@ -28,6 +31,11 @@ from tracereplay.compiled import hot, inner
 
 NOT_WANTED = 3
 """Rank of a state in a lookup; see :func:`find`."""
+
+
+def ranks_of(open_: int, issued: int, pending: int) -> int:
+    """Ranks of the states of pieces for :func:`find`, the lowest first; NOT_WANTED leaves pieces out."""
+    return open_ << (2 * OPEN) | issued << (2 * ISSUED) | pending << (2 * PENDING)
 
 
 @hot
