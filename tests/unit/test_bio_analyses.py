@@ -244,6 +244,17 @@ def test_stages(tmp_path: Path) -> None:
     assert KNOWN["miss-ratio"](trace, by="all").rows()[-1] == ("all", 8192, 1.0, 0.0)
 
 
+def test_a_sample_says_so(trace: Trace) -> None:
+    exact, sampled = (KNOWN["miss-ratio"].answer(trace, by="all", hold=hold, block="512") for hold in (1 << 20, 1024))
+    assert "exact (Olken)" in exact.method
+    assert exact.frame["error95"].sum() == 0
+    assert "sampled (SHARDS-adj), at least one block in 16 by hash" in sampled.method
+    assert sampled.frame["error95"].max() > 0
+    assert sampled.account["block_accesses"] == exact.account["block_accesses"]
+    window = KNOWN["working-set"].answer(trace, hold=1024, block="512")
+    assert "sampled, one block in" in window.method
+
+
 def test_absurd_addresses_are_left_out_and_counted(tmp_path: Path) -> None:
     trace = bio_trace(
         tmp_path / "t", [{"ts_ns": 1}, {"ts_ns": 2, "sector": 2**64 - 1}, {"ts_ns": 3, "nr_sectors": 1 << 30}]

@@ -71,16 +71,17 @@ def working_set(view: View, *, at: str, op: str, bin: str, block: str, hold: int
             **{name: np.rint(values.ravel()).astype(np.int64) * size for name, values in columns.items()},
         }
     )
-    method = "exact" if found.rate == 1 else _sample("a window's", found.rate, found.counts()[:, wp.ANY].max())
+    method = "exact" if found.rate == 1 else _sample(found.rate, found.counts()[:, wp.ANY].max())
     said = f"{method}; {stage.said}; blocks of {size:,} bytes, windows of {width:,} ns"
     return Answer(with_device(frame, view), said, stage.account, stage.notes)
 
 
-def _sample(whose: str, rate: float, largest: float) -> str:
+def _sample(rate: float, largest: float) -> str:
+    """How a count of blocks was sampled: its variance is that of a binomial one."""
     error = 1.96 * ((1 - rate) / max(1.0, largest * rate)) ** 0.5
     return (
-        f"one block in {1 / rate:,.0f}, by hash: 95 % interval of {whose} n blocks"
-        f" +-{1.96 * (1 / rate) ** 0.5:.3g} * sqrt(n), {error:.1%} of the largest"
+        f"sampled, one block in {1 / rate:,.0f} by hash: 95 % interval of a window's n blocks"
+        f" +-{1.96 * ((1 - rate) / rate) ** 0.5:.3g} * sqrt(n), {error:.1%} of the largest"
     )
 
 
@@ -164,8 +165,11 @@ def _stacks(
     if least == 1:
         how = "exact (Olken)"
     else:
-        held = sum(s.blocks for s in stacks.values())
-        how = f"sampled (SHARDS-adj), at least one block in {1 / least:,.0f} by hash, {held:,} held at the end"
+        error = max(float(s.misses()[1].max()) / s.accesses for s in stacks.values())
+        how = (
+            f"sampled (SHARDS-adj), at least one block in {1 / least:,.0f} by hash; miss ratios and cumulative shares"
+            f" +-{error:.3f} at most (95 %)"
+        )
     return stacks, f"{how}; {stage.said}; blocks of {size:,} bytes", account, stage.notes if by == "all" else ()
 
 
