@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from tracereplay.cli.console import cell
-from tracereplay.report.numbers import seconds, share, size_bytes
+from tracereplay.report.numbers import figure, seconds, share, size_bytes
 
 if TYPE_CHECKING:
     import polars as pl
@@ -68,16 +68,28 @@ def _writer(name: str) -> Callable[[Any], str] | None:
     if name.startswith(PLACES):
         return lambda v: f"{v:,}"
     if name.endswith("_ns"):
-        return lambda v: seconds(v) if v else "0"
+        return in_unit("ns")
     if name.endswith("bytes_per_s"):
-        return lambda v: f"{size_bytes(round(v))}/s"
+        return in_unit("bytes/s")
     if "byte_seconds" in name:
-        return lambda v: f"{size_bytes(round(v))} s"
+        return in_unit("bytes s")
     if name.startswith("bytes") or name.endswith(("_bytes", "_bytes_mean")):
-        return lambda v: size_bytes(round(v))
+        return in_unit("bytes")
     if name.endswith("share"):
-        return lambda v: share(v, 1.0)
+        return in_unit("share")
     return None
+
+
+def in_unit(unit: str) -> Callable[[Any], str]:
+    """How values of a unit are written: ``ns``, ``bytes``, ``bytes/s``, ``bytes s``, ``share``; others stand behind the
+    number."""
+    if unit == "ns":
+        return lambda v: seconds(v) if v else "0"
+    if unit.startswith("bytes"):
+        return lambda v: size_bytes(round(v)) + unit.removeprefix("bytes")
+    if unit == "share":
+        return lambda v: share(v, 1.0)
+    return lambda v: f"{figure(v)} {unit}" if not unit.startswith("1/") else f"{figure(v)}{unit[1:]}"
 
 
 def _heading(name: str, width: int) -> list[str]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tracereplay.cli.console import Format, emit_frame, emit_json, note
+from tracereplay.cli.console import Format, emit, emit_frame, emit_json, note
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 def run(
@@ -44,8 +47,31 @@ def run(
         ]
         emit_json({"schema": 1, "a": sides[0], "b": sides[1], "figures": found.frame.to_dicts(), "notes": found.notes})
         return
-    emit_frame(found.frame.drop("group") if format is Format.TABLE else found.frame, format)
+    if format is Format.TABLE:
+        emit(_table(found.frame))
+    else:
+        emit_frame(found.frame, format)
     for text in found.notes:
         note(f"note: {text}")
     for name, said in zip("AB", complete, strict=True):
         note(f"{name}: {said.text()}")
+
+
+def _table(frame: pl.DataFrame) -> str:
+    """Figures with their units, as wide as the terminal."""
+    import polars as pl
+
+    from tracereplay.cli.analyze_table import in_unit, table, terminal_width
+    from tracereplay.report.numbers import figure
+
+    texts: dict[str, list[str]] = {"a": [], "b": [], "ratio": [], "95 %": []}
+    for row in frame.iter_rows(named=True):
+        write = in_unit(row["unit"])
+        for side in "ab":
+            texts[side].append("-" if row[side] is None else write(row[side]))
+        texts["ratio"].append(figure(row["ratio"]))
+        low, high = row["ratio_low"], row["ratio_high"]
+        texts["95 %"].append("-" if low is None or high is None else f"{figure(low)} - {figure(high)}")
+    wide = {name: max(map(len, values), default=0) for name, values in texts.items()}
+    shown = {name: [v.rjust(wide[name]) for v in values] for name, values in texts.items()}
+    return table(pl.DataFrame({"figure": frame["figure"], **shown, "verdict": frame["verdict"]}), terminal_width())
