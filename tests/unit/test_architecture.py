@@ -154,6 +154,12 @@ def test_help_of_a_verb_imports_nothing_heavy(verb: str) -> None:
     assert run_help(verb, "--help") & {"numba", "polars", "pyarrow", "numpy"} == set()
 
 
+def test_the_list_of_analyses_imports_nothing_heavy() -> None:
+    code = "import sys; from tracereplay.analysis.registry import analyses; print(len(analyses()), *sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert set(done.stdout.split()) & {"numba", "polars", "pyarrow", "numpy"} == set()
+
+
 def test_help_imports_nothing_heavy() -> None:
     started = time.perf_counter()
     assert run_help("--help") & {"numba", "polars", "pyarrow", "numpy", "rich.progress"} == set()

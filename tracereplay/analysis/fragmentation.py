@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from tracereplay.analysis.analysis import PAGES, Analysis, Answer, Option, Picture
-from tracereplay.analysis.view import View
+
+if TYPE_CHECKING:
+    from tracereplay.analysis.view import View
 
 
 def compute(view: View, *, bins: int, source: str, zones: str) -> Answer:

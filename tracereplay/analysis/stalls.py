@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from tracereplay.analysis.analysis import Analysis, Answer, Need, Option, Picture
-from tracereplay.analysis.view import View
+
+if TYPE_CHECKING:
+    from tracereplay.analysis.view import View
 
 BY = ("what", "process", "cgroup", "order", "cpu", "none")
 
