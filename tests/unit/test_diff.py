@@ -160,7 +160,7 @@ def test_the_command(tmp_path: Path) -> None:
     args = ["diff", str(tmp_path / "a"), str(tmp_path / "b"), "--only", "pages"]
     done = CliRunner().invoke(app, args)
     assert done.exit_code == 0, done.stderr
-    assert done.stdout.split()[:2] == ["figure", "unit"]
+    assert done.stdout.split()[:6] == ["figure", "a", "b", "ratio", "95", "%"]
     assert "kernels: A 6.12.95, B 6.18.0" in done.stderr
     assert done.stderr.count("completeness:") == 2
     said = json.loads(CliRunner().invoke(app, [*args, "--format", "json"]).stdout)
