@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 LEFT, RIGHT, HEIGHT = 90, 20, 300
 MOST_BARS = 40
 MOST_SERIES = COLOURS
-_NAME = 46
+_NAME = 42
 TIMES = ("t_ns", "start_ns")
 """Columns that are times of the trace, since its first event."""
 WIDE = 100
@@ -30,7 +30,7 @@ def bars(frame: pl.DataFrame, spec: Picture, title: str) -> str:
     values = [float(v or 0) for v in shown[spec.y]]
     names = [_cut(" ".join(str(v) for v in row)) for row in _names(shown, spec)]
     top = max(values) or 1.0
-    left, right = min(390.0, 30 + 7.4 * max(map(len, names))), 110.0
+    left, right = 30 + 8.4 * max(map(len, names)), 110.0
     scale = (WIDTH - left - right) / top
     parts = [label(title, 20, 26, class_="head")]
     for k, (name, value) in enumerate(zip(names, values, strict=True)):
@@ -73,7 +73,8 @@ def histogram(frame: pl.DataFrame, spec: Picture, title: str) -> str:
     every = -(-len(edges) * 62 // (WIDTH - LEFT - RIGHT))
     for k, edge in list(enumerate(edges))[:: max(1, every)]:
         plot.parts.append(label(write(edge), LEFT + k * step, plot.bottom + 20, "middle" if k else "start"))
-    return plot.document(f"{axis_name(spec.x)}, low edges of bins")
+    named = axis_name(spec.x)
+    return plot.document("low edges of bins" if named == "low" else f"{named}, low edges of bins")
 
 
 def lines(frame: pl.DataFrame, spec: Picture, title: str) -> str:
