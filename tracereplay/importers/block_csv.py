@@ -20,7 +20,7 @@ class BlockTableImporter:
         self.table = table
 
     def sniff(self, head: Head) -> Confidence:
-        """CERTAIN by a header line, POSSIBLE when nine of ten of the first lines fit."""
+        """CERTAIN by a header line, POSSIBLE when at least half of the first lines fit."""
         if self.table.has_header(head.data):
             return Confidence.CERTAIN
         data = head.data if head.data.endswith(b"\n") or not head.whole else head.data + b"\n"

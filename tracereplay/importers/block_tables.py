@@ -18,7 +18,7 @@ from tracereplay.importers.scsi import SCSI_OPERATIONS
 READ, WRITE, DISCARD, FLUSH = range(4)
 """Codes of ``requests.OPERATIONS``."""
 SNIFFED_LINES = 64
-FITTING_SHARE = 0.9
+FITTING_SHARE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,9 @@ class BlockTable:
         return first == self.header
 
     def fits(self, data: bytes) -> bool:
-        """Whether nearly all of the first whole lines are of this form."""
+        """Whether this is text, and at least half of its first whole lines are of this form."""
+        if b"\0" in data:  # an archive of such files
+            return False
         lines = [line.rstrip(b"\r") for line in data.split(b"\n")[:-1][: SNIFFED_LINES + 1]]
         lines = [line for line in lines[1 if self.has_header(data) else 0 :] if line.strip()]
         pattern = re.compile(self.line.encode())
