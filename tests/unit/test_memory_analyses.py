@@ -67,7 +67,7 @@ def test_stalls_are_paired_by_task(waits: Trace) -> None:
 @pytest.mark.parametrize(
     ("by", "selection", "rows"),
     [
-        ("order", {}, [(2, 300), (0, 100), (9, 80)]),
+        ("order", {}, [("2", 300), ("0", 100), ("9", 80)]),
         ("process", {}, [("cc1", 400), ("qemu", 80)]),
         ("none", {}, [("all", 480)]),
         ("none", {"comm": ("q*",)}, [("all", 80)]),

@@ -90,7 +90,7 @@ class _Group:
 def stalls(view: View, by: str) -> Answer:
     """Waits by group, the longest in all first. Percentiles are nearest-rank and exact: 8 bytes a wait are kept."""
     unpaired = Unpaired()
-    groups: dict[Any, _Group] = {}
+    groups: dict[str | None, _Group] = {}
     tasks = view.task_index
     names = tasks.frame.select("comm", "cgroup").rows()
     kept = tasks.matching(view.selection.comm, view.selection.cgroup)
@@ -108,7 +108,7 @@ def stalls(view: View, by: str) -> Answer:
             continue  # nobody waits for it
         what = f"background {stall.what}" if background else stall.what
         key = {"what": what, "process": comm, "cgroup": cgroup, "order": stall.order, "cpu": stall.cpu, "none": "all"}
-        group = groups.setdefault(key[by], _Group())
+        group = groups.setdefault(None if key[by] is None else str(key[by]), _Group())
         group.times.append(stall.end_ns - stall.begin_ns)
         group.reclaimed += stall.reclaimed
     rows = [_row(name, group) for name, group in groups.items()]
@@ -128,7 +128,7 @@ def _names(frame: pl.DataFrame, by: str) -> list[tuple[str]]:
     return frame.select("by").rows() if by == "what" else []
 
 
-def _row(name: Any, group: _Group) -> tuple[Any, ...]:
+def _row(name: str | None, group: _Group) -> tuple[Any, ...]:
     times = np.sort(np.frombuffer(group.times, np.int64))
     ranks = [int(times[max(0, -(-len(times) * p // 100) - 1)]) for p in PERCENTILES]
     total = int(times.sum())
