@@ -113,19 +113,13 @@ def stalls(view: View, by: str) -> Answer:
         group.reclaimed += stall.reclaimed
     rows = [_row(name, group) for name, group in groups.items()]
     schema = ["by", "stalls", "total_ns", "mean_ns", *(f"p{p}_ns" for p in PERCENTILES), "max_ns", "reclaimed_pages"]
-    types = dict.fromkeys(schema[1:], pl.Int64) | {"by": pl.Int64 if by in ("order", "cpu") else pl.String}
+    types = dict.fromkeys(schema[1:], pl.Int64) | {"by": pl.String}
     frame = pl.DataFrame(rows, schema=schema, schema_overrides=types, orient="row")
     account = {"left_censored": unpaired.left_censored, "right_censored": unpaired.right_censored}
-    notes = (
-        ("compaction is timed zone by zone",) if any(kind.startswith("comp") for (kind,) in _names(frame, by)) else ()
-    )
+    notes = ("compaction is timed zone by zone",) if "compaction" in (frame["by"] if by == "what" else ()) else ()
     return Answer(
         frame.sort("total_ns", "by", descending=[True, False]), "percentiles: nearest rank, exact", account, notes
     )
-
-
-def _names(frame: pl.DataFrame, by: str) -> list[tuple[str]]:
-    return frame.select("by").rows() if by == "what" else []
 
 
 def _row(name: str | None, group: _Group) -> tuple[Any, ...]:
