@@ -77,7 +77,7 @@ n, total = duckdb.execute(
 ).fetchone()
 """
 _AROUND = """
-import json, resource, sys, time
+import json, re, resource, sys, time
 from tracereplay.trace.reader import Trace
 trace = Trace.open(sys.argv[1])
 {imports}
@@ -86,7 +86,8 @@ started = time.perf_counter()
 {body}
 wall = time.perf_counter() - started
 used = resource.getrusage(resource.RUSAGE_SELF)
-print(json.dumps([n, int(total), wall, used.ru_utime + used.ru_stime - before, used.ru_maxrss / 1024]))
+peak = int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) / 1024  # ru_maxrss has the parent's
+print(json.dumps([n, int(total), wall, used.ru_utime + used.ru_stime - before, peak]))
 """
 
 
