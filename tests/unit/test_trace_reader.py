@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import polars as pl
@@ -289,3 +289,20 @@ def test_page_batch_is_accepted_by_the_reader_as_written(tmp_path: Path) -> None
         writer.write("page_events", batch)
     (read,) = Trace.open(tmp_path / "t").batches("page_events", batch.schema.names)
     assert read.equals(batch.cast(read.schema))
+
+
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_shares_hold_every_row_once(tmp_path: Path, n: int) -> None:
+    trace = Trace.open(write_sample(tmp_path / "t.trace", rows=1000, files=4))
+    columns = ["ts_ns", "kind", "returned"]
+    shares = trace.shares("page_events", columns, n)
+
+    def rows(batches: Iterator[pa.RecordBatch]) -> list[tuple[object, ...]]:
+        return [row for batch in batches for row in zip(*batch.to_pydict().values(), strict=True)]
+
+    found = [row for share in shares for row in rows(share)]
+    whole = rows(trace.batches("page_events", columns))
+    assert len(shares) == n
+    assert sorted(found, key=str) == sorted(whole, key=str)
+    with pytest.raises(TraceError, match="no column 'tss'"):
+        trace.shares("page_events", ["tss"], n)

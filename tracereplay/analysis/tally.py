@@ -10,7 +10,8 @@ table where that array would be too large.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -37,6 +38,8 @@ _DENSE = 1 << 20
 """Possible combinations up to which an array counts."""
 _COMPACT = 1 << 20
 """Keys that wait to be summed up."""
+_THREADS = 2
+"""Shares of the trace that are read and counted at once."""
 _PIDS = 1 << 22
 """``PID_MAX_LIMIT`` (include/linux/threads.h)."""
 
@@ -56,9 +59,13 @@ def tally(
     if "bin" in by and (bin_ns <= 0 or (view.end_ns - view.start_ns) // bin_ns >= 1 << BITS["bin"]):
         raise UsageError(f"bins of {bin_ns} ns are too short for {view.seconds:,.0f} s", hint="choose longer ones")
     counter = _Counter(view, by, kinds, bin_ns, without)
-    for batch in view.batches("page_events", counter.columns):
-        counter.count(batch)
-    return counter.frame()
+    shares = view.shares("page_events", counter.columns, _THREADS)
+    counters = [counter, *(_Counter(view, by, kinds, bin_ns, without) for _ in shares[1:])]
+    with ThreadPoolExecutor(len(shares), "tracereplay-count") as pool:
+        list(pool.map(_Counter.count_all, counters, shares))
+    frames = [counter.frame() for counter in counters]
+    keys = frames[0].columns[:-1]
+    return pl.concat(frames).group_by(keys).agg(pl.col("n").sum()).sort(keys)
 
 
 class _Counter:
@@ -80,6 +87,11 @@ class _Counter:
             self.columns += [column for column in needed if column not in self.columns]
 
     # ------------------------------------------------------------ rows to numbers
+    def count_all(self, batches: Iterable[pa.RecordBatch]) -> None:
+        """Count batches of ``columns``."""
+        for batch in batches:
+            self.count(batch)
+
     def count(self, batch: pa.RecordBatch) -> None:
         """Count a batch of ``columns``."""
         kept = self._view.mask(batch)
@@ -149,7 +161,7 @@ class _Counter:
 
     # ------------------------------------------------------------ numbers to values
     def frame(self) -> pl.DataFrame:
-        """The result of all batches."""
+        """What the batches come to, in no order."""
         columns, counts = self._counts.result()
         made: dict[str, pl.Series] = {}
         for name, numbers in zip(self._by, columns, strict=True):
@@ -167,7 +179,7 @@ class _Counter:
                 made[name] = pl.Series(name, numbers)
             else:
                 made[name] = _nullable(numbers - 1, numbers > 0, pl.UInt32 if name == "stack_id" else pl.UInt8)
-        return pl.DataFrame(made).with_columns(n=pl.Series(counts)).sort(*made)
+        return pl.DataFrame(made).with_columns(n=pl.Series(counts))
 
 
 def _tasks_of_pids(view: View) -> I64:

@@ -115,6 +115,12 @@ class View:
             else:
                 yield batch
 
+    def shares(self, table: str, columns: Sequence[str], n: int) -> list[Iterator[pa.RecordBatch]]:
+        """The same in up to ``n`` shares, each for a thread of its own, for what does not depend on order."""
+        if self.selection.time != (None, None):
+            return [self.batches(table, columns)]
+        return self.trace.shares(table, list(dict.fromkeys([*columns, *self._mask_columns(table)])), n)
+
     def mask(self, batch: pa.RecordBatch) -> npt.NDArray[np.bool_] | None:
         """Rows of a batch of :meth:`batches` that the filters keep; None: all of them."""
         kept: npt.NDArray[np.bool_] | None = None

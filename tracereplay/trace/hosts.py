@@ -72,6 +72,10 @@ class HostTrace(Trace):
                 if kept.num_rows:
                     yield kept
 
+    def shares(self, table: str, columns: Sequence[str], n: int) -> list[Iterator[pa.RecordBatch]]:
+        """One share: hosts are taken apart row by row."""
+        return [self.batches(table, columns)]
+
     def bounds(self, table: str, column: str) -> tuple[int, int] | None:
         """Bounds of the whole trace, which may be wider than this host's."""
         return super().bounds(table, column) if self.rows(table) else None

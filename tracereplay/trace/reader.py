@@ -26,6 +26,8 @@ _AHEAD = 2
 """Batches decoded ahead of the consumer."""
 _MOST_ROWS_AT_ONCE = 1 << 22
 """Our row groups are a quarter of this."""
+_SHARE_ROWS = 1 << 18
+"""Rows decoded at a time on each of several threads."""
 
 
 class Trace:
@@ -221,14 +223,25 @@ class Trace:
         schema's codes. Decoding runs one row group ahead on a thread; memory is bounded by a few row groups.
         Raises MissingTableError, TraceError for an unknown column, TruncatedTraceError.
         """
-        self._known(table)
         names = list(TABLES[table].schema.names) if columns is None else list(columns)
-        for name in names:
+        return _read_ahead(_decode(table, self._sound(table, names), names), rows)
+
+    def shares(self, table: str, columns: Sequence[str], n: int) -> list[Iterator[pa.RecordBatch]]:
+        """A table in up to ``n`` shares, each to be read on a thread of its own: row groups in turn, decoded on that
+        thread. For what does not depend on order. Batches and errors as of :meth:`batches`.
+        """
+        parts = self._sound(table, columns)
+        return [_decode(table, parts, columns, share=(k, n)) for k in range(n)]
+
+    def _sound(self, table: str, columns: Sequence[str]) -> list[PartFile]:
+        """Files of a table, once it is sure that it has the columns and that all files can be read."""
+        self._known(table)
+        for name in columns:
             _check_column(table, name)
         parts = self.files.get(table, [])
         for part in parts:
             part.check()
-        return _read_ahead(_decode(table, parts, names), rows)
+        return parts
 
     def bounds(self, table: str, column: str) -> tuple[int, int] | None:
         """Least and greatest value of an integer column; None when it has none.
@@ -284,17 +297,23 @@ def _scan_bounds(table: str, part: PartFile, column: str) -> tuple[int, int] | N
     return None if low is None or high is None else (low, high)
 
 
-def _decode(table: str, parts: Sequence[PartFile], columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    """Row groups as batches in the schema's types; columns that a file lacks are null."""
+def _decode(
+    table: str, parts: Sequence[PartFile], columns: Sequence[str], *, share: tuple[int, int] = (0, 1)
+) -> Iterator[pa.RecordBatch]:
+    """Row groups as batches in the schema's types; columns that a file lacks are null. ``share`` (k, n): of n row
+    groups the k-th only."""
     schema = pa.schema([TABLES[table].schema.field(name) for name in columns])
+    mine, n = share
+    passed = 0
     for part in parts:
         try:
             with pq.ParquetFile(part.path) as file:
                 present = set(file.schema_arrow.names)
                 wanted = [name for name in columns if name in present]
-                for group in range(file.num_row_groups):
+                first, passed = (mine - passed) % n, passed + file.num_row_groups
+                for group in range(first, file.num_row_groups, n):
                     rows = file.metadata.row_group(group).num_rows
-                    for piece in _pieces(file, group, rows, wanted) if wanted else [None]:
+                    for piece in _pieces(file, group, rows, wanted, n == 1) if wanted else [None]:
                         count = rows if piece is None else piece.num_rows
                         arrays = [_column(table, field, piece, count) for field in schema]
                         yield pa.RecordBatch.from_arrays(arrays, schema=schema)
@@ -302,12 +321,14 @@ def _decode(table: str, parts: Sequence[PartFile], columns: Sequence[str]) -> It
             raise unreadable(part.path, str(error).splitlines()[0]) from error
 
 
-def _pieces(file: pq.ParquetFile, group: int, rows: int, columns: list[str]) -> Iterable[pa.RecordBatch]:
-    """A row group at once, which is fastest; one that a foreign writer made huge, bit by bit."""
-    if rows <= _MOST_ROWS_AT_ONCE:
+def _pieces(file: pq.ParquetFile, group: int, rows: int, columns: list[str], alone: bool) -> Iterable[pa.RecordBatch]:
+    """A row group at once, which is fastest; bit by bit one that a foreign writer made huge, or where others are read
+    beside it."""
+    if alone and rows <= _MOST_ROWS_AT_ONCE:
         batches: Iterable[pa.RecordBatch] = file.read_row_group(group, columns=columns).to_batches()
         return batches
-    pieces: Iterable[pa.RecordBatch] = file.iter_batches(_MOST_ROWS_AT_ONCE, row_groups=[group], columns=columns)
+    most = _MOST_ROWS_AT_ONCE if alone else _SHARE_ROWS
+    pieces: Iterable[pa.RecordBatch] = file.iter_batches(most, row_groups=[group], columns=columns, use_threads=alone)
     return pieces
 
 
