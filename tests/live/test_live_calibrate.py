@@ -86,6 +86,7 @@ def test_it_ends_with_its_caller(cli: list[str], tmp_path: Path, number: signal.
     process = subprocess.Popen(
         [*cli, "calibrate", "--seconds", "40", "--keep-samples", str(kept)],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored where tests run in the background
     )  # fmt: skip
     try:
         wait_for(lambda: kept.exists() and kept.stat().st_size > 100_000, "the first rounds")
