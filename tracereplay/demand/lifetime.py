@@ -15,7 +15,6 @@ Which free belongs to which allocation is decided by the same code as in demand 
 from __future__ import annotations
 
 import mmap
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -40,7 +39,6 @@ from tracereplay.demand.state import (
     Array,
 )
 from tracereplay.errors import EmptyTraceError, TraceError
-from tracereplay.trace.ahead import ahead
 from tracereplay.trace.hosts import one_host
 
 if TYPE_CHECKING:
@@ -125,7 +123,6 @@ class Lives:
         cpus = 1 + (trace.bounds("page_events", "cpu") or (0, 0))[1]
         self.table = lp.new_table(_frames(trace), self.start_ns, losses(trace), cpus, rows=rows)
         self.table.scalar[lp.S_WHOLE] = keep is None
-        self._buffers = deque(lp.new_rows(len(self.table.how)) for _ in range(2))
 
     # ------------------------------------------------------------ running
     def ended(
@@ -134,15 +131,8 @@ class Lives:
         """Lifetimes that ended, in order of their end, as views that hold until the next ones are asked for.
 
         ``at_edge(k)`` is called once all events before time ``edges[k]`` (ascending, ns) have been passed.
-        ``events``: stop after so many. Without either the pass is ahead of its consumer, on a thread of its own.
+        ``events``: stop after so many.
         """
-        if len(edges) or events is not None or not len(self.table.how):
-            return self._ended(edges, at_edge, events)
-        return ahead(self._ended(), 1, "tracereplay-lifetimes")
-
-    def _ended(
-        self, edges: Sequence[int] = (), at_edge: Callable[[int], None] | None = None, events: int | None = None
-    ) -> Iterator[lp.Rows]:
         k = 0
         left = self.trace.rows("page_events") if events is None else events
         names = [*PAGE_COLUMNS, "stack_id"] if self._stacks else PAGE_COLUMNS[: 7 if self._facts else 5]
@@ -183,13 +173,9 @@ class Lives:
             self.table = self.table._replace(level=level)
 
     def _take(self) -> lp.Rows:
-        """The rows so far. The next ones go to another buffer: one is with the consumer, one waits for it."""
         n = int(self.table.scalar[lp.S_ROWS])
         self.table.scalar[lp.S_ROWS] = 0
-        taken = self.table.rows
-        self._buffers.append(taken)
-        self.table = self.table.with_rows(self._buffers.popleft())
-        return taken.first(n)
+        return self.table.rows.first(n)
 
     def live(self) -> Iterator[lp.Rows]:
         """Wanted blocks that are live now, as right-censored rows, by frame."""

@@ -115,10 +115,6 @@ class Table(NamedTuple):
         """The buffers of rows."""
         return Rows(*self[9:])
 
-    def with_rows(self, rows: Rows) -> Table:
-        """The same with other buffers."""
-        return Table(*self[:9], *rows)
-
 
 def new_rows(n: int) -> Rows:
     """Room for ``n`` rows."""
