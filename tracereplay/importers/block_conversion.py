@@ -20,8 +20,6 @@ from tracereplay.trace.ahead import ahead
 from tracereplay.trace.columns import kind_dictionary
 from tracereplay.trace.metadata import TraceMetadata
 
-LATE_SAMPLES = 20
-"""Late rows that are put among the samples; all are counted."""
 AHEAD_BATCHES = 4
 NAMED_FILES = 4
 """Of a source of several files, in its note."""
@@ -85,21 +83,13 @@ class BlockConversion:
 
     # ------------------------------------------------------------ checks
     def _count_late(self, late: Columns) -> None:
-        rejects = self._shared.rejects
-        n = late["ts_ns"].size
-        self._rows -= n
-        for ts, cpu in zip(late["ts_ns"][:LATE_SAMPLES].tolist(), late["cpu"].tolist(), strict=False):
-            rejects.add(None, f"bio_events at {ts} ns on CPU {cpu}".encode(), REASONS[LATE])
-        rejects.count += max(0, n - LATE_SAMPLES)
+        self._rows -= late["ts_ns"].size
+        what = "bio_events at {ts} ns on CPU {n}"
+        self._shared.rejects.add_late(late["ts_ns"], late["cpu"], what, REASONS[LATE])
         self._check_strict()
 
     def _check_strict(self) -> None:
-        rejects = self._shared.rejects
-        if self._options.strict and rejects.count:
-            raise ImportFormatError(
-                f"{self._name}, {first_text(rejects.samples())}",
-                hint="without --strict such places are counted, sampled and left out",
-            )
+        self._shared.rejects.check_strict(self._options.strict, self._name, "places")
 
     def _check_events(self) -> None:
         if self._rows:

@@ -34,9 +34,6 @@ from tracereplay.kernel.gfp import gfp_table
 from tracereplay.trace.metadata import TraceMetadata
 from tracereplay.trace.schema import EVENT_TABLES
 
-LATE_SAMPLES = 20
-"""Late rows that are put among the samples; all are counted."""
-
 
 class TextSource(Protocol):
     """Where the text comes from: a file, or a program's output."""
@@ -168,22 +165,14 @@ class FtraceConversion:
         return bio_batch(rows, self._rwbs) if table == "bio_events" else mm_batch(rows)
 
     def _count_late(self, table: str, late: Columns) -> None:
-        rejects = self._blocks.rejects
-        n = late["ts_ns"].size
-        self._rows[table] -= n
-        for ts, cpu in zip(late["ts_ns"][:LATE_SAMPLES].tolist(), late["cpu"].tolist(), strict=False):
-            rejects.add(None, f"{table} at {ts} ns on CPU {cpu}".encode(), REASONS[LATE])
-        rejects.count += max(0, n - LATE_SAMPLES)
+        self._rows[table] -= late["ts_ns"].size
+        what = f"{table} at {{ts}} ns on CPU {{n}}"
+        self._blocks.rejects.add_late(late["ts_ns"], late["cpu"], what, REASONS[LATE])
         self._check_strict()
 
     # ------------------------------------------------------------ checks
     def _check_strict(self) -> None:
-        rejects = self._blocks.rejects
-        if self._options.strict and rejects.count:
-            raise ImportFormatError(
-                f"{self._source.name}, {first_text(rejects.samples())}",
-                hint="without --strict such lines are counted, sampled and left out",
-            )
+        self._blocks.rejects.check_strict(self._options.strict, self._source.name, "lines")
 
     def _check_events(self) -> None:
         if any(self._rows.values()):

@@ -85,12 +85,7 @@ class PageOwnerConversion:
 
     # ------------------------------------------------------------ checks
     def _check_strict(self) -> None:
-        rejects = self._reader.rejects
-        if self._options.strict and rejects.count:
-            raise ImportFormatError(
-                f"{self._source.name}, {first_text(rejects.samples())}",
-                hint="without --strict such pages are counted, sampled and left out",
-            )
+        self._reader.rejects.check_strict(self._options.strict, self._source.name, "pages")
 
     def _check_pages(self) -> None:
         reader = self._reader

@@ -6,11 +6,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+
+from tracereplay.errors import ImportFormatError
 
 FIRST = 5
 RESERVOIR = 15
 TEXT_BYTES = 200
+LATE_SAMPLES = 20
+"""Late rows of a batch that are sampled; all are counted."""
 _SEED = 20
+Array = npt.NDArray[Any]
 
 
 class Rejects:
@@ -33,6 +39,21 @@ class Rejects:
             self._reservoir.append(entry)
         elif (slot := int(self._random.integers(0, later + 1))) < RESERVOIR:
             self._reservoir[slot] = entry
+
+    def add_late(self, ts_ns: Array, numbers: Array, what: str, reason: str) -> None:
+        """Rows that came too late to be sorted in. ``what`` names one by ``{ts}`` and ``{n}``, its number."""
+        for ts, n in zip(ts_ns[:LATE_SAMPLES].tolist(), numbers.tolist(), strict=False):
+            self.add(None, what.format(ts=ts, n=n).encode(), reason)
+        self.count += max(0, ts_ns.size - LATE_SAMPLES)
+
+    def check_strict(self, strict: bool, name: str, places: str) -> None:
+        """With ``--strict``, refuse the source ``name``. Raises ImportFormatError that names the first of its
+        ``places``."""
+        if strict and self.count:
+            raise ImportFormatError(
+                f"{name}, {first_text(self.samples())}",
+                hint=f"without --strict such {places} are counted, sampled and left out",
+            )
 
     def samples(self) -> list[dict[str, Any]]:
         """The kept lines in the order of the source."""

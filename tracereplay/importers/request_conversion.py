@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 QUEUE, COMPLETE = "block:block_bio_queue", "block:block_bio_complete"
 """The kernel's events that requests and completions stand for."""
 LATE = "older than the window in which rows are sorted"
-_LATE_SAMPLES = 20
 _LATE_AT_LEAST = 100_000
 _AHEAD = 2
 
@@ -111,19 +110,12 @@ class RequestConversion:
 
     # ------------------------------------------------------------ checks
     def _check_strict(self) -> None:
-        rejects = self._reader.rejects
-        if self._options.strict and rejects.count:
-            raise ImportFormatError(
-                f"{self._source.name}, {first_text(rejects.samples())}",
-                hint="without --strict such entries are counted, sampled and left out",
-            )
+        self._reader.rejects.check_strict(self._options.strict, self._source.name, "entries")
 
     def _count_late(self, late: Columns) -> None:
-        n = late["ts_ns"].size
-        for ts, dev in zip(late["ts_ns"][:_LATE_SAMPLES].tolist(), late["dev"].tolist(), strict=False):
-            self._reader.rejects.add(None, f"request at {ts} ns on device {dev}".encode(), LATE)
-        self._reader.rejects.count += max(0, n - _LATE_SAMPLES)
-        self._late += n
+        what = "request at {ts} ns on device {n}"
+        self._reader.rejects.add_late(late["ts_ns"], late["dev"], what, LATE)
+        self._late += late["ts_ns"].size
         self._check_strict()
         tally = self._rows.tally
         if self._late > _LATE_AT_LEAST and self._late > tally.requests:
