@@ -14,13 +14,15 @@ _STEPS = (1, 2, 5)
 AUTO = "auto"
 
 
-def size_of(option: str, text: str, *, unit: int = 512) -> int:
-    """Bytes of ``4096``, ``64K``, ``1M``, ``2GiB`` (powers of 1024).
-
-    Raises UsageError for anything else, and for what is no positive multiple of ``unit``.
-    """
+def bytes_of(text: str) -> int | None:
+    """Bytes of ``4096``, ``64K``, ``1M``, ``2GiB`` (powers of 1024); None for anything else."""
     match = _SIZE.fullmatch(text.strip())
-    size = int(float(match[1]) * _SIZES[match[2].lower()]) if match else 0
+    return int(float(match[1]) * _SIZES[match[2].lower()]) if match else None
+
+
+def size_of(option: str, text: str, *, unit: int = 512) -> int:
+    """As :func:`bytes_of`. Raises UsageError for what that does not read, and for no positive multiple of ``unit``."""
+    size = bytes_of(text) or 0
     if size <= 0 or size % unit:
         raise UsageError(f"{option}={text}: no size", hint=f"a multiple of {unit} bytes, for example 4K, 64K, 1M")
     return size

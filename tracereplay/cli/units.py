@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 
+from tracereplay.analysis.amounts import bytes_of
 from tracereplay.errors import UsageError
 
 _TIMES = {"ns": 1e-9, "us": 1e-6, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _TIME = re.compile(r"(\d+(?:\.\d+)?)(ns|us|ms|s|m|h)?")
-_SIZES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)([kmgt]?)(?:i?b)?", re.IGNORECASE)
 
 
 def seconds(text: str, *, zero: bool = False) -> float:
@@ -25,10 +24,10 @@ def seconds(text: str, *, zero: bool = False) -> float:
 
 def size(text: str) -> int:
     """Bytes of ``4096``, ``64K``, ``256MiB``, ``1.5G``: powers of 1024. Raises UsageError for anything else."""
-    match = _SIZE.fullmatch(text.strip())
-    if match is None:
+    found = bytes_of(text)
+    if found is None:
         raise UsageError(f"no size: {text!r}", hint="for example 4096, 64K, 256MiB, 10G")
-    return int(float(match[1]) * _SIZES[match[2].lower()])
+    return found
 
 
 def mask(text: str) -> int:
