@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tests.replay_samples import Ops, op, ops_of, random_stream, request, run_engine
 from tracereplay.demand import copies as module
 from tracereplay.demand.copies import MOST_KEYS, CopiedDemand
-from tracereplay.demand.stream import ALLOC, FIRST, FREE, FREE_INITIAL, TARGETED, DemandInfo, DemandReport
+from tracereplay.demand.stream import ALLOC, FIRST, FREE, FREE_INITIAL, OP, TARGETED, DemandInfo, DemandReport
 from tracereplay.errors import ParameterError, TooLittleMemoryError
 from tracereplay.machine.build import build_machine
 from tracereplay.machine.config import MachineConfig, Watermarks, ZoneConfig
@@ -42,7 +42,7 @@ class Stream:
 
 def together(copied: CopiedDemand) -> Ops:
     """All operations."""
-    return np.concatenate([np.zeros(0, module.OP), *copied])
+    return np.concatenate([np.zeros(0, OP), *copied])
 
 
 @pytest.mark.parametrize("window", [1, 50, 1 << 17])

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 from tracereplay.demand.copies import CopiedDemand
 from tracereplay.demand.loaded import with_loads
 from tracereplay.demand.paths import PATHS, PathSpec
-from tracereplay.demand.reconstruct import open_demand
+from tracereplay.demand.reconstruct import Reconstruction, open_demand
+from tracereplay.demand.spec import DemandSpec
+from tracereplay.demand.spool import Spool
 from tracereplay.errors import ParameterError, TooLittleMemoryError
 from tracereplay.kernel.gfp import GFP_NOMEMALLOC, GFP_NORETRY, GFP_NOWARN
 from tracereplay.machine.build import notes_of
@@ -88,16 +90,52 @@ def replay(
     copies: int = 1,
     progress: Callable[[int], None] = lambda _n: None,
 ) -> Replayed:
-    """Feed a trace's demand to each strategy on a machine of its own.
+    """Feed a trace's demand to each strategy on a machine of its own: :func:`replay_demand` of its reconstruction.
 
-    ``machine`` makes the configuration from the number of CPUs that the demand names. ``progress`` is called with the
-    number of operations done. ``loads``: demand at a stated rate besides (demand/loaded.py). ``copies``: so many copies
-    of the trace's demand run beside each other, on so many times the CPUs and in the same memory (demand/copies.py).
-    Raises TraceError, StrategyError, ParameterError, TooLittleMemoryError.
+    Options are those of :class:`~tracereplay.demand.spec.DemandSpec`. Raises TraceError, StrategyError, ParameterError,
+    TooLittleMemoryError.
     """
-    recorded = open_demand(trace, path=path, target=target, device=device, single_ok=single_ok, max_write=max_write)
-    copied = None if copies == 1 else copied_demand(recorded, copies, machine(recorded.info.cpus))
-    stream = with_loads(copied or recorded, loads)
+    spec = DemandSpec(
+        path=path,
+        target=(target,) if isinstance(target, str) else tuple(target),
+        device=device,
+        max_write=max_write,
+        single_ok=tuple(single_ok),
+        loads=tuple(loads),
+        copies=copies,
+    )
+    return replay_demand(trace, recorded_demand(trace, spec), spec, choices, machine, progress=progress)
+
+
+def recorded_demand(trace: Trace, spec: DemandSpec) -> Reconstruction:
+    """A trace's demand before copies and loads. Raises TraceError, UsageError."""
+    return open_demand(
+        trace,
+        path=spec.path,
+        target=spec.selectors,
+        device=spec.device,
+        single_ok=spec.single_ok,
+        max_write=spec.max_write,
+    )
+
+
+def replay_demand(
+    trace: Trace,
+    recorded: Reconstruction | Spool,
+    spec: DemandSpec,
+    choices: Sequence[Choice],
+    machine: Callable[[int], MachineConfig],
+    *,
+    progress: Callable[[int], None] = lambda _n: None,
+) -> Replayed:
+    """Feed a demand to each strategy on a machine of its own.
+
+    ``recorded``: what :func:`recorded_demand` found; copies and loads of ``spec`` are made here. ``machine`` makes the
+    configuration from the number of CPUs that the demand names. ``progress`` is called with the number of operations
+    done. Raises TraceError, StrategyError, ParameterError, TooLittleMemoryError.
+    """
+    copied = None if spec.copies == 1 else copied_demand(recorded, spec.copies, machine(recorded.info.cpus))
+    stream = with_loads(copied or recorded, spec.loads)
     config = machine(stream.info.cpus)
     if copied is not None:
         config = changed(config, cpus=stream.info.cpus)
