@@ -24,6 +24,7 @@ class MemoryTrace:
 
     def __init__(self, tables: dict[str, list[dict[str, Any]]], *, resolution_ns: int = 1, cut: int = 1 << 20) -> None:
         self.path = Path("memory")
+        self.location = "memory"
         self.metadata = TraceMetadata(
             host={"release": "6.1.0"},
             clock={"name": "mono", "resolution_ns": resolution_ns},

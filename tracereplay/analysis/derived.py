@@ -39,8 +39,6 @@ if TYPE_CHECKING:
     from tracereplay.trace.reader import Trace
 
 ROW_GROUP_ROWS = 1 << 19
-FOOTER_BYTES = 1 << 16
-"""The end of a Parquet file says where and how large its columns are, and their bounds."""
 STALE_AFTER_S = 3600
 """A file of other inputs or other code that was not used for this long is removed when a new one is made."""
 _KEY = b"tracereplay.derived"
@@ -114,20 +112,10 @@ def key_of(trace: Trace, table: ReadyTable) -> str:
     digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
     for parts in trace.files.values():
         for part in parts:
-            digest.update(f"\0{part.path.parent.name}/{part.path.name}\0".encode() + _footer(part.path))
+            digest.update(f"\0{part.name}\0{part.fingerprint()}".encode())
     source = PACKAGE.joinpath(*table.module.split(".")[1:]).with_suffix(".py")
     digest.update(source_digest(source, Path(__file__)).encode())
     return digest.hexdigest()[:20]
-
-
-def _footer(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - FOOTER_BYTES))
-            return str(size).encode() + file.read()
-    except OSError:
-        return b"unreadable"
 
 
 def _sound(path: Path, table: ReadyTable) -> bool:

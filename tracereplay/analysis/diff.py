@@ -87,7 +87,7 @@ def diff(a: Trace, b: Trace, *, only: Sequence[str] = (), seed: int = 0, note: N
         rows += [_row(s, theirs[name], seed) for name, s in ours.items() if name in theirs]
     if not rows:
         raise EmptyTraceError(
-            f"{a.path} and {b.path} have no events of the same kind",
+            f"{a.location} and {b.location} have no events of the same kind",
             hint=notes[0] if notes else "tracereplay info says what each holds",
         )
     return Difference(pl.DataFrame(rows, schema=SCHEMA), (*notes, *_cautions(a, b, cuts, rows)))

@@ -48,7 +48,7 @@ def course(view: View, bins: int, source: str, zones_shown: str) -> Answer:
     rows += _of_snapshots(view) if source != "twin" else []
     if not rows:
         raise EmptyTraceError(
-            f"{view.trace.path} has neither buddy events nor snapshots of buddyinfo",
+            f"{view.trace.location} has neither buddy events nor snapshots of buddyinfo",
             hint="record both with: tracereplay capture --events page,buddy",
         )
     summed = pl.col("zone") == ALL

@@ -111,7 +111,7 @@ class Lives:
         """
         one_host(trace, "a lifetime")
         if not trace.rows("page_events"):
-            raise EmptyTraceError(f"no page events in {trace.path}", hint="capture with --events page")
+            raise EmptyTraceError(f"no page events in {trace.location}", hint="capture with --events page")
         self.trace = trace
         self.tagger = tagger
         self._stacks = tagger is not None and tagger.wants_stacks

@@ -111,7 +111,7 @@ class Reconstruction:
         rows = trace.rows("page_events")
         if not rows and not (path and self.layers.writes):
             raise EmptyTraceError(
-                f"no page events in {trace.path}",
+                f"no page events in {trace.location}",
                 hint="capture with --events page, or replay its bios with --path dm-crypt"
                 if self.layers.writes
                 else "capture with --events page",

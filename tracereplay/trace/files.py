@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import sha256
 from os import PathLike
 from pathlib import Path
 
@@ -14,6 +17,31 @@ from tracereplay.errors import TruncatedTraceError
 from tracereplay.trace.manifest import FileEntry, Manifest, part_number
 from tracereplay.trace.schema import TABLES
 
+FOOTER_BYTES = 1 << 16
+"""The end of a Parquet file says where and how large its columns are, and their bounds."""
+
+
+class Bundle:
+    """The place of a trace: a directory. Its files and folders are named by their paths inside it, with ``/``."""
+
+    def __init__(self, path: Path, location: str | None = None) -> None:
+        self.path = path
+        """Directory on this machine."""
+        self.location = str(path) if location is None else location
+        """What a user calls it."""
+
+    def names(self, folder: str = "") -> list[str]:
+        """Files in the bundle, or in one of its folders only; sorted."""
+        found = (self.path / folder).rglob("*")
+        return sorted(p.relative_to(self.path).as_posix() for p in found if p.is_file())
+
+    def part(self, name: str, entry: FileEntry | None) -> PartFile:
+        """One of its files."""
+        return PartFile(self.path / name, entry, self.location)
+
+    def fetch(self, parts: Iterable[PartFile]) -> None:
+        """Have the files here, where that takes time."""
+
 
 @dataclass
 class PartFile:
@@ -22,14 +50,26 @@ class PartFile:
     path: Path
     entry: FileEntry | None
     """What the manifest says; None for a file finished after the manifest was last written."""
+    location: str
+    """Of its bundle."""
+
+    @property
+    def name(self) -> str:
+        """Path inside the bundle, with ``/``."""
+        return f"{self.path.parent.name}/{self.path.name}"
 
     @cached_property
     def problem(self) -> str | None:
         """Why the file cannot be read, from its size and footer; None when these are sound."""
+        return self._missing() or self._damage()
+
+    def _missing(self) -> str | None:
+        """Why the file cannot be had; None when it is on this machine."""
+        return None if self.path.exists() else "missing"
+
+    def _damage(self) -> str | None:
         try:
             size = self.path.stat().st_size
-        except FileNotFoundError:
-            return "missing"
         except OSError as error:
             return error.strerror or str(error)
         if self.entry is not None and size != self.entry.bytes:
@@ -57,10 +97,27 @@ class PartFile:
         """Bytes on disk."""
         return self.path.stat().st_size if self.path.exists() else 0
 
+    def fingerprint(self) -> str:
+        """Size of the file and a hash over its end: other content has another."""
+        try:
+            with self.path.open("rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(0, size - FOOTER_BYTES))
+                return f"{size} {sha256(file.read()).hexdigest()}"
+        except OSError:
+            return "unreadable"
+
     def check(self) -> None:
         """Raise TruncatedTraceError when the file cannot be read."""
         if self.problem is not None:
-            raise unreadable(self.path, self.problem)
+            raise self.unreadable(self.problem)
+
+    def unreadable(self, reason: object) -> TruncatedTraceError:
+        """The error for a damaged file."""
+        return TruncatedTraceError(
+            f"{self.name} of {self.location} is truncated or damaged: {reason}",
+            hint=f"`tracereplay validate {self.location}` says which files are sound; restore this one from a copy",
+        )
 
 
 def split_host(path: str | PathLike[str]) -> tuple[Path, str | None]:
@@ -70,16 +127,7 @@ def split_host(path: str | PathLike[str]) -> tuple[Path, str | None]:
     return (bundle.with_name(name), host) if mark and name and not bundle.exists() else (bundle, None)
 
 
-def unreadable(path: Path, reason: object) -> TruncatedTraceError:
-    """The error for a damaged file of a bundle."""
-    bundle = path.parent.parent
-    return TruncatedTraceError(
-        f"{path.parent.name}/{path.name} of {bundle} is truncated or damaged: {reason}",
-        hint=f"`tracereplay validate {bundle}` says which files are sound; restore this one from a copy",
-    )
-
-
-def table_files(bundle: Path, manifest: Manifest) -> dict[str, list[PartFile]]:
+def table_files(bundle: Bundle, manifest: Manifest) -> dict[str, list[PartFile]]:
     """Files of every table, in order: those of the manifest and finished ones that it does not list yet.
 
     ``.tmp`` files are never among them, nor are files that were dropped and then not removed. Tables without a
@@ -88,16 +136,14 @@ def table_files(bundle: Path, manifest: Manifest) -> dict[str, list[PartFile]]:
     found: dict[str, list[PartFile]] = {}
     for name in TABLES:
         listed = {e.file: e for e in manifest.tables.get(name, [])}
-        folder = bundle / name
-        present = folder.iterdir() if folder.is_dir() else ()
         floor = manifest.dropped_below.get(name, 0)
-        on_disk = {f"{name}/{p.name}" for p in present if _counts(p.name, floor)}
+        on_disk = {f for f in bundle.names(name) if f.count("/") == 1 and _counts(f, floor)}
         names = sorted(listed.keys() | on_disk, key=lambda f: (part_number(f) or 0, f))
         if names:
-            found[name] = [PartFile(bundle / f, listed.get(f)) for f in names]
+            found[name] = [bundle.part(f, listed.get(f)) for f in names]
     return found
 
 
-def _counts(name: str, floor: int) -> bool:
-    number = part_number(name)
+def _counts(file: str, floor: int) -> bool:
+    number = part_number(file)
     return number is not None and number >= floor

@@ -24,9 +24,9 @@ class HostTrace(Trace):
     """The rows of one host, with that host's metadata, on the clock of the whole trace."""
 
     def __init__(self, whole: Trace, entry: dict[str, Any]) -> None:
-        own = TraceMetadata.from_json(entry["metadata"], where=whole.path)
+        own = TraceMetadata.from_json(entry["metadata"], where=whole.location)
         own.clock = {**whole.metadata.clock, "resolution_ns": entry.get("resolution_ns", 1), "triples": []}
-        super().__init__(whole.path, replace(whole.manifest, metadata=own))
+        super().__init__(whole.bundle, replace(whole.manifest, metadata=own))
         self.host = str(entry["host"])
         self._entry = entry
 
@@ -82,7 +82,7 @@ class HostTrace(Trace):
 
     def identity(self) -> dict[str, Any]:
         """That of the whole trace, with this host's facts."""
-        return {**super().identity(), "path": f"{self.path}#{self.host}"}
+        return {**super().identity(), "path": f"{self.location}#{self.host}"}
 
 
 def _has_host(table: str) -> bool:
@@ -96,11 +96,11 @@ def host_of(trace: T, name: str) -> T:
             chosen: Any = HostTrace(trace, entry)
             return chosen  # type: ignore[no-any-return]
     if not trace.hosts:
-        raise SeveralHostsError(f"{trace.path} is of one host", hint=f"leave out #{name}")
+        raise SeveralHostsError(f"{trace.location} is of one host", hint=f"leave out #{name}")
     guess = nearest(name, trace.hosts)
     listing = f"it has: {', '.join(trace.hosts)}"
     raise SeveralHostsError(
-        f"{trace.path} has no host {name!r}", hint=f"did you mean {guess!r}? {listing}" if guess else listing
+        f"{trace.location} has no host {name!r}", hint=f"did you mean {guess!r}? {listing}" if guess else listing
     )
 
 
@@ -112,6 +112,6 @@ def one_host(trace: Trace, what: str) -> None:
     if trace.metadata.hosts:
         names = [str(entry["host"]) for entry in trace.metadata.hosts]
         raise SeveralHostsError(
-            f"{what} is of one host at a time: {trace.path} holds {', '.join(names)}",
-            hint=f"choose one: {trace.path}#{names[0]}",
+            f"{what} is of one host at a time: {trace.location} holds {', '.join(names)}",
+            hint=f"choose one: {trace.location}#{names[0]}",
         )

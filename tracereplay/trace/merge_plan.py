@@ -29,7 +29,7 @@ class Part:
     @property
     def name(self) -> str:
         """What messages call it."""
-        return str(self.trace.path) + (f"#{self.trace.host}" if self.trace.host else "")
+        return self.trace.location + (f"#{self.trace.host}" if self.trace.host else "")
 
 
 @dataclass(slots=True)
@@ -76,7 +76,7 @@ def _single(traces: Sequence[Trace]) -> list[Trace]:
 def _part(trace: Trace) -> Part:
     ranges = [r for t in EVENT_TABLES if (r := trace.sort_range(t)) is not None]
     if not ranges:
-        raise MergeError(f"{trace.path} holds no events", hint="leave it out")
+        raise MergeError(f"{trace.location} holds no events", hint="leave it out")
     return Part(trace, min(r[0] for r in ranges), max(r[1] for r in ranges))
 
 
@@ -155,7 +155,7 @@ def merged_metadata(hosts: list[Host], clock: dict[str, Any]) -> TraceMetadata:
     """Metadata of the whole: facts that all share, sums, and where each part came from."""
     metas = [p.trace.metadata for h in hosts for p in h.parts]
     parts = [
-        {"trace_id": p.trace.metadata.trace_id, "path": str(p.trace.path), "host": h.name, "complete": p.trace.complete}
+        {"trace_id": p.trace.metadata.trace_id, "path": p.trace.location, "host": h.name, "complete": p.trace.complete}
         for h in hosts
         for p in h.parts
     ]

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from tracereplay.errors import MissingTableError, TraceError, nearest
 from tracereplay.trace.ahead import ahead
 from tracereplay.trace.columns import KINDS, fixed_kind, null_column
-from tracereplay.trace.files import PartFile, split_host, table_files, unreadable
+from tracereplay.trace.files import Bundle, PartFile, split_host, table_files
 from tracereplay.trace.manifest import Manifest, read_manifest
 from tracereplay.trace.metadata import TraceMetadata
 from tracereplay.trace.schema import EVENT_TABLES, TABLES
@@ -33,10 +33,10 @@ _SHARE_ROWS = 1 << 18
 class Trace:
     """A trace bundle, opened for reading. Opening reads the manifest only."""
 
-    def __init__(self, path: Path, manifest: Manifest) -> None:
-        self.path = path
+    def __init__(self, bundle: Bundle, manifest: Manifest) -> None:
+        self.bundle = bundle
         self.manifest = manifest
-        self.files: dict[str, list[PartFile]] = table_files(path, manifest)
+        self.files: dict[str, list[PartFile]] = table_files(bundle, manifest)
         """Files by table, in order; tables without a file are absent."""
 
         self.host: str | None = None
@@ -50,11 +50,21 @@ class Trace:
         SchemaTooNewError, SchemaTooOldError, SeveralHostsError for a host that the trace does not hold. A damaged data
         file does not keep the rest from being used: the first use of its table raises TruncatedTraceError.
         """
-        bundle, host = split_host(path)
-        opened = cls(bundle, read_manifest(bundle))
+        directory, host = split_host(path)
+        opened = cls(Bundle(directory), read_manifest(directory))
         return opened if host is None else opened.select_host(host)
 
     # ------------------------------------------------------------ what it is
+    @property
+    def path(self) -> Path:
+        """Its directory on this machine."""
+        return self.bundle.path
+
+    @property
+    def location(self) -> str:
+        """Where the user has it: what to call it in messages, and to open it by again."""
+        return self.bundle.location
+
     @property
     def metadata(self) -> TraceMetadata:
         """Where the trace came from."""
@@ -101,7 +111,7 @@ class Trace:
         ends = [b for t in EVENT_TABLES if (b := self.sort_range(t)) is not None]
         return {
             "id": meta.trace_id,
-            "path": str(self.path),
+            "path": self.location,
             "source": meta.source,
             "kernel": meta.host.get("release"),
             "host": meta.host.get("hostname"),
@@ -149,7 +159,8 @@ class Trace:
         import polars as pl
 
         self._known(name)
-        parts = [p for p in self.files.get(name, []) if not (skip_damaged and p.problem)]
+        parts = self._fetched(name)
+        parts = [p for p in parts if not (skip_damaged and p.problem)]
         for part in parts:
             part.check()
         empty = pl.from_arrow(TABLES[name].schema.empty_table())
@@ -167,7 +178,7 @@ class Trace:
     def damaged(self, table: str) -> list[PartFile]:
         """Files of a table whose size or footer shows that they cannot be read."""
         self._known(table)
-        return [p for p in self.files.get(table, []) if p.problem]
+        return [p for p in self._fetched(table) if p.problem]
 
     @property
     def page_events(self) -> pl.LazyFrame:
@@ -238,9 +249,15 @@ class Trace:
         self._known(table)
         for name in columns:
             _check_column(table, name)
-        parts = self.files.get(table, [])
+        parts = self._fetched(table)
         for part in parts:
             part.check()
+        return parts
+
+    def _fetched(self, table: str) -> list[PartFile]:
+        """Files of a table, all of which are about to be used."""
+        parts = self.files.get(table, [])
+        self.bundle.fetch(parts)
         return parts
 
     def bounds(self, table: str, column: str) -> tuple[int, int] | None:
@@ -318,7 +335,7 @@ def _decode(
                         arrays = [_column(table, field, piece, count) for field in schema]
                         yield pa.RecordBatch.from_arrays(arrays, schema=schema)
         except (OSError, pa.ArrowException) as error:
-            raise unreadable(part.path, str(error).splitlines()[0]) from error
+            raise part.unreadable(str(error).splitlines()[0]) from error
 
 
 def _pieces(file: pq.ParquetFile, group: int, rows: int, columns: list[str], alone: bool) -> Iterable[pa.RecordBatch]:

@@ -125,8 +125,8 @@ class Statement:
         text = str(error)
         if isinstance(error, OSError) or "parquet" in text.lower() or "decompress" in text.lower():
             return TruncatedTraceError(
-                f"a file of {self._trace.path} is damaged: {_first_line(text)}",
-                hint=f"`tracereplay validate {self._trace.path}` says which one; derived/ may be removed at will",
+                f"a file of {self._trace.location} is damaged: {_first_line(text)}",
+                hint=f"`tracereplay validate {self._trace.location}` says which one; derived/ may be removed at will",
             )
         return _refused(error, self._names())
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from tracereplay.errors import TraceError, ValidationError
 from tracereplay.trace.columns import conform, sort_bounds
 from tracereplay.trace.files import PartFile
-from tracereplay.trace.manifest import part_name, part_number
+from tracereplay.trace.manifest import MANIFEST_NAME, part_name, part_number
 from tracereplay.trace.reader import Trace
 from tracereplay.trace.rules import ERROR, NOTE, WARNING, Rule, row_rules
 from tracereplay.trace.schema import TABLES, Table, written_table
@@ -92,7 +92,7 @@ class ValidationReport:
 
 def validate_trace(trace: Trace) -> ValidationReport:
     """Check a trace against its schema, its manifest and itself. Damage becomes findings, not exceptions."""
-    report = ValidationReport(str(trace.path))
+    report = ValidationReport(trace.location)
     _check_bundle(trace, report)
     for table in TABLES:
         _check_table(trace, table, report)
@@ -115,17 +115,17 @@ def _check_bundle(trace: Trace, report: ValidationReport) -> None:
             "trace",
             "capture did not finish: it runs, was stopped by an error, or died; files open then are lost",
         )
-    known = {f.path for parts in trace.files.values() for f in parts}
-    for path in sorted(p for p in trace.path.rglob("*") if p.is_file()):
-        relative = path.relative_to(trace.path)
-        if path in known or str(relative) == "manifest.json" or relative.parts[0] == "derived":
+    known = {f.name for parts in trace.files.values() for f in parts}
+    for name in trace.bundle.names():
+        folder = name.split("/")[0]
+        if name in known or name == MANIFEST_NAME or folder == "derived":
             continue
-        if path.suffix == ".tmp":
-            report.add(WARNING, "unfinished-file", str(relative), "left by a writer that died, never read")
-        elif relative.parts[0] in trace.manifest.dropped_below and part_number(path.name) is not None:
-            report.add(NOTE, "dropped-file", str(relative), "dropped from the trace and not yet removed, not read")
+        if name.endswith(".tmp"):
+            report.add(WARNING, "unfinished-file", name, "left by a writer that died, never read")
+        elif folder in trace.manifest.dropped_below and part_number(name) is not None:
+            report.add(NOTE, "dropped-file", name, "dropped from the trace and not yet removed, not read")
         else:
-            report.add(NOTE, "foreign-file", str(relative), "not part of the trace, ignored")
+            report.add(NOTE, "foreign-file", name, "not part of the trace, ignored")
     for name, entries in trace.manifest.tables.items():
         if name not in TABLES:
             report.add(WARNING, "unknown-table", name, "this tracereplay does not know the table; ignored")

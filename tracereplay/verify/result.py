@@ -197,7 +197,7 @@ def _warnings(twin: Twin, counts: Mapping[str, int]) -> list[str]:
     if "zone_locked" in missing and counts["refill_kernel"] == 0:
         if counts["refill_twin"]:
             raise EmptyTraceError(
-                f"no zone_locked events in {trace.path}, though its lists must have been refilled "
+                f"no zone_locked events in {trace.location}, though its lists must have been refilled "
                 f"({counts['refill_twin']:,} times in the twin): they were not recorded",
                 hint=HINT,
             )
@@ -227,21 +227,21 @@ def require_events(trace: Trace) -> None:
     """Raise EmptyTraceError where the trace cannot be checked: without page events, or recorded without the zone
     lock's. Foreign files name only the events they hold; what those left out is found when the twin has run."""
     if not trace.rows("page_events"):
-        raise EmptyTraceError(f"no page events in {trace.path}", hint=HINT)
+        raise EmptyTraceError(f"no page events in {trace.location}", hint=HINT)
     missing = [kind for kind, event in NEEDED.items() if event not in trace.metadata.events]
     if not missing:
         return
     kinds = _kinds(trace)
     if "alloc" not in kinds or "free" not in kinds:
         raise EmptyTraceError(
-            f"no allocations and frees in {trace.path}: page events of kind {', '.join(sorted(kinds))}", hint=HINT
+            f"no allocations and frees in {trace.location}: page events of kind {', '.join(sorted(kinds))}", hint=HINT
         )
     missing = [kind for kind in missing if kind not in kinds]
     foreign = trace.metadata.source.get("kind") == "import" and trace.metadata.source.get("format") != "raw"
     if len(missing) == len(NEEDED) and not foreign:
-        raise EmptyTraceError(f"no {' and no '.join(missing)} events in {trace.path}", hint=HINT)
+        raise EmptyTraceError(f"no {' and no '.join(missing)} events in {trace.location}", hint=HINT)
     if missing and not foreign:
-        raise EmptyTraceError(f"no {missing[0]} events in {trace.path}", hint=HINT)
+        raise EmptyTraceError(f"no {missing[0]} events in {trace.location}", hint=HINT)
 
 
 def _kinds(trace: Trace) -> set[str]:
