@@ -36,6 +36,10 @@ class StorageError(TracereplayError):
     """The disk or directory refuses a trace: full, read-only, no permission. What was finished is kept."""
 
 
+class ExecutorError(TracereplayError):
+    """What points are submitted to cannot be reached, or went away. Finished points are kept."""
+
+
 # ---------------------------------------------------------------- usage (exit 2)
 class UsageError(TracereplayError):
     """An option or argument that cannot be used as given."""
@@ -49,6 +53,10 @@ class OutputExistsError(UsageError):
     def __init__(self, path: object) -> None:
         super().__init__(f"output exists: {path}", hint="choose another path, or pass --force to replace it")
         self.path = path
+
+
+class GridError(UsageError):
+    """A grid of settings that holds no point, contradicts itself, or varies what nobody has."""
 
 
 class QueryError(UsageError):

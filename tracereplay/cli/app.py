@@ -34,6 +34,7 @@ VERBS = {
     "demand": "demand",
     "strategies": "strategies",
     "replay": "replay",
+    "whatif": "whatif",
     "scenarios": "scenarios",
     "verify": "verify",
     "profiles": "profiles",

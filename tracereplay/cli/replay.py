@@ -7,16 +7,12 @@ import shlex
 import sys
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from tracereplay.cli.console import Format, emit, emit_json, emit_rows, note, progress, text_table, warn
 from tracereplay.errors import OutputExistsError, ParameterError, UsageError
-
-if TYPE_CHECKING:
-    from tracereplay.machine.config import MachineConfig
-    from tracereplay.trace.reader import Trace
 
 STANDARD = ("per-page", "bulk", "compound", "unmapped-cache")
 
@@ -97,6 +93,7 @@ def run(
     from tracereplay.cost.profile import DEFAULT_PROFILE, load_profile
     from tracereplay.cost.result import result_of
     from tracereplay.cost.worst import WORST
+    from tracereplay.machine.from_trace import configured_machine
     from tracereplay.replay.run import replay
     from tracereplay.trace.reader import Trace
 
@@ -106,7 +103,7 @@ def run(
         done = replay(
             source,
             choices,
-            lambda cpus: configured(source, cpus, options, seed),
+            lambda cpus: configured_machine(source, cpus, options, seed),
             path=path,
             target=target or ("none" if load else "batches"),
             device=device,
@@ -150,16 +147,6 @@ def known_counters(text: str | None, format: Format) -> list[str]:
     from tracereplay.report.figures import known_figures
 
     return known_figures(text)
-
-
-def configured(trace: Trace, cpus: int, options: dict[str, str], seed: int) -> MachineConfig:
-    """The machine of the trace with ``--machine`` applied."""
-    from dataclasses import replace as changed
-
-    from tracereplay.machine.config import machine_options
-    from tracereplay.machine.from_trace import machine_of
-
-    return machine_options(changed(machine_of(trace, cpus), seed=seed), options)
 
 
 def machine_settings(texts: list[str]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from tracereplay.machine.config import (
     ZoneConfig,
     default_machine,
     derived_watermarks,
+    machine_options,
 )
 from tracereplay.machine.directmap_start import DirectMap
 from tracereplay.machine.layout import MAX_CPUS
@@ -58,6 +60,11 @@ def machine_of(trace: Trace, cpus: int) -> MachineConfig:
             for z, m in zip(config.zones, marks, strict=True)
         ),
     )
+
+
+def configured_machine(trace: Trace, cpus: int, options: Mapping[str, str], seed: int) -> MachineConfig:
+    """The machine of a trace with ``--machine`` options applied. Raises ParameterError."""
+    return machine_options(replace(machine_of(trace, cpus), seed=seed), options)
 
 
 def _zone(facts: ZoneFacts, by_type: tuple[tuple[int, ...], ...] | None) -> ZoneConfig:

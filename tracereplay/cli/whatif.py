@@ -1,0 +1,188 @@
+"""``tracereplay whatif``."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tracereplay.cli.console import Format, emit, emit_frame, note, progress, text_table
+from tracereplay.cli.replay import STANDARD, machine_settings
+from tracereplay.errors import GridError, UsageError, nearest
+
+if TYPE_CHECKING:
+    from tracereplay.whatif.grid import Plan
+    from tracereplay.whatif.table import Table
+    from tracereplay.whatif.task import Row
+
+METHODS = ("replay", "one-pass", "sampled")
+SAVE_EVERY_S = 2.0
+SAVE_SHARE = 0.05
+"""The table is written at most this often, and for at most this share of the time."""
+INTERRUPTED = 130
+
+
+def run(
+    traces: Annotated[
+        list[str], typer.Argument(help="Traces. `suggest` before them: what is worth varying.", metavar="TRACE...")
+    ],
+    strategy: Annotated[
+        list[str] | None,
+        typer.Option("-s", "--strategy", help="NAME, NAME:key=value,... or LABEL=NAME:...; repeat to compare."),
+    ] = None,
+    grid: Annotated[
+        list[str] | None,
+        typer.Option("--grid", metavar="NAME=VALUES", help="What varies: a,b or a:b:step or a..b; repeat for more."),
+    ] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="LABEL.parameter=value.")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Keep the table (Parquet) here.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the table that is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the table.")] = False,
+    method: Annotated[str, typer.Option("--method", help="replay, one-pass or sampled.")] = METHODS[0],
+    refine: Annotated[bool, typer.Option("--refine", help="Only points where the ranking is not settled yet.")] = False,
+    executor: Annotated[str, typer.Option("--executor", help="threads, processes or dask:ADDRESS.")] = "threads",
+    workers: Annotated[int | None, typer.Option("--workers", min=1, help="Points at once [default: CPUs].")] = None,
+    target: Annotated[list[str] | None, typer.Option("--target", help="Requests the strategies serve.")] = None,
+    path: Annotated[str | None, typer.Option("--path", help="dm-crypt, blk-crypto, f2fs-compress.")] = None,
+    device: Annotated[str | None, typer.Option("--device", help="MAJ,MIN whose bios the path takes.")] = None,
+    max_write: Annotated[int | None, typer.Option("--max-write", help="Path: largest request, bytes.")] = None,
+    single_ok: Annotated[
+        list[str] | None, typer.Option("--single-ok", help="Callers content with single pages.")
+    ] = None,
+    load: Annotated[list[str] | None, typer.Option("--load", metavar="NAME:...", help="As of replay.")] = None,
+    machine: Annotated[list[str] | None, typer.Option("--machine", help="KEY=VALUE, or a TOML file of them.")] = None,
+    profile: Annotated[str | None, typer.Option("--profile", help="Cost profile: a name or a TOML file.")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of initial placement and intervals.")] = 0,
+    format: Annotated[Format, typer.Option("--format", help="table, json, csv or parquet.")] = Format.TABLE,
+) -> None:
+    """Replay a trace at every point of a grid of settings, and keep what each strategy would cost there.
+
+    Example:
+
+    tracereplay whatif web.trace -s per-page -s bulk --grid pcp.batch=31,63,127 --grid copies=1..8 -o sweep.parquet
+
+    tracereplay whatif suggest web.trace
+    """
+    from tracereplay.cost.profile import DEFAULT_PROFILE
+    from tracereplay.demand.spec import DemandSpec
+    from tracereplay.whatif.grid import plan
+
+    suggesting = traces[0] == "suggest" and not Path("suggest").exists()
+    if method not in METHODS:
+        guess = nearest(method, METHODS)
+        raise UsageError(f"no method {method!r}", hint=f"did you mean {guess!r}?" if guess else ", ".join(METHODS))
+    if not grid and not suggesting:
+        raise GridError(
+            "an empty grid: nothing varies",
+            hint="add --grid NAME=VALUES; `tracereplay whatif suggest TRACE` says what is worth varying",
+        )
+    question = plan(
+        traces[1:] if suggesting else traces,
+        strategy or list(STANDARD),
+        grid or [],
+        settings=set_ or [],
+        machine=machine_settings(machine or []),
+        demand=DemandSpec(
+            path=path,
+            target=tuple(target or ()),
+            device=device,
+            max_write=max_write,
+            single_ok=tuple(single_ok or ()),
+            loads=tuple(load or ()),
+        ),
+        profile=profile or DEFAULT_PROFILE,
+        seed=seed,
+        command=shlex.join(["tracereplay", *sys.argv[1:]]),
+    )
+    if suggesting:
+        _suggest(question, executor, workers, format)
+        return
+    table = _table(question, output, resume=resume, force=force)
+    _fill(question, table, method=method, refine=refine, executor=executor, workers=workers)
+    if format is Format.TABLE:
+        _show(question, table)
+    else:
+        emit_frame(table.frame(), format)
+
+
+def _table(question: Plan, output: Path | None, *, resume: bool, force: bool) -> Table:
+    from tracereplay.whatif.table import Table
+
+    if resume and output is None:
+        raise UsageError("--resume needs the table to go on with", hint="name it: -o sweep.parquet")
+    if resume and output is not None:
+        return Table.resume(question, output)
+    return Table.create(question, output, force=force)
+
+
+def _fill(question: Plan, table: Table, *, method: str, refine: bool, executor: str, workers: int | None) -> None:
+    """Run what is not in the table yet. Interrupted, it saves what is finished and exits."""
+    from tracereplay.strategies.registry import parse_spec
+    from tracereplay.testing.check import admit
+    from tracereplay.whatif.executors import open_executor
+    from tracereplay.whatif.run import run_tasks
+
+    for text in question.strategies.values():
+        admit(parse_spec(text).name, note)
+    saved_at, saving = time.monotonic(), 0.0
+    done = table.done
+    with progress("points", question.points) as advance:
+        advance(len(done))
+
+        def add(row: Row) -> None:
+            nonlocal saved_at, saving
+            table.add(row)
+            advance(1)
+            now = time.monotonic()
+            if now - saved_at > max(SAVE_EVERY_S, saving / SAVE_SHARE):
+                table.save()
+                saved_at = time.monotonic()
+                saving = saved_at - now
+
+        try:
+            with open_executor(executor, workers) as opened:
+                if method == "one-pass":
+                    from tracereplay.whatif.onepass import run_onepass
+
+                    run_onepass(question, add)
+                elif method == "sampled":
+                    from tracereplay.whatif.sampled import run_sampled
+
+                    run_sampled(question, opened.executor, add, workers=opened.workers)
+                elif refine:
+                    from tracereplay.whatif.refine import run_refined
+
+                    run_refined(question, opened.executor, add, workers=opened.workers)
+                else:
+                    todo = (task for task in question.tasks() if task.key not in done)
+                    run_tasks(todo, opened.executor, add, workers=opened.workers)
+        except KeyboardInterrupt:
+            table.save()
+            kept = f" in {table.path}; continue with --resume" if table.path else ""
+            note(f"stopped: {len(table)} of {question.points} points{kept}")
+            raise SystemExit(INTERRUPTED) from None
+        finally:
+            table.save()
+
+
+def _suggest(question: Plan, executor: str, workers: int | None, format: Format) -> None:
+    from tracereplay.whatif.executors import open_executor
+    from tracereplay.whatif.suggest import suggest
+
+    with open_executor(executor, workers) as opened:
+        emit_frame(suggest(question, opened.executor, workers=opened.workers), format)
+
+
+def _show(question: Plan, table: Table) -> None:
+    frame = table.frame()
+    names = [*question.axes, "label", "per_page", "per_page_low95", "per_page_high95", "status"]
+    emit(text_table(names, frame.select(names).rows()))
+    failed = frame.filter(frame["status"] != "ok")
+    for error in failed["error"].unique(maintain_order=True):
+        note(f"failed: {error}")
+    if table.path is not None:
+        note(f"table: {table.path}, {len(frame)} points")

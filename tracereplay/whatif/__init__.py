@@ -1,0 +1,1 @@
+"""What-if: grids of settings over traces, run on any executor, kept in one table."""

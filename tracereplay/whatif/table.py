@@ -1,0 +1,170 @@
+"""The table of a sweep: one tidy Parquet file, one row a point, with its provenance in every row and in the file.
+
+It is written whole each time, beside the old one, and then takes its place: what is there is always a table.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tracereplay.errors import OutputExistsError, ResultsError, StorageError
+from tracereplay.machine.counters import COUNTERS
+from tracereplay.whatif.task import OK, Row
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from tracereplay.whatif.grid import Plan
+
+SCHEMA = 1
+TEXTS = (
+    *("key", "status", "error", "method", "trace_id", "trace", "host", "kernel", "strategy", "label", "params"),
+    *("profile", "profile_sha256", "unit", "target", "machine", "demand", "accounting", "sample", "version", "command"),
+)
+WHOLE = (
+    *("seed", "requests", "pages", "failed", "waiting", "background_failed", "duration_ns"),
+    *("demand_requests", "demand_pages", "unseen_pages", "lost", "loss_intervals"),
+    *("reserve_pages_peak", "waste_pages_peak"),
+)
+REAL = (
+    *("cost_total", "cost_low95", "cost_high95", "per_page", "per_page_low95", "per_page_high95"),
+    *("per_request_mean", "per_request_p50", "per_request_p99", "seconds"),
+)
+FIRST = ("key", "status", "error", "method", "trace", "host", "kernel", "label")
+"""Columns that stand first; then the axes, then the others."""
+
+
+class Table:
+    """Rows of a sweep, in memory, and the file that they are kept in."""
+
+    def __init__(self, plan: Plan, path: Path | None = None, rows: list[Row] | None = None) -> None:
+        self.plan = plan
+        self.path = path
+        self._rows = rows or []
+        self._lock = threading.Lock()
+
+    @classmethod
+    def create(cls, plan: Plan, path: Path | None, *, force: bool = False) -> Table:
+        """An empty one. Raises OutputExistsError, StorageError."""
+        if path is not None and path.exists() and not force:
+            raise OutputExistsError(path)
+        if path is not None and not path.absolute().parent.is_dir():
+            raise StorageError(f"no directory {path.absolute().parent}", hint="create it, or choose another path")
+        return cls(plan, path)
+
+    @classmethod
+    def resume(cls, plan: Plan, path: Path) -> Table:
+        """One that is there, to go on with; an empty one where none is. Failed points are tried again.
+
+        Raises ResultsError for a file that holds no sweep.
+        """
+        if not path.exists():
+            return cls.create(plan, path)
+        return cls(plan, path, [row for row in read_table(path).to_dicts() if row["status"] == OK])
+
+    @property
+    def done(self) -> set[str]:
+        """Keys of the points that are there."""
+        return {row["key"] for row in self._rows}
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def add(self, row: Row) -> None:
+        """Keep a row; from any thread."""
+        with self._lock:
+            self._rows.append(row)
+
+    def frame(self) -> pl.DataFrame:
+        """All rows, [point, columns]: FIRST, the axes, the others by name of their group; in the plan's order."""
+        import polars as pl
+
+        with self._lock:
+            rows = list(self._rows)
+        order = {task_key: i for i, task_key in enumerate(task.key for task in self.plan.tasks())}
+        rows.sort(key=lambda row: order.get(row["key"], len(order)))
+        names = list(dict.fromkeys([*FIRST, *self.plan.axes, *(name for row in rows for name in row)]))
+        kinds = column_types(self.plan.axes)
+        data = {name: [row.get(name) for row in rows] for name in names}
+        columns = []
+        for name, values in data.items():
+            kind = kinds.get(name)
+            if name in self.plan.axes and kind is not pl.String:
+                values = [None if v is None else float(v) if kind is pl.Float64 else int(v) for v in values]
+            columns.append(pl.Series(name, values, dtype=kind))
+        return pl.DataFrame(columns)
+
+    def save(self) -> None:
+        """Write the file. Raises StorageError; the old one then stays."""
+        if self.path is None:
+            return
+        part = self.path.with_name(f"{self.path.name}.{os.getpid()}.tmp")
+        try:
+            self.frame().write_parquet(part, metadata=self.metadata())
+            part.replace(self.path)
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            raise StorageError(
+                f"cannot write {self.path}: {error.strerror}", hint="check space and rights there"
+            ) from None
+
+    def metadata(self) -> dict[str, str]:
+        """The file's own key-value metadata."""
+        plan = self.plan
+        return {
+            "tracereplay.sweep": str(SCHEMA),
+            "tracereplay.command": plan.command,
+            "tracereplay.axes": json.dumps({name: list(values) for name, values in plan.axes.items()}),
+            "tracereplay.strategies": json.dumps(dict(plan.strategies)),
+            "tracereplay.points": str(plan.points),
+        }
+
+
+def column_types(axes: dict[str, tuple[str, ...]] | object) -> dict[str, type[pl.DataType]]:
+    """Types of the columns that are known beforehand; of axes by their values."""
+    import polars as pl
+
+    kinds: dict[str, type[pl.DataType]] = dict.fromkeys(TEXTS, pl.String)
+    kinds |= dict.fromkeys((*COUNTERS, *WHOLE), pl.Int64)
+    kinds |= dict.fromkeys(REAL, pl.Float64)
+    if isinstance(axes, dict):
+        for name, values in axes.items():
+            kinds[name] = pl.Int64 if _all(int, values) else pl.Float64 if _all(float, values) else pl.String
+    return kinds
+
+
+def _all(kind: type[int] | type[float], values: tuple[str, ...]) -> bool:
+    try:
+        return all(kind(value) is not None for value in values)
+    except ValueError:
+        return False
+
+
+def read_table(path: Path) -> pl.DataFrame:
+    """The rows of a sweep's file. Raises ResultsError."""
+    import polars as pl
+
+    hint = "sweeps come from: tracereplay whatif TRACE -s bulk --grid pcp.batch=31,63 -o sweep.parquet"
+    try:
+        known = pl.read_parquet_metadata(path)
+        frame = pl.read_parquet(path)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise ResultsError(f"{path}: not readable as Parquet: {str(error).splitlines()[0]}", hint=hint) from None
+    if "tracereplay.sweep" not in known:
+        raise ResultsError(f"{path}: holds no sweep", hint=hint)
+    if int(known["tracereplay.sweep"]) > SCHEMA:
+        raise ResultsError(f"{path}: written by a newer tracereplay", hint="upgrade tracereplay")
+    return frame
+
+
+def read_axes(path: Path) -> dict[str, tuple[str, ...]]:
+    """Axes of a sweep's file and their values. Raises ResultsError."""
+    import polars as pl
+
+    read_table(path)
+    found = json.loads(pl.read_parquet_metadata(path)["tracereplay.axes"])
+    return {name: tuple(values) for name, values in found.items()}
