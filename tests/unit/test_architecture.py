@@ -28,7 +28,9 @@ LAYERS = (
     {"replay", "verify"},
     {"cost"},
     {"analysis"},  # above cost, whose intervals it uses
-    {"whatif", "report", "testing", "export"},
+    {"testing", "export"},
+    {"whatif"},
+    {"report"},  # also on sweeps
     {"scenarios"},
     {"validation", "casestudy"},
     {"cli"},

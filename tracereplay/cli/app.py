@@ -39,6 +39,7 @@ VERBS = {
     "verify": "verify",
     "profiles": "profiles",
     "calibrate": "calibrate",
+    "compare": "compare",
     "report": "report",
 }
 """Verb -> module of this package; each module's ``run`` is the verb, its docstring the help text."""

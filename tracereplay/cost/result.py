@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from tracereplay import __version__
 from tracereplay.cost.bootstrap import Sample
 from tracereplay.cost.contention import contention
 from tracereplay.cost.distribution import distributions
@@ -56,6 +57,7 @@ def result_of(
     found = as_json(report)
     return {
         "schema": RESULT_SCHEMA,
+        "version": __version__,
         "trace": trace.identity() | {"loss": trace.loss_summary(), "completeness": completeness(trace).to_json()},
         "machine": done.machine.describe(),
         "path": None if done.path is None else asdict(done.path) | {"demand": found.get("path")},
