@@ -111,6 +111,10 @@ class MergeError(TraceError):
     """Traces that cannot be put on one clock, or that hold the same events."""
 
 
+class FleetError(TraceError):
+    """Several traces of which none can be used, or with ``--strict`` not all."""
+
+
 class EmptyTraceError(TraceError):
     """A trace without the events that the request needs."""
 
