@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from tracereplay.analysis.together import Together
 from tracereplay.errors import EmptyTraceError, UsageError, nearest
 
 if TYPE_CHECKING:
@@ -112,6 +113,8 @@ class Analysis:
     ranked: bool = False
     """Rows are best first, and may be cut."""
     picture: Picture | None = None
+    together: Together | str = ""
+    """What adds up over several hosts; or why nothing does."""
 
     def __call__(self, trace: Trace | View, *, top: int | None = None, **options: Value) -> pl.DataFrame:
         """The data frame of a trace, or of a view of it. Raises as :meth:`answer`."""

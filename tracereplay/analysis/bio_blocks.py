@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from tracereplay.analysis.amounts import size_of, time_bin
 from tracereplay.analysis.analysis import Analysis, Answer, Option, Picture
 from tracereplay.analysis.bio_options import AT, BIN, BIOS, FILTERS, OP
+from tracereplay.analysis.together import MOMENTS, Together
 from tracereplay.errors import UsageError
 
 if TYPE_CHECKING:
@@ -194,6 +195,7 @@ WORKING_SET = Analysis(
     FILTERS,
     (AT, OP, BIN, _BLOCK, _HOLD),
     picture=Picture("lines", "start_ns", "bytes", group="device", title="Working set", unit="bytes"),
+    together=MOMENTS,
 )
 REUSE_DISTANCE = Analysis(
     "reuse-distance",
@@ -204,6 +206,7 @@ REUSE_DISTANCE = Analysis(
     FILTERS,
     (AT, OP, _BY, _BLOCK, _HOLD, _PER_OCTAVE),
     picture=Picture("histogram", "distance_bytes", "accesses", group="device", title="Reuse distance"),
+    together=Together(("device", "distance_bytes"), ("accesses",), {"share": "accesses"}, within=("device",)),
 )
 MISS_RATIO = Analysis(
     "miss-ratio",
@@ -214,5 +217,6 @@ MISS_RATIO = Analysis(
     FILTERS,
     (AT, OP, _BY, _BLOCK, _HOLD, _PER_OCTAVE),
     picture=Picture("lines", "cache_bytes", "miss_ratio", group="device", title="LRU miss ratio by cache size"),
+    together="each host has its own cache",
 )
 ANALYSES = (WORKING_SET, REUSE_DISTANCE, MISS_RATIO)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from tracereplay.analysis.amounts import AUTO, time_bin
 from tracereplay.analysis.analysis import Analysis, Answer, Need, Option, Picture
 from tracereplay.analysis.bio_options import BIN, BIOS
+from tracereplay.analysis.together import MOMENTS, Together
 from tracereplay.errors import UsageError
 
 if TYPE_CHECKING:
@@ -198,6 +199,7 @@ ANALYSES = (
         _FILTERS,
         (_FROM,),
         picture=Picture("histogram", "depth", "share", group="device", title="Share of time by queue depth"),
+        together=Together(("device", "depth"), ("time_ns",), {"share": "time_ns"}, within=("device",)),
     ),
     Analysis(
         "depth-over-time",
@@ -208,6 +210,7 @@ ANALYSES = (
         _FILTERS,
         (_FROM, BIN),
         picture=Picture("lines", "start_ns", "mean_depth", group="device", title="Queue depth"),
+        together=MOMENTS,
     ),
     Analysis(
         "latency-heatmap",
@@ -218,6 +221,7 @@ ANALYSES = (
         _FILTERS,
         (_FROM, BIN, _PER_OCTAVE),
         picture=Picture("heat", "start_ns", "latency_ns", "ios", "device", "I/Os by time and latency"),
+        together=MOMENTS,
     ),
     Analysis(
         "concurrency",
@@ -228,5 +232,6 @@ ANALYSES = (
         _FILTERS,
         (_FROM,),
         picture=Picture("lines", "depth", "latency_p50_ns", "", "device", "Median latency by queue depth", "ns"),
+        together=Together(("device", "depth"), ("ios",), means={"latency_mean_ns": "ios"}, most=("latency_max_ns",)),
     ),
 )

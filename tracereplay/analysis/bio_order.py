@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tracereplay.analysis.analysis import Analysis, Answer, Option, Picture
 from tracereplay.analysis.bio_options import AT, BIOS, FILTERS, OP
+from tracereplay.analysis.together import Together
 
 if TYPE_CHECKING:
     import polars as pl
@@ -245,6 +246,8 @@ def _analysis(
 
 
 _GROUP = "device"
+_STREAM = ("device", "op", "comm", "pid")
+"""Columns that may name a stream."""
 _SHARE = Picture("bars", "device", "sequential_share", title="Share of sequential I/Os")
 ANALYSES = (
     _analysis(
@@ -254,6 +257,16 @@ ANALYSES = (
         (_BY,),
         ranked=True,
         picture=_SHARE,
+        together=Together(
+            _STREAM,
+            ("ios", "bytes", "sequential_ios", "runs"),
+            ratios={
+                "sequential_share": ("sequential_ios", "ios"),
+                "run_ios_mean": ("ios", "runs"),
+                "run_bytes_mean": ("bytes", "runs"),
+            },
+            rank="ios",
+        ),
     ),
     _analysis(
         "seeks",
@@ -261,6 +274,7 @@ ANALYSES = (
         seeks,
         (_BY,),
         picture=Picture("histogram", "seek_bytes", "ios", group="direction", title="Seek distances"),
+        together=Together((*_STREAM, "direction", "seek_bytes"), ("ios",), {"share": "ios"}, within=_STREAM),
     ),
     _analysis(
         "run-lengths",
@@ -268,6 +282,7 @@ ANALYSES = (
         run_lengths,
         (_BY,),
         picture=Picture("histogram", "run_bytes", "runs", group=_GROUP, title="Sequential runs"),
+        together=Together((*_STREAM, "run_bytes"), ("runs", "ios", "bytes"), {"byte_share": "bytes"}, within=_STREAM),
     ),
     _analysis(
         "interarrival",
@@ -275,6 +290,7 @@ ANALYSES = (
         interarrival,
         (_BY,),
         picture=Picture("histogram", "gap_ns", "ios", group=_GROUP, title="Times between I/Os"),
+        together=Together((*_STREAM, "gap_ns"), ("ios",), {"share": "ios"}, within=_STREAM),
     ),
     _analysis(
         "burstiness",
@@ -282,5 +298,6 @@ ANALYSES = (
         burstiness,
         (),
         picture=Picture("lines", "window_ns", "dispersion", group=_GROUP, title="Index of dispersion for counts"),
+        together="a fleet's arrivals are not those of one queue",
     ),
 )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from tracereplay.analysis.amounts import duration_of, size_of, time_bin
 from tracereplay.analysis.analysis import Analysis, Answer, Option, Picture
 from tracereplay.analysis.bio_options import AT, BIN, BIOS, FILTERS, OP
+from tracereplay.analysis.together import MOMENTS
 from tracereplay.errors import UsageError
 
 if TYPE_CHECKING:
@@ -180,6 +181,7 @@ LBA_HEATMAP = Analysis(
     FILTERS,
     (AT, OP, BIN, _ROWS),
     picture=Picture("heat", "start_ns", "lba_bytes", "bytes", "device", "Bytes by time and address", "bytes"),
+    together=MOMENTS,
 )
 SUBSECOND = Analysis(
     "subsecond",
@@ -190,6 +192,7 @@ SUBSECOND = Analysis(
     FILTERS,
     (AT, OP, _PERIOD, _ROWS),
     picture=Picture("heat", "start_ns", "offset_ns", "ios", title="I/Os by second and offset within it"),
+    together=MOMENTS,
 )
 HOT_REGIONS = Analysis(
     "hot-regions",
@@ -201,5 +204,6 @@ HOT_REGIONS = Analysis(
     (AT, OP, _REGION, _BY),
     ranked=True,
     picture=Picture("bars", "lba_bytes", "bytes", title="Hottest regions", unit="bytes"),
+    together="addresses are those of one host's disks",
 )
 ANALYSES = (LBA_HEATMAP, SUBSECOND, HOT_REGIONS)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from tracereplay.analysis.amounts import time_bin
 from tracereplay.analysis.analysis import Analysis, Answer, Option, Picture
 from tracereplay.analysis.bio_options import AT, BIN, BIOS, FILTERS, OP, OP_ALL
+from tracereplay.analysis.together import MOMENTS, Together
 
 if TYPE_CHECKING:
     import polars as pl
@@ -177,6 +178,12 @@ OPS_TABLE = Analysis(
     (AT,),
     ranked=True,
     picture=Picture("bars", "op", "ios", title="I/Os by operation"),
+    together=Together(
+        ("device", "op"),
+        ("ios", "bytes", "sync", "meta", "readahead", "fua", "atomic", "preflush"),
+        {"share": "ios"},
+        rank="ios",
+    ),
 )
 SIZES = Analysis(
     "sizes",
@@ -187,6 +194,7 @@ SIZES = Analysis(
     FILTERS,
     (AT, OP_ALL, _SIZES),
     picture=Picture("histogram", "size_bytes", "ios", group="op", title="I/O sizes"),
+    together=Together(("device", "op", "size_bytes"), ("ios", "bytes"), {"share": "ios"}, within=("device", "op")),
 )
 THROUGHPUT = Analysis(
     "throughput",
@@ -197,6 +205,7 @@ THROUGHPUT = Analysis(
     FILTERS,
     (AT, OP, _BY, BIN),
     picture=Picture("lines", "start_ns", "bytes_per_s", group="of", title="Throughput, bytes per second", unit="bytes"),
+    together=MOMENTS,
 )
 PROCESSES_IO = Analysis(
     "processes-io",
@@ -208,5 +217,11 @@ PROCESSES_IO = Analysis(
     (AT, OP, _TASKS),
     ranked=True,
     picture=Picture("bars", "who", "bytes", title="Bytes by task", unit="bytes"),
+    together=Together(
+        ("who",),
+        ("ios", "reads", "writes", "bytes", "read_bytes", "write_bytes"),
+        {"share": "bytes"},
+        rank="bytes",
+    ),
 )
 ANALYSES = (OPS_TABLE, SIZES, THROUGHPUT, PROCESSES_IO)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tracereplay.analysis.analysis import PAGES, Analysis, Answer, Option, Picture
+from tracereplay.analysis.together import MOMENTS
 
 if TYPE_CHECKING:
     from tracereplay.analysis.view import View
@@ -35,5 +36,6 @@ FRAGMENTATION = Analysis(
         Option("zones", "sum", "all memory together, or each zone by itself", ("sum", "each")),
     ),
     picture=Picture("lines", "t_ns", "unusable_share", group="order", title="Unusable share of free memory by order"),
+    together=MOMENTS,
 )
 ANALYSES = (FRAGMENTATION,)

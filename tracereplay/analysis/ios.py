@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tracereplay.analysis.analysis import BIO_FILTERS, Analysis, Answer, Need, Option, Picture
+from tracereplay.analysis.together import Together
 
 if TYPE_CHECKING:
     from tracereplay.analysis.view import View
@@ -72,6 +73,10 @@ IO = Analysis(
     (_ENDS,),
     BIO_FILTERS,
     (Option("by", "device", "op: a row for each operation too", ("device", "op")),),
+    together=Together(
+        ("layer", "device", "op"),
+        ("ios", "bytes", "merged", "splits", "requeues", "errors", "unfinished"),
+    ),
 )
 LATENCY = Analysis(
     "latency",
@@ -83,6 +88,7 @@ LATENCY = Analysis(
     (_BY, _STAGE),
     ranked=True,
     picture=Picture("bars", "by", "p99_ns", title="99th percentile of I/O latency", unit="ns"),
+    together=Together(("by",), ("ios",), means={"mean_ns": "ios"}, most=("max_ns",), rank="ios"),
 )
 LATENCY_HISTOGRAM = Analysis(
     "latency-histogram",
@@ -93,6 +99,7 @@ LATENCY_HISTOGRAM = Analysis(
     BIO_FILTERS,
     (_BY, _STAGE),
     picture=Picture("histogram", "low_ns", "ios", group="by", title="I/O latency", unit="ns"),
+    together=Together(("by", "low_ns", "high_ns"), ("ios",), {"share": "ios"}, within=("by",)),
 )
 SLOWEST = Analysis(
     "slowest",
@@ -103,6 +110,7 @@ SLOWEST = Analysis(
     BIO_FILTERS,
     (_STAGE,),
     ranked=True,
+    together="each row is one I/O of one host",
 )
 LAYERS = Analysis(
     "layers",
@@ -111,6 +119,7 @@ LAYERS = Analysis(
     layers,
     (_ENDS, Need("bio_events", ("queue",), "capture --events bio")),
     BIO_FILTERS,
+    together=Together(("layer", "device", "below"), ("ios",), means={"q2c_mean_ns": "ios"}),
 )
 MERGES = Analysis(
     "merges",
@@ -119,5 +128,10 @@ MERGES = Analysis(
     merges,
     (Need("bio_events", ("queue",), "capture --events bio"),),
     BIO_FILTERS,
+    together=Together(
+        ("layer", "device"),
+        ("ios", "merged", "requests", "split", "splits", "requeues", "errors"),
+        ratios={"ios_per_request": ("ios", "requests")},
+    ),
 )
 ANALYSES = (IO, LATENCY, LATENCY_HISTOGRAM, SLOWEST, LAYERS, MERGES)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tracereplay.analysis.analysis import FREES, PAGE_FILTERS, PAGES, Analysis, Answer, Option, Picture
+from tracereplay.analysis.together import Together
 
 if TYPE_CHECKING:
     from tracereplay.analysis.view import View
@@ -63,6 +64,12 @@ LIFETIMES = Analysis(
     options=(by("none"),),
     ranked=True,
     picture=Picture("bars", "by", "lifetime_p50_ns", title="Median lifetime", unit="ns"),
+    together=Together(
+        ("by",),
+        ("blocks", "pages", "complete", "right_censored", "left_censored", "broken", "unseen"),
+        most=("lifetime_max_ns",),
+        rank="blocks",
+    ),
 )
 HISTOGRAM = Analysis(
     name="lifetime-histogram",
@@ -73,6 +80,7 @@ HISTOGRAM = Analysis(
     filters=PAGE_FILTERS,
     options=(by("none"), Option("of", "complete", "complete lifetimes, or ages of what is live", ("complete", "live"))),
     picture=Picture("histogram", "low_ns", "blocks", group="by", title="Lifetimes of blocks", unit="ns"),
+    together=Together(("by", "low_ns", "high_ns"), ("blocks", "pages"), {"share": "blocks"}, within=("by",)),
 )
 BYTE_SECONDS = Analysis(
     name="byte-seconds",
@@ -84,6 +92,7 @@ BYTE_SECONDS = Analysis(
     options=(by("caller"),),
     ranked=True,
     picture=Picture("bars", "by", "mean_bytes", title="Memory held on average", unit="bytes"),
+    together=Together(("by",), ("byte_seconds", "blocks", "pages"), {"share": "byte_seconds"}, rank="byte_seconds"),
 )
 REMOTE = Analysis(
     name="remote-frees",
@@ -95,6 +104,12 @@ REMOTE = Analysis(
     options=(by("caller"),),
     ranked=True,
     picture=Picture("bars", "by", "remote_pages", title="Pages freed on another CPU", unit="pages"),
+    together=Together(
+        ("by",),
+        ("blocks", "remote", "pages", "remote_pages"),
+        ratios={"remote_share": ("remote", "blocks"), "remote_page_share": ("remote_pages", "pages")},
+        rank="remote_pages",
+    ),
 )
 MATRIX = Analysis(
     name="remote-matrix",
@@ -104,6 +119,7 @@ MATRIX = Analysis(
     needs=(PAGES, FREES),
     filters=PAGE_FILTERS,
     picture=Picture("heat", "alloc_cpu", "free_cpu", value="pages", title="Pages by CPU of allocation and free"),
+    together=Together(("alloc_cpu", "free_cpu"), ("blocks", "pages"), {"share": "pages"}),
 )
 REUSE = Analysis(
     name="reuse",
@@ -115,5 +131,12 @@ REUSE = Analysis(
     options=(by("none"),),
     ranked=True,
     picture=Picture("bars", "by", "idle_p50_ns", title="Median time from free to next owner", unit="ns"),
+    together=Together(
+        ("by",),
+        ("allocations", "reused"),
+        ratios={"reused_share": ("reused", "allocations")},
+        most=("idle_max_ns",),
+        rank="allocations",
+    ),
 )
 ANALYSES = (LIFETIMES, HISTOGRAM, BYTE_SECONDS, REMOTE, MATRIX, REUSE)

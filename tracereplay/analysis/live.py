@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from tracereplay.analysis.analysis import FREES, PAGE_FILTERS, PAGES, Analysis, Answer, Option, Picture
 from tracereplay.analysis.lifetimes import by
+from tracereplay.analysis.together import MOMENTS
 from tracereplay.errors import UsageError
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ LIVE = Analysis(
         Option("series", 9, "rows of so many groups, the others together"),
     ),
     picture=Picture("lines", "t_ns", "bytes", group="by", title="Live memory over time", unit="bytes"),
+    together=MOMENTS,
 )
 PEAK = Analysis(
     name="peak",
@@ -68,6 +70,7 @@ PEAK = Analysis(
     options=(by("caller"),),
     ranked=True,
     picture=Picture("bars", "by", "bytes", title="Memory held at the peak", unit="bytes"),
+    together="hosts have their peaks at different moments",
 )
 LEAKS = Analysis(
     name="leaks",
@@ -84,5 +87,6 @@ LEAKS = Analysis(
     ),
     ranked=True,
     picture=Picture("bars", "by", "slope_low_bytes_per_s", title="Growth, lower end of its interval", unit="bytes"),
+    together="a slope and its interval are those of one host",
 )
 ANALYSES = (LIVE, PEAK, LEAKS)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from tracereplay.analysis.analysis import Analysis, Answer, Option, Picture
 from tracereplay.analysis.page_options import PAGE_FILTERS, PAGES
+from tracereplay.analysis.together import Together
 
 if TYPE_CHECKING:
     import polars as pl
@@ -104,6 +105,7 @@ CALLERS = Analysis(
     options=(Option("by", "caller", "what a row is", ("caller", "stack", "symbol")),),
     ranked=True,
     picture=Picture("bars", "by", "pages", title="Pages allocated", unit="pages"),
+    together=Together(("by",), ("requests", "pages", "bytes"), {"share": "pages"}, rank="pages"),
 )
 FLAME = Analysis(
     name="flame",
@@ -118,5 +120,6 @@ FLAME = Analysis(
     ),
     ranked=True,
     picture=Picture("flame", "stack", value="value", title="Page allocations by stack"),
+    together=Together(("stack",), ("value",), rank="value", unless=("against",)),
 )
 ANALYSES = (CALLERS, FLAME)

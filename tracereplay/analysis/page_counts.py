@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from tracereplay.analysis.amounts import AUTO, time_bin
 from tracereplay.analysis.analysis import Analysis, Answer, Option, Picture
 from tracereplay.analysis.page_options import ANY_PAGES, BIN, FAILURES, PAGE_FILTERS, PAGES
+from tracereplay.analysis.together import MOMENTS, Together
 
 if TYPE_CHECKING:
     from tracereplay.analysis.view import View
@@ -190,6 +191,7 @@ SUMMARY = Analysis(
     needs=(ANY_PAGES,),
     filters=PAGE_FILTERS,
     options=(Option("pairs", AUTO, f"follow every block; auto: up to {PAIRED:,} events", (AUTO, "yes", "no")),),
+    together=Together(("kind",), ("events", "pages", "bytes")),
 )
 ORDERS = Analysis(
     name="orders",
@@ -199,6 +201,7 @@ ORDERS = Analysis(
     needs=(PAGES,),
     filters=PAGE_FILTERS,
     picture=Picture("bars", "order", "requests", group="migratetype", title="Allocations by order"),
+    together=Together(("order", "migratetype"), ("requests", "pages", "bytes"), {"share": "pages"}),
 )
 GFP = Analysis(
     name="gfp",
@@ -210,6 +213,7 @@ GFP = Analysis(
     options=(Option("by", "flag", "what a row is", ("flag", "mask")),),
     ranked=True,
     picture=Picture("bars", "gfp", "pages", title="Pages by gfp", unit="pages"),
+    together=Together(("gfp",), ("requests", "pages", "bytes"), {"share": "pages"}, rank="pages"),
 )
 RATE = Analysis(
     name="rate",
@@ -220,6 +224,7 @@ RATE = Analysis(
     filters=PAGE_FILTERS,
     options=(Option("by", "kind", "what lines are for", ("kind", "order", "migratetype", "cpu")), BIN),
     picture=Picture("lines", "start_ns", "pages_per_s", group="by", title="Pages over time", unit="pages/s"),
+    together=MOMENTS,
 )
 FAILED = Analysis(
     name="failures",
@@ -230,5 +235,6 @@ FAILED = Analysis(
     filters=PAGE_FILTERS,
     ranked=True,
     picture=Picture("bars", "caller", "failures", title="Failed allocations"),
+    together=Together(("caller", "gfp", "order"), ("failures", "pages"), {"share": "failures"}, rank="failures"),
 )
 ANALYSES = (SUMMARY, ORDERS, GFP, RATE, FAILED)

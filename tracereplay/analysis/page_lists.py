@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from tracereplay.analysis.analysis import Analysis, Answer, Option, Picture
 from tracereplay.analysis.page_options import BULK, DRAINS, FALLBACKS, PAGE_FILTERS, ZONE_LOCKED
+from tracereplay.analysis.together import Together
 
 if TYPE_CHECKING:
     from tracereplay.analysis.view import View
@@ -126,6 +127,12 @@ REFILLS = Analysis(
     filters=PAGE_FILTERS,
     options=(Option("by", "cpu", "what a row is", ("cpu", "order", "process", "size")),),
     picture=Picture("bars", "by", "refills", title="Refills of per-CPU lists"),
+    together=Together(
+        ("by",),
+        ("refills", "blocks", "pages", "fallbacks", "time_ns"),
+        ratios={"blocks_mean": ("blocks", "refills")},
+        most=("blocks_max",),
+    ),
 )
 DRAINED = Analysis(
     name="drains",
@@ -136,6 +143,7 @@ DRAINED = Analysis(
     filters=PAGE_FILTERS,
     options=(Option("by", "cpu", "what a row is", ("cpu", "order")),),
     ranked=True,
+    together=Together(("cpu", "order", "migratetype"), ("blocks", "pages", "bytes"), {"share": "pages"}, rank="pages"),
 )
 BULK_CALLS = Analysis(
     name="bulk",
@@ -147,6 +155,12 @@ BULK_CALLS = Analysis(
     options=(Option("by", "size", "what a row is", ("size", "comm", "caller")),),
     ranked=True,
     picture=Picture("bars", "by", "returned", title="Pages of bulk calls", unit="pages"),
+    together=Together(
+        ("by",),
+        ("calls", "requested", "returned", "short_calls", "short_pages"),
+        {"share": "returned"},
+        rank="returned",
+    ),
 )
 EXTFRAG = Analysis(
     name="extfrag",
@@ -156,5 +170,11 @@ EXTFRAG = Analysis(
     needs=(FALLBACKS,),
     filters=_BY_CPU,
     ranked=True,
+    together=Together(
+        ("order", "migratetype", "fallback_order", "fallback_migratetype", "change_ownership", "fragmenting"),
+        ("events",),
+        {"share": "events"},
+        rank="events",
+    ),
 )
 ANALYSES = (REFILLS, DRAINED, BULK_CALLS, EXTFRAG)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from tracereplay.analysis.analysis import Analysis, Answer, Option, Picture
 from tracereplay.analysis.page_options import PAGE_FILTERS, PAGES
+from tracereplay.analysis.together import Together
 
 if TYPE_CHECKING:
     import polars as pl
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 _KEYS = {"comm": ("comm",), "process": ("tgid", "comm"), "thread": ("pid", "comm")}
 _COUNTS = ("requests", "pages", "bytes", "share", "failures", "frees", "freed_pages")
+_SUMS = tuple(name for name in _COUNTS if name != "share")
 
 
 def processes(view: View, *, by: str) -> Answer:
@@ -82,6 +84,7 @@ PROCESSES = Analysis(
     options=(Option("by", "comm", "what a row is", tuple(_KEYS)),),
     ranked=True,
     picture=Picture("bars", "comm", "pages", title="Pages by task", unit="pages"),
+    together=Together(("comm",), _SUMS, {"share": "pages"}, rank="pages"),
 )
 CGROUPS = Analysis(
     name="cgroups",
@@ -92,5 +95,6 @@ CGROUPS = Analysis(
     filters=PAGE_FILTERS,
     ranked=True,
     picture=Picture("bars", "cgroup", "pages", title="Pages by control group", unit="pages"),
+    together=Together(("cgroup",), _SUMS, {"share": "pages"}, rank="pages"),
 )
 ANALYSES = (PROCESSES, CGROUPS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tracereplay.analysis.analysis import Analysis, Answer, Need, Option, Picture
+from tracereplay.analysis.together import Together
 
 if TYPE_CHECKING:
     from tracereplay.analysis.view import View
@@ -30,5 +31,12 @@ STALLS = Analysis(
     options=(Option("by", "what", "what to group by", BY),),
     ranked=True,
     picture=Picture("bars", "by", "total_ns", title="Time in allocation stalls", unit="ns"),
+    together=Together(
+        ("by",),
+        ("stalls", "total_ns", "reclaimed_pages"),
+        ratios={"mean_ns": ("total_ns", "stalls")},
+        most=("max_ns",),
+        rank="total_ns",
+    ),
 )
 ANALYSES = (STALLS,)

@@ -26,7 +26,9 @@ SUFFIXES = (".parquet", ".csv", ".json", ".svg")
 
 def run(
     name: Annotated[str | None, typer.Argument(help="Analysis; --list shows them.", metavar="NAME")] = None,
-    trace: Annotated[Path | None, typer.Argument(help="Trace to look at.", metavar="TRACE")] = None,
+    traces: Annotated[
+        list[str] | None, typer.Argument(help="Trace to look at; several, or a directory of them.", metavar="TRACE...")
+    ] = None,
     list_: Annotated[bool, typer.Option("--list", help="Name all analyses, a line each.")] = False,
     time: TimeOption = None,
     pid: PidOption = None,
@@ -48,10 +50,12 @@ def run(
     ] = None,
     svg: Annotated[Path | None, typer.Option("--svg", help="Also draw it, as an SVG file.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace files that are there.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Of several traces: stop at the first that fails.")] = False,
 ) -> None:
     """Answer a question about a trace: where pages come from, how long they live, what the disks did.
 
-    Without TRACE: what the analysis needs, and can be told.
+    Without TRACE: what the analysis needs, and can be told. Of several traces, or a directory of host=NAME/date=DAY
+    directories: rows of each, then rows of all where these add up.
 
     Example:
 
@@ -66,7 +70,7 @@ def run(
         emit(view.listing(analyses().values()))
         return
     analysis = analysis_named(name)
-    if trace is None:
+    if not traces:
         emit(view.description(analysis))
         return
     chosen = selection(time, pid, comm, cgroup, cpu, order, device)
@@ -77,9 +81,15 @@ def run(
     if analysis.picture is None and (svg is not None or (output is not None and output.suffix == ".svg")):
         raise UsageError(f"{name} has no picture", hint="write it as .csv or .parquet")
     from tracereplay.analysis.view import View
+    from tracereplay.trace.fleet import is_fleet
     from tracereplay.trace.reader import Trace
 
-    opened = View(Trace.open(trace), chosen)
+    if is_fleet(traces):
+        from tracereplay.cli.analyze_fleet import analyze
+
+        analyze(traces, analysis, chosen, options, top=top, strict=strict, format=format, output=output, svg=svg)
+        return
+    opened = View(Trace.open(traces[0]), chosen)
     limit = top if top is not None or format is not Format.TABLE or output is not None else TABLE_ROWS
     answer = analysis.answer(opened, top=limit, **options)
     if output is not None:

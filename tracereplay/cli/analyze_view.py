@@ -45,9 +45,19 @@ def description(analysis: Analysis) -> str:
         name = "--by" if option.name == "by" else f"--set {option.name}="
         choices = f" ({', '.join(option.choices)})" if option.choices else ""
         lines += _wrapped(f"option   {name}  {option.help}{choices}; default {option.default}")
+    lines += _wrapped(f"fleet    {_fleet(analysis)}")
     if analysis.picture is not None:
         lines.append(f"picture  {analysis.picture.kind} (--svg FILE)")
     return "\n".join(lines)
+
+
+def _fleet(analysis: Analysis) -> str:
+    """What several traces have together."""
+    together = analysis.together
+    if isinstance(together, str):
+        return f"rows of each trace only: {together}"
+    named = (*together.sums, *together.shares, *together.ratios, *together.means, *together.most)
+    return f"rows of all traces too: {' '.join(named)}"
 
 
 def _wrapped(line: str, indent: int = 9) -> list[str]:
@@ -67,11 +77,12 @@ def document(view: View, analysis: Analysis, answer: Answer) -> dict[str, Any]:
         "account": dict(answer.account),
         "notes": list(answer.notes),
         "completeness": completeness(view.trace).to_json(),
-        "rows": [{k: _finite(v) for k, v in row.items()} for row in answer.frame.to_dicts()],
+        "rows": [{k: finite(v) for k, v in row.items()} for row in answer.frame.to_dicts()],
     }
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """A value that JSON can hold: no NaN, no infinity."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -82,7 +93,7 @@ def show(view: View, analysis: Analysis, answer: Answer, fmt: Format) -> None:
     elif fmt is Format.TABLE:
         emit(table(answer.frame, terminal_width()))
     else:
-        emit_frame(_flat(answer.frame) if fmt is Format.CSV else answer.frame, fmt)
+        emit_frame(flat(answer.frame) if fmt is Format.CSV else answer.frame, fmt)
 
 
 def write(view: View, analysis: Analysis, answer: Answer, path: Path) -> None:
@@ -91,7 +102,7 @@ def write(view: View, analysis: Analysis, answer: Answer, path: Path) -> None:
     if path.suffix == ".parquet":
         answer.frame.write_parquet(part)
     elif path.suffix == ".csv":
-        _flat(answer.frame).write_csv(part)
+        flat(answer.frame).write_csv(part)
     elif path.suffix == ".json":
         part.write_text(json.dumps(document(view, analysis, answer), indent=2, allow_nan=False, default=str) + "\n")
     else:
@@ -115,7 +126,7 @@ def remarks(view: View, analysis: Analysis, answer: Answer) -> str:
     return "\n".join([*wrapped, completeness(view.trace).text()])
 
 
-def _flat(frame: pl.DataFrame) -> pl.DataFrame:
+def flat(frame: pl.DataFrame) -> pl.DataFrame:
     """A frame that CSV can hold: lists as texts joined by semicolons."""
     import polars as pl
 

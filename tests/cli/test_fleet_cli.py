@@ -1,0 +1,69 @@
+"""Verbs that take many traces: what they show of hosts and of the fleet, what they leave out and say so."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+from typer.testing import CliRunner
+
+from tests.fleet_samples import TRACES, fleet_in
+from tracereplay.cli.app import app
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three hosts, and one without a trace."""
+    made = fleet_in(tmp_path_factory.mktemp("fleet"))
+    (made / "rack=r2" / "host=d").mkdir()
+    return made
+
+
+def run(*args: str) -> tuple[int, str, str]:
+    done = CliRunner().invoke(app, args)
+    return done.exit_code, done.stdout, done.stderr
+
+
+def test_analyze_shows_hosts_then_the_fleet(root: Path) -> None:
+    code, out, err = run("analyze", "orders", str(root))
+    assert code == 0
+    lines = out.splitlines()
+    assert lines[0].split()[:5] == ["host", "date", "rack", "order", "migratetype"]
+    assert [line.split()[0] for line in lines[2:]] == sorted(
+        line.split()[0] for line in lines[2:] if line[0] != "("
+    ) + ["(fleet)"] * sum(line.startswith("(fleet)") for line in lines)
+    assert "fleet: 3 traces of 3 hosts, 1 left out" in err
+    assert f"left out: {root}/rack=r2/host=d: no trace at" in err
+    assert run("analyze", "orders", str(root), "--strict")[0] == 3
+
+
+def test_analyze_writes_every_form(root: Path, tmp_path: Path) -> None:
+    code, out, _ = run(
+        "analyze", "callers", str(root), "--top", "1", "--format", "json", "-o", str(tmp_path / "x.json")
+    )
+    assert (code, out) == (0, "")
+    said = json.loads((tmp_path / "x.json").read_text())
+    assert said["fleet"]["traces"] == 3
+    assert said["fleet"]["adds_up"]
+    assert [f["host"] for f in said["fleet"]["failed"]] == ["d"]
+    assert [t["host"] for t in said["traces"]] == ["a", "b", "c"]
+    assert [r["host"] for r in said["rows"]] == ["a", "b", "c", "(fleet)"]
+    for suffix in ("parquet", "csv", "svg"):
+        assert run("analyze", "callers", str(root), "-o", str(tmp_path / f"x.{suffix}"))[0] == 0
+    assert pl.read_parquet(tmp_path / "x.parquet").height == pl.read_csv(tmp_path / "x.csv").height
+    assert (tmp_path / "x.svg").read_text().startswith("<svg")
+    code, _, err = run("analyze", "peak", str(root), "--svg", str(tmp_path / "y.svg"))
+    assert code == 2
+    assert "different moments" in err
+
+
+def test_a_table_of_many_rows_is_cut_and_says_so(root: Path) -> None:
+    code, out, err = run("analyze", "rate", str(root))
+    assert code == 0
+    assert len(out.splitlines()) < 110
+    assert "not all are shown" in err
+    assert "no rows of the fleet: times count" in err
+    one, _, _ = run("analyze", "orders", str(TRACES / "mixed-6.12"))
+    assert one == 0
