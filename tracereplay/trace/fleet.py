@@ -218,7 +218,8 @@ def _partitions(location: str) -> dict[str, str | None]:
 
 
 def _host_of(trace: Trace) -> str:
-    return str(trace.host or trace.metadata.host.get("hostname") or trace.path.stem)
+    named = trace.host or trace.metadata.host.get("hostname")
+    return str(named or trace.location.rstrip("/").rpartition("/")[2].partition(".")[0])
 
 
 def _day(metadata: TraceMetadata) -> str | None:
