@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import os
 import threading
+from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +36,8 @@ REAL = (
     *("cost_total", "cost_low95", "cost_high95", "per_page", "per_page_low95", "per_page_high95"),
     *("per_request_mean", "per_request_p50", "per_request_p99", "seconds"),
 )
+NAMES = ("generation",)
+"""Axes whose values are names, whatever they look like."""
 FIRST = ("key", "status", "error", "method", "trace", "host", "kernel", "label")
 """Columns that stand first; then the axes, then the others."""
 
@@ -85,8 +89,7 @@ class Table:
 
         with self._lock:
             rows = list(self._rows)
-        order = {task_key: i for i, task_key in enumerate(task.key for task in self.plan.tasks())}
-        rows.sort(key=lambda row: order.get(row["key"], len(order)))
+        rows.sort(key=lambda row: self._order.get(row["key"], len(self._order)))
         names = list(dict.fromkeys([*FIRST, *self.plan.axes, *(name for row in rows for name in row)]))
         kinds = column_types(self.plan.axes)
         data = {name: [row.get(name) for row in rows] for name in names}
@@ -97,6 +100,11 @@ class Table:
                 values = [None if v is None else float(v) if kind is pl.Float64 else int(v) for v in values]
             columns.append(pl.Series(name, values, dtype=kind))
         return pl.DataFrame(columns)
+
+    @cached_property
+    def _order(self) -> dict[str, int]:
+        """Place of a point in the plan, by key."""
+        return {task.key: i for i, task in enumerate(self.plan.tasks())}
 
     def save(self) -> None:
         """Write the file. Raises StorageError; the old one then stays."""
@@ -124,16 +132,16 @@ class Table:
         }
 
 
-def column_types(axes: dict[str, tuple[str, ...]] | object) -> dict[str, type[pl.DataType]]:
+def column_types(axes: Mapping[str, tuple[str, ...]]) -> dict[str, type[pl.DataType]]:
     """Types of the columns that are known beforehand; of axes by their values."""
     import polars as pl
 
     kinds: dict[str, type[pl.DataType]] = dict.fromkeys(TEXTS, pl.String)
     kinds |= dict.fromkeys((*COUNTERS, *WHOLE), pl.Int64)
     kinds |= dict.fromkeys(REAL, pl.Float64)
-    if isinstance(axes, dict):
-        for name, values in axes.items():
-            kinds[name] = pl.Int64 if _all(int, values) else pl.Float64 if _all(float, values) else pl.String
+    for name, values in axes.items():
+        whole, real = (name not in NAMES and _all(kind, values) for kind in (int, float))
+        kinds[name] = pl.Int64 if whole else pl.Float64 if real else pl.String
     return kinds
 
 
