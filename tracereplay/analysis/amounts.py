@@ -5,23 +5,16 @@ from __future__ import annotations
 import re
 
 from tracereplay.errors import UsageError
+from tracereplay.trace.sizes import bytes_of
 
-_SIZES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)([kmgt]?)(?:i?b)?", re.IGNORECASE)
 _TIMES = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
 _TIME = re.compile(r"(\d+(?:\.\d+)?)(ns|us|ms|s|m|h)")
 _STEPS = (1, 2, 5)
 AUTO = "auto"
 
 
-def bytes_of(text: str) -> int | None:
-    """Bytes of ``4096``, ``64K``, ``1M``, ``2GiB`` (powers of 1024); None for anything else."""
-    match = _SIZE.fullmatch(text.strip())
-    return int(float(match[1]) * _SIZES[match[2].lower()]) if match else None
-
-
 def size_of(option: str, text: str, *, unit: int = 512) -> int:
-    """As :func:`bytes_of`. Raises UsageError for what that does not read, and for no positive multiple of ``unit``."""
+    """Bytes of ``4K``, ``1MiB``. Raises UsageError for what is no size, and for no positive multiple of ``unit``."""
     size = bytes_of(text) or 0
     if size <= 0 or size % unit:
         raise UsageError(f"{option}={text}: no size", hint=f"a multiple of {unit} bytes, for example 4K, 64K, 1M")

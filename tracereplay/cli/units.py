@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from tracereplay.analysis.amounts import bytes_of
 from tracereplay.errors import UsageError
+from tracereplay.trace.sizes import bytes_of
 
 _TIMES = {"ns": 1e-9, "us": 1e-6, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _TIME = re.compile(r"(\d+(?:\.\d+)?)(ns|us|ms|s|m|h)?")

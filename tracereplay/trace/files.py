@@ -73,7 +73,7 @@ class PartFile:
         except OSError as error:
             return error.strerror or str(error)
         if self.entry is not None and size != self.entry.bytes:
-            return f"{size} bytes long, the manifest says {self.entry.bytes}"
+            return wrong_size(size, self.entry.bytes)
         try:
             self.footer  # noqa: B018  (reading it is the check)
         except (OSError, pa.ArrowException) as error:
@@ -118,6 +118,11 @@ class PartFile:
             f"{self.name} of {self.location} is truncated or damaged: {reason}",
             hint=f"`tracereplay validate {self.location}` says which files are sound; restore this one from a copy",
         )
+
+
+def wrong_size(found: int, said: int) -> str:
+    """A file does not have the size that the manifest says."""
+    return f"{found} bytes long, the manifest says {said}"
 
 
 def split_host(path: str | PathLike[str]) -> tuple[Path, str | None]:

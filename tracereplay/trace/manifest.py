@@ -124,6 +124,11 @@ def read_manifest(bundle: Path) -> Manifest:
         raise TraceNotFoundError(
             f"cannot read {path}: {error.strerror}", hint="check the path and its permissions"
         ) from None
+    return parse_manifest(text, path)
+
+
+def parse_manifest(text: bytes, path: Path | str) -> Manifest:
+    """A manifest from its text; ``path`` names it in errors. Raises as :func:`read_manifest`."""
     try:
         value = json.loads(text)
     except ValueError as error:
@@ -148,7 +153,7 @@ def _no_manifest(bundle: Path) -> TraceNotFoundError | TraceFormatError:
     )
 
 
-def _parse(value: Any, path: Path) -> Manifest:
+def _parse(value: Any, path: Path | str) -> Manifest:
     if not isinstance(value, dict) or value.get("format") != BUNDLE_FORMAT:
         raise TraceFormatError(
             f"{path} is not the manifest of a trace: its format is not {BUNDLE_FORMAT!r}",

@@ -18,6 +18,7 @@ from tracereplay.trace.files import Bundle, PartFile, split_host, table_files
 from tracereplay.trace.manifest import Manifest, read_manifest
 from tracereplay.trace.metadata import TraceMetadata
 from tracereplay.trace.schema import EVENT_TABLES, TABLES
+from tracereplay.trace.store import is_url, path_of
 
 if TYPE_CHECKING:
     import polars as pl
@@ -44,14 +45,23 @@ class Trace:
 
     @classmethod
     def open(cls, path: str | PathLike[str]) -> Self:
-        """Open a bundle.
+        """Open a bundle: a directory, or a URL that fsspec serves (``s3://bucket/web.trace``), whose files are fetched
+        when their tables are first used.
 
         ``PATH#HOST`` is one host of a trace of several. Raises TraceNotFoundError, TraceFormatError,
         SchemaTooNewError, SchemaTooOldError, SeveralHostsError for a host that the trace does not hold. A damaged data
-        file does not keep the rest from being used: the first use of its table raises TruncatedTraceError.
+        file does not keep the rest from being used: the first use of its table raises TruncatedTraceError. A store that
+        refuses, now or at the first use of a table, is a StorageError.
         """
-        directory, host = split_host(path)
-        opened = cls(Bundle(directory), read_manifest(directory))
+        if is_url(path):
+            from tracereplay.trace.remote import open_bundle
+
+            url, mark, name = str(path).rpartition("#")
+            host = name if mark else None
+            opened = cls(*open_bundle(url if mark else str(path)))
+        else:
+            directory, host = split_host(path_of(path))
+            opened = cls(Bundle(directory), read_manifest(directory))
         return opened if host is None else opened.select_host(host)
 
     # ------------------------------------------------------------ what it is
