@@ -208,7 +208,7 @@ def asking(url: str, target: Path | None = None) -> Iterator[None]:
 
 
 def _refusal(url: str, error: Exception, target: Path | None) -> StorageError:
-    kind, text = type(error).__name__, str(error).strip().splitlines()[0] if str(error).strip() else ""
+    kind, text = type(error).__name__, " ".join(str(error).split())[:300]
     protocol = url.partition("://")[0].lower()
     rights = _CREDENTIALS.get(protocol, "check the credentials")
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT) and target is not None:

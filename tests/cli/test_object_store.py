@@ -1,0 +1,295 @@
+"""Traces and results in an S3-compatible store on loopback: every request that it gets is counted."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import re
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from tests.trace_samples import write_sample
+from tracereplay.analysis.derived import is_ready, key_of
+from tracereplay.analysis.ready_tables import READY_TABLES
+from tracereplay.errors import (
+    StorageError,
+    TraceFormatError,
+    TraceNotFoundError,
+    TracereplayError,
+    TruncatedTraceError,
+    UsageError,
+)
+from tracereplay.trace import remote_cache, store
+from tracereplay.trace.reader import Trace
+from tracereplay.trace.store import Store, asking, store_of
+from tracereplay.trace.validate import validate_trace
+
+SHIPPED = Path(__file__).parents[2] / "traces" / "pages-6.12"
+SECRET = {
+    "AWS_ACCESS_KEY_ID": "somebody",
+    "AWS_SECRET_ACCESS_KEY": "secret",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
+
+
+class Requests(logging.Handler):
+    """What the server was asked for, as it logs it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+    def take(self) -> list[str]:
+        """Objects that were read since the last call."""
+        lines, self.lines = self.lines, []
+        return [line.split('"')[1].split()[1] for line in lines if '"GET /' in line and "?" not in line]
+
+
+@pytest.fixture(scope="module")
+def requests() -> Iterator[Requests]:
+    from moto.server import ThreadedMotoServer
+
+    log, handler = logging.getLogger("werkzeug"), Requests()
+    log.addHandler(handler)
+    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server.start()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in SECRET.items():
+            patch.setenv(name, value)
+        host, port = server.get_host_and_port()
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        store_of("s3://bucket").fs.mkdir("bucket")
+        yield handler
+    server.stop()
+    log.removeHandler(handler)
+
+
+@pytest.fixture
+def place(
+    requests: Requests, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., str]:
+    """``place(path)`` puts a directory into the store, under a prefix of the test's own; its URL."""
+    monkeypatch.setattr(remote_cache, "root", lambda: tmp_path / "cache")
+    prefix = f"s3://bucket/{request.node.name.replace('[', '-').replace(']', '')}"
+
+    def put(path: Path, name: str | None = None) -> str:
+        target = store_of(f"{prefix}/{name or path.name}")
+        for file in sorted(p for p in path.rglob("*") if p.is_file()):
+            target.inside(file.relative_to(path).as_posix()).put(file)
+        requests.take()
+        return target.url
+
+    return put
+
+
+def test_only_what_is_used_is_fetched_and_once(place: Callable[..., str], requests: Requests) -> None:
+    url = place(SHIPPED)
+    local, trace = Trace.open(SHIPPED), Trace.open(f"{url}/")
+    assert trace.location == url
+    assert trace.identity() == {**local.identity(), "path": url}
+    assert trace.loss_summary() == local.loss_summary()
+    manifest = "/" + url.removeprefix("s3://") + "/manifest.json"
+    assert requests.take() == [manifest]
+    assert trace.tasks.collect().equals(local.tasks.collect())
+    assert [path.split("/")[-2] for path in requests.take()] == ["tasks"]
+    assert list(trace.batches("bio_events")) == list(local.batches("bio_events"))
+    assert [path.split("/")[-2] for path in requests.take()] == ["bio_events"]
+    again = Trace.open(url)
+    assert again.tasks.collect().equals(local.tasks.collect())
+    assert requests.take() == [manifest]
+    report = validate_trace(again)
+    assert report.ok
+    assert report.files == report.sound_files == sum(len(parts) for parts in local.files.values())
+
+
+def test_made_tables_are_kept_here(place: Callable[..., str], requests: Requests, tmp_path: Path) -> None:
+    trace = Trace.open(place(write_sample(tmp_path / "web.trace")))
+    requests.take()
+    key = key_of(trace, READY_TABLES["requests"])
+    assert not is_ready(trace, "requests")
+    assert requests.take() == []  # what it would be made of is known without fetching it
+    assert key != key_of(Trace.open(tmp_path / "web.trace"), READY_TABLES["requests"])
+    assert trace.derived == trace.path / "derived"
+    assert trace.path.is_relative_to(tmp_path / "cache")
+
+
+def cut(target: Store, *, change: bytes | None = None) -> None:
+    """Make an object shorter, or put something else of its size in its place."""
+    content = target.read()
+    target.fs.pipe_file(target.path, content[:-100] if change is None else change * len(content))
+
+
+def part_of(url: str, table: str, number: int = 0) -> Store:
+    return store_of(url).inside(f"{table}/part-{number:06d}.parquet")
+
+
+def test_damage_is_told_as_of_local_traces(place: Callable[..., str], requests: Requests, tmp_path: Path) -> None:
+    url = place(write_sample(tmp_path / "web.trace"))
+    cut(part_of(url, "page_events", 1))
+    part_of(url, "loss").remove()
+    cut(part_of(url, "tasks"), change=b"x")
+    trace = Trace.open(url)
+    requests.take()
+    with pytest.raises(TruncatedTraceError, match=f"part-000001.parquet of {url} is truncated.*the manifest says") as e:
+        trace.table("page_events")
+    assert f"tracereplay validate {url}" in str(e.value.hint)
+    assert [p.rsplit("/", 1)[-1] for p in requests.take()] == ["part-000000.parquet"]  # the listing tells of the other
+    with pytest.raises(TruncatedTraceError, match="missing"):
+        trace.loss_summary()
+    with pytest.raises(TruncatedTraceError, match=re.escape("tasks/part-000000.parquet")):
+        trace.table("tasks")
+    assert len(trace.table("page_events", skip_damaged=True).collect()) == 500
+    found = {(f.code, f.where) for f in validate_trace(Trace.open(url)).errors}
+    damaged = ("loss/part-000000.parquet", "page_events/part-000001.parquet", "tasks/part-000000.parquet")
+    assert found == {("damaged", where) for where in damaged}
+
+
+def test_files_that_the_manifest_does_not_list_count(place: Callable[..., str], tmp_path: Path) -> None:
+    path = write_sample(tmp_path / "web.trace", rows=900, files=3)
+    manifest = json.loads((path / "manifest.json").read_text())
+    del manifest["tables"]["page_events"][2]
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    (path / "notes.txt").write_text("mine")
+    trace = Trace.open(place(path))
+    assert trace.rows("page_events") == 900
+    assert {f.code for f in validate_trace(trace).findings} == {"not-listed", "foreign-file"}
+
+
+def test_a_trace_that_is_replaced_is_fetched_anew(place: Callable[..., str], tmp_path: Path) -> None:
+    url = place(write_sample(tmp_path / "1"), "web.trace")
+    first = Trace.open(url)
+    before = first.tasks.collect()
+    write_sample(tmp_path / "2", rows=500)
+    assert place(tmp_path / "2", "web.trace") == url
+    with pytest.raises(StorageError, match=r"page_events/.* changed while its trace was read"):
+        first.table("page_events")
+    part_of(url, "bio_events").remove()
+    with pytest.raises(StorageError, match=r"bio_events/.* vanished"):
+        first.table("bio_events")
+    assert first.tasks.collect().equals(before)  # here already
+    assert len(Trace.open(url).page_events.collect()) == 500
+
+
+def test_the_cache_is_bounded_and_keeps_what_is_open(
+    place: Callable[..., str], requests: Requests, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    urls = [place(write_sample(tmp_path / str(n))) for n in range(3)]
+    monkeypatch.setenv("TRACEREPLAY_REMOTE_CACHE", "1k")
+    held = Trace.open(urls[0])
+    held.page_events.collect()
+    Trace.open(urls[1]).page_events.collect()
+    third = Trace.open(urls[2])
+    third.page_events.collect()
+    assert held.page_events.collect().height == 1000
+    slots = {path.parent.parent for path in (tmp_path / "cache").rglob("*.parquet")}
+    assert slots == {held.path, third.path}
+    monkeypatch.setenv("TRACEREPLAY_REMOTE_CACHE", "much")
+    with pytest.raises(UsageError, match="TRACEREPLAY_REMOTE_CACHE=much: no size"):
+        Trace.open(urls[1]).page_events.collect()
+
+
+def test_no_space_and_no_place(place: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = place(write_sample(tmp_path / "web.trace"))
+    trace = Trace.open(url)
+
+    def full(self: Store, target: Path) -> None:
+        with asking(self.url, target):
+            target.write_bytes(b"half of it")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "get", full)
+        with pytest.raises(StorageError, match=f"no space for {url}/page_events") as refused:
+            trace.table("page_events")
+    assert "TRACEREPLAY_CACHE_DIR" in str(refused.value.hint)
+    assert list((tmp_path / "cache").rglob("*.tmp")) == []
+    assert Trace.open(url).page_events.collect().height == 1000
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(remote_cache, "root", lambda: tmp_path / "file" / "cache")
+    with pytest.raises(StorageError, match=r"cannot use .*Not a directory"):
+        Trace.open(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "kind", "said", "next_step"),
+    [
+        ("s3://bucket/nothing", TraceNotFoundError, "no trace at s3://bucket/nothing: there is nothing", "prefix"),
+        ("s3://no-bucket/web.trace", TraceNotFoundError, "no trace at s3://no-bucket", "bucket"),
+        ("s3://bucket/half", TraceFormatError, "no manifest.json", "last"),
+        ("s3://bucket/text", TraceFormatError, "s3://bucket/text/manifest.json is not JSON", "copy"),
+        ("s3://no_bucket?/x", StorageError, "Invalid bucket name", "store"),
+        ("s4://bucket/web.trace", StorageError, "no protocol s4://", "did you mean s3://"),
+        ("gs://bucket/web.trace", StorageError, "needs the package gcsfs", "pip install gcsfs"),
+    ],
+)
+def test_what_is_not_there(
+    requests: Requests, url: str, kind: type[TracereplayError], said: str, next_step: str
+) -> None:
+    files = store_of("s3://bucket").fs
+    files.pipe_file("bucket/half/page_events/part-000000.parquet", b"PAR1")
+    files.pipe_file("bucket/text/manifest.json", b"not json")
+    with pytest.raises(kind, match=re.escape(said)) as refused:
+        Trace.open(url)
+    assert next_step in str(refused.value.hint)
+
+
+def test_stores_that_refuse(requests: Requests, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No answer, no rights, no credentials: each is an error at once."""
+    from s3fs import S3FileSystem
+
+    with monkeypatch.context() as patch, socket.create_server(("127.0.0.1", 0)) as silent:
+        patch.setattr(store, "READ_TIMEOUT_S", 0.2)
+        patch.setattr(store, "ATTEMPTS", 1)
+        for port, said in ((1, "Could not connect"), (silent.getsockname()[1], "Read timeout")):
+            patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+            S3FileSystem.clear_instance_cache()
+            with pytest.raises(
+                StorageError, match=f"cannot reach the store of s3://bucket/x/manifest.json: {said}"
+            ) as e:
+                Trace.open("s3://bucket/x")
+            assert "AWS_ENDPOINT_URL" in str(e.value.hint)
+    S3FileSystem.clear_instance_cache()
+    with monkeypatch.context() as patch:
+        patch.delenv("AWS_ACCESS_KEY_ID")
+        with pytest.raises(StorageError, match="no credentials for s3://bucket/x") as e:
+            Trace.open("s3://bucket/x")
+        assert "AWS_PROFILE" in str(e.value.hint)
+    S3FileSystem.clear_instance_cache()
+
+
+def test_other_protocols(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """file:// is a path; over HTTP nothing can be listed, and the manifest says what there is."""
+    path = write_sample(tmp_path / "web.trace")
+    monkeypatch.setattr(remote_cache, "root", lambda: tmp_path / "cache")
+    local = Trace.open(f"file://{path}")
+    assert local.path == path
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    handler.log_message = lambda *_: None  # type: ignore[attr-defined]
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        url = f"http://127.0.0.1:{server.server_port}/web.trace"
+        trace = Trace.open(url)
+        (path / "tasks" / "part-000000.parquet").write_bytes(b"PAR1")
+        assert trace.page_events.collect().equals(local.page_events.collect())
+        assert {f.where for f in validate_trace(trace).findings} == {"tasks/part-000000.parquet"}
+        with pytest.raises(TruncatedTraceError, match="4 bytes long, the manifest says"):
+            trace.table("tasks")
+        with pytest.raises(TraceNotFoundError, match=re.escape("no manifest.json")):
+            Trace.open(f"{url}/no")
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
