@@ -52,7 +52,10 @@ def sampled_row(label: str, counters: np.ndarray[Any, Any], **settings: Any) -> 
         cells=np.zeros((0, 3), np.int64),
     )
     whole = dict(zip(COUNTERS, counters.sum(axis=0).tolist(), strict=True))
-    return row(label, total(whole, PROFILE) / (10 * slices), **settings) | {"sample": json.dumps(sample.to_json())}
+    return row(label, total(whole, PROFILE) / (10 * slices), **settings) | {
+        "sample": json.dumps(sample.to_json()),
+        "machine": json.dumps({"cpus": 8}),
+    }
 
 
 def counters_like(seed: int, **rates: float) -> np.ndarray[Any, Any]:

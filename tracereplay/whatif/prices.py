@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
+
+from tracereplay.whatif.task import FAILED, pricing_of
 
 if TYPE_CHECKING:
     from tracereplay.cost.bootstrap import Floats
@@ -41,7 +43,7 @@ class PageCost:
 def page_cost(row: Mapping[str, Any]) -> PageCost | None:
     """Of a row of a sweep's table; None for a failed point and for one without pages or prices."""
     value = row.get("per_page")
-    if row.get("status") == "failed" or value is None:
+    if row.get("status") == FAILED or value is None:
         return None
     low, high = row.get("per_page_low95"), row.get("per_page_high95")
     interval = (value if low is None else low, value if high is None else high)
@@ -50,23 +52,13 @@ def page_cost(row: Mapping[str, Any]) -> PageCost | None:
         from tracereplay.cost.bootstrap import Sample
         from tracereplay.cost.intervals import judged
 
-        p = _pricing(str(row["profile"]), _cpus(row), int(row.get("seed") or 0))
+        p = _pricing(str(row["profile"]), json.loads(row["machine"])["cpus"], int(row["seed"]))
         page = judged(Sample.from_json(json.loads(row["sample"])), p).page
         draws = None if page is None else page.both(p)
     return PageCost(float(value), draws, interval)
 
 
-def _cpus(row: Mapping[str, Any]) -> int | None:
-    machine = row.get("machine")
-    return json.loads(machine).get("cpus") if machine else None
-
-
 @lru_cache(maxsize=16)
-def _pricing(name: str, cpus: int | None, seed: int) -> Pricing:
-    from tracereplay.cost.intervals import pricing
-    from tracereplay.cost.profile import load_profile
-
-    profile = load_profile(name)
-    if cpus and any(number.name == "cpus" for number in profile.parameters):
-        profile = profile.with_parameters(cpus=cpus)
-    return pricing(profile, seed, DRAWS)
+def _pricing(profile: str, cpus: int, seed: int) -> Pricing:
+    p = pricing_of(profile, seed, cpus)
+    return replace(p, prices=p.prices[:DRAWS])
