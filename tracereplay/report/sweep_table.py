@@ -11,13 +11,14 @@ from tracereplay.report.numbers import UNKNOWN, count, figure, share, span
 from tracereplay.report.terminal import WIDTH, short, table
 from tracereplay.whatif.crossings import crossings, number_of
 from tracereplay.whatif.ranking import COLUMNS, own_axes, with_ranks
+from tracereplay.whatif.task import FAILED
 
 if TYPE_CHECKING:
     import polars as pl
 
 MOST_SETTINGS = 40
 MOST_CROSSINGS = 12
-SIDE_BY_SIDE = 5
+SIDE_BY_SIDE = 4
 """Strategies beside each other."""
 SETTLED, UNSETTLED = "*", "~"
 LEGEND = (
@@ -47,7 +48,7 @@ def sweep_table(frame: pl.DataFrame, axes: Sequence[str]) -> str:
 
 def facts(rows: Sequence[Row]) -> str:
     """What a reader must know before believing a figure: trace, completeness, share of the demand, prices, seed."""
-    done = [row for row in rows if row["status"] != "failed"]
+    done = [row for row in rows if row["status"] != FAILED]
     first = (done or rows)[0]
     traces = list(dict.fromkeys(str(row["trace"]) for row in rows))
     named = traces[0] if len(traces) == 1 else f"{len(traces)} traces, the first {traces[0]}"
@@ -118,15 +119,15 @@ def _curves(rows: Sequence[Row], axis: str) -> str:
             (short(str(value), 20), *(cells.get((s, value)) or cells.get((s, None)) or UNKNOWN for s in some))
             for value in values
         ]
-        blocks.append(table((short(axis, 20), *(short(s, 11) for s in some)), lines))
+        blocks.append(table((short(axis, 20), *(short(s, 13) for s in some)), lines))
     return f"cost of a page, {unit}\n" + "\n\n".join(blocks)
 
 
 def _cell(row: Row) -> str:
     """Cost of a page with its mark; a blank keeps figures below each other."""
     cost = row.get("per_page")
-    if row["status"] == "failed" or cost is None:
-        return "failed " if row["status"] == "failed" else f"{UNKNOWN} "
+    if row["status"] == FAILED or cost is None:
+        return "failed " if row["status"] == FAILED else f"{UNKNOWN} "
     mark = " " if row["rank"] != 1 else UNSETTLED if row["settled"] is False else SETTLED
     return figure(cost) + mark
 
@@ -185,15 +186,23 @@ def _crossing_lines(frame: pl.DataFrame, axes: Sequence[str]) -> str:
             others = [f"{a}={_place(row[a])}" for a in varied if a in row and row[a] is not None]
             text = f"{axis} {figure(row['at'])}: {row['below']} is cheaper below, {row['above']} above"
             text += f" (at {', '.join(others)})" if others else ""
-            ends = [figure(x) if x is not None else "the end" for x in (row["low"], row["high"])]
-            said.append(f"{text}; between the points {figure(row['left'])} and {figure(row['right'])}, "
-                        f"not settled from {ends[0]} to {ends[1]}")  # fmt: skip
+            said.append(
+                f"{text}; between the points {figure(row['left'])} and {figure(row['right'])}, {_unsettled(row)}"
+            )
     lines = [textwrap.fill(text, WIDTH, subsequent_indent="  ") for text in said[:MOST_CROSSINGS]]
     if len(said) > MOST_CROSSINGS:
         lines.append(f"... {count(len(said) - MOST_CROSSINGS)} changes of the cheapest more")
     return "\n".join(lines)
 
 
+def _unsettled(crossing: Row) -> str:
+    low, high = crossing["low"], crossing["high"]
+    if low is None and high is None:
+        return "not settled anywhere along it"
+    ends = "the lowest point" if low is None else figure(low), "the highest" if high is None else figure(high)
+    return f"not settled from {ends[0]} to {ends[1]}"
+
+
 def _failures(rows: Sequence[Row]) -> str:
-    errors = dict.fromkeys(str(row["error"]) for row in rows if row["status"] == "failed")
+    errors = dict.fromkeys(str(row["error"]) for row in rows if row["status"] == FAILED)
     return "\n".join(textwrap.fill(f"failed: {error}", WIDTH, subsequent_indent="  ") for error in list(errors)[:5])
