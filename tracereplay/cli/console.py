@@ -7,6 +7,7 @@ import enum
 import io
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import wraps
@@ -16,6 +17,8 @@ from tracereplay.errors import TracereplayError
 
 if TYPE_CHECKING:
     import polars as pl
+
+    from tracereplay.whatif.progress import Pace
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -151,6 +154,33 @@ def progress(label: str, total: int | None = None) -> Iterator[Callable[[int], N
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(label, total=total)
         yield lambda n: bar.advance(task, n)
+
+
+LINE_EVERY_S = 60.0
+"""Where there is no terminal, a line about progress comes at most this often."""
+
+
+@contextmanager
+def points(pace: Pace) -> Iterator[Callable[[], None]]:
+    """How far a sweep is: a bar on a terminal's stderr, else a line a minute. The yielded function is called often."""
+    if not sys.stderr.isatty():
+        told = time.monotonic()
+
+        def line() -> None:
+            nonlocal told
+            if time.monotonic() - told >= LINE_EVERY_S:
+                told = time.monotonic()
+                note(pace.line())
+
+        yield line
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    columns = [BarColumn(), TextColumn("{task.fields[said]}")]
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=pace.total, completed=pace.done, said=pace.line())
+        yield lambda: bar.update(task, total=pace.total, completed=pace.done, said=pace.line())
 
 
 def report_error(error: TracereplayError) -> int:

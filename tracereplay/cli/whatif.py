@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tracereplay.cli.console import Format, emit, emit_frame, note, progress, text_table
+from tracereplay.cli.console import Format, emit, emit_frame, note, points
 from tracereplay.cli.replay import STANDARD, machine_settings
 from tracereplay.errors import GridError, UsageError, nearest
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from tracereplay.whatif.grid import Plan
     from tracereplay.whatif.table import Table
     from tracereplay.whatif.task import Row
@@ -102,11 +104,15 @@ def run(
         _suggest(question, executor, workers, format)
         return
     table = _table(question, output, resume=resume, force=force)
-    _fill(question, table, method=method, refine=refine, executor=executor, workers=workers)
+    frame = _fill(question, table, method=method, refine=refine, executor=executor, workers=workers)
     if format is Format.TABLE:
-        _show(question, table)
+        from tracereplay.report.sweep_table import sweep_table
+
+        emit(sweep_table(frame, list(question.axes)))
     else:
-        emit_frame(table.frame(), format)
+        emit_frame(frame, format)
+    if table.path is not None:
+        note(f"table: {table.path}, {len(frame)} points")
 
 
 def _table(question: Plan, output: Path | None, *, resume: bool, force: bool) -> Table:
@@ -119,24 +125,28 @@ def _table(question: Plan, output: Path | None, *, resume: bool, force: bool) ->
     return Table.create(question, output, force=force)
 
 
-def _fill(question: Plan, table: Table, *, method: str, refine: bool, executor: str, workers: int | None) -> None:
-    """Run what is not in the table yet. Interrupted, it saves what is finished and exits."""
+def _fill(
+    question: Plan, table: Table, *, method: str, refine: bool, executor: str, workers: int | None
+) -> pl.DataFrame:
+    """Run what is not in the table yet; the table with ranks. Interrupted, it saves what is finished and exits."""
     from tracereplay.strategies.registry import parse_spec
     from tracereplay.testing.check import admit
     from tracereplay.whatif.executors import open_executor
+    from tracereplay.whatif.progress import Pace
     from tracereplay.whatif.run import run_tasks
 
     for text in question.strategies.values():
         admit(parse_spec(text).name, note)
     saved_at, saving = time.monotonic(), 0.0
     done = table.done
-    with progress("points", question.points) as advance:
-        advance(len(done))
+    pace = Pace(question.points, len(done))
+    with points(pace) as moved:
 
         def add(row: Row) -> None:
             nonlocal saved_at, saving
             table.add(row)
-            advance(1)
+            pace.point(row.get("seconds"))
+            moved()
             now = time.monotonic()
             if now - saved_at > max(SAVE_EVERY_S, saving / SAVE_SHARE):
                 table.save()
@@ -145,6 +155,7 @@ def _fill(question: Plan, table: Table, *, method: str, refine: bool, executor: 
 
         try:
             with open_executor(executor, workers) as opened:
+                pace.workers = opened.workers
                 if method == "one-pass":
                     from tracereplay.whatif.onepass import run_onepass
 
@@ -156,7 +167,15 @@ def _fill(question: Plan, table: Table, *, method: str, refine: bool, executor: 
                 elif refine:
                     from tracereplay.whatif.refine import run_refined
 
-                    run_refined(question, opened.executor, add, workers=opened.workers)
+                    run_refined(
+                        question,
+                        opened.executor,
+                        add,
+                        workers=opened.workers,
+                        known=table.rows,
+                        expect=lambda total: setattr(pace, "total", total),
+                        tell=note,
+                    )
                 else:
                     todo = (task for task in question.tasks() if task.key not in done)
                     run_tasks(todo, opened.executor, add, workers=opened.workers)
@@ -165,8 +184,12 @@ def _fill(question: Plan, table: Table, *, method: str, refine: bool, executor: 
             kept = f" in {table.path}; continue with --resume" if table.path else ""
             note(f"stopped: {len(table)} of {question.points} points{kept}")
             raise SystemExit(INTERRUPTED) from None
-        finally:
+        except BaseException:
             table.save()
+            raise
+    frame = table.ranked()
+    table.save(frame)
+    return frame
 
 
 def _suggest(question: Plan, executor: str, workers: int | None, format: Format) -> None:
@@ -175,14 +198,3 @@ def _suggest(question: Plan, executor: str, workers: int | None, format: Format)
 
     with open_executor(executor, workers) as opened:
         emit_frame(suggest(question, opened.executor, workers=opened.workers), format)
-
-
-def _show(question: Plan, table: Table) -> None:
-    frame = table.frame()
-    names = [*question.axes, "label", "per_page", "per_page_low95", "per_page_high95", "status"]
-    emit(text_table(names, frame.select(names).rows()))
-    failed = frame.filter(frame["status"] != "ok")
-    for error in failed["error"].unique(maintain_order=True):
-        note(f"failed: {error}")
-    if table.path is not None:
-        note(f"table: {table.path}, {len(frame)} points")

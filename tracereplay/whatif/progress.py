@@ -13,13 +13,11 @@ RECENT = 32
 class Pace:
     """Points done of all; the time to finish is that of the points to come at the recent seconds of a point."""
 
-    def __init__(
-        self, total: int, workers: int = 1, done: int = 0, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, total: int, done: int = 0, clock: Callable[[], float] = time.monotonic) -> None:
         """``done``: points that were there before."""
         self.total = total
         self.done = done
-        self._workers = workers
+        self.workers = 1
         self._clock = clock
         self._started = clock()
         self._run = 0
@@ -37,7 +35,7 @@ class Pace:
         """Seconds to finish; None while nothing is known."""
         if not self._seconds:
             return None
-        return max(self.total - self.done, 0) * sum(self._seconds) / len(self._seconds) / self._workers
+        return max(self.total - self.done, 0) * sum(self._seconds) / len(self._seconds) / self.workers
 
     @property
     def rate(self) -> float:

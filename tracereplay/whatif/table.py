@@ -75,6 +75,11 @@ class Table:
         """Keys of the points that are there."""
         return {row["key"] for row in self._rows}
 
+    @property
+    def rows(self) -> list[Row]:
+        """The points that are there, in the order in which they came."""
+        return list(self._rows)
+
     def __len__(self) -> int:
         return len(self._rows)
 
@@ -106,13 +111,19 @@ class Table:
         """Place of a point in the plan, by key."""
         return {task.key: i for i, task in enumerate(self.plan.tasks())}
 
-    def save(self) -> None:
-        """Write the file. Raises StorageError; the old one then stays."""
+    def ranked(self) -> pl.DataFrame:
+        """:meth:`frame` with each point's place among those at its settings (whatif/ranking.py)."""
+        from tracereplay.whatif.ranking import with_ranks
+
+        return with_ranks(self.frame(), list(self.plan.axes))
+
+    def save(self, frame: pl.DataFrame | None = None) -> None:
+        """Write the file, ``frame`` or all rows. Raises StorageError; the old one then stays."""
         if self.path is None:
             return
         part = self.path.with_name(f"{self.path.name}.{os.getpid()}.tmp")
         try:
-            self.frame().write_parquet(part, metadata=self.metadata())
+            (self.frame() if frame is None else frame).write_parquet(part, metadata=self.metadata())
             part.replace(self.path)
         except OSError as error:
             part.unlink(missing_ok=True)
