@@ -67,3 +67,24 @@ def test_a_table_of_many_rows_is_cut_and_says_so(root: Path) -> None:
     assert "no rows of the fleet: times count" in err
     one, _, _ = run("analyze", "orders", str(TRACES / "mixed-6.12"))
     assert one == 0
+
+
+def test_query_is_put_to_all_traces(root: Path, tmp_path: Path) -> None:
+    sql = "SELECT host, COUNT(*) AS n FROM page_events GROUP BY host ORDER BY host"
+    code, out, err = run("query", str(root), str(TRACES / "mixed-6.1"), sql, "--format", "csv")
+    assert code == 0
+    assert [line.split(",")[0] for line in out.splitlines()] == ["host", "a", "b", "c", "guest"]
+    assert "fleet: 4 traces of 4 hosts, 1 left out" in err
+    (tmp_path / "q.sql").write_text(sql)
+    code, out, _ = run("query", str(root), "--file", str(tmp_path / "q.sql"), "--rows", "1")
+    assert (code, len(out.splitlines())) == (0, 3)
+    code, out, _ = run("query", f"{root}/*/host=[ab]", sql, "-o", str(tmp_path / "q.parquet"))
+    assert (code, pl.read_parquet(tmp_path / "q.parquet")["host"].to_list()) == (0, ["a", "b"])
+    code, out, err = run("query", str(root), "SELECT host, class FROM lifetimes", "--explain")
+    assert code == 0
+    assert "table lifetimes is not made yet" in err
+    assert run("query", str(root), sql, "--strict")[0] == 3
+    for args in (["query", str(root)], ["query", str(root), sql, "--file", str(tmp_path / "q.sql")]):
+        code, _, err = run(*args)
+        assert code == 2
+        assert "either as an argument or with --file" in err

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tracereplay.cli.analyze_table import table, terminal_width
 from tracereplay.cli.analyze_view import finite, flat
-from tracereplay.cli.console import Format, emit, emit_frame, emit_json, note, progress, warn
-from tracereplay.errors import FleetError, UsageError
+from tracereplay.cli.console import Format, emit, emit_frame, emit_json, note, progress
+from tracereplay.cli.fleet_view import fleet_of, remark, warn_of
+from tracereplay.errors import UsageError
 
 if TYPE_CHECKING:
     import polars as pl
@@ -18,29 +19,11 @@ if TYPE_CHECKING:
     from tracereplay.analysis.analysis import Analysis, Value
     from tracereplay.analysis.fleet import FleetAnswer
     from tracereplay.analysis.selection import Selection
-    from tracereplay.trace.fleet import Failure, Fleet
 
 TRACE_ROWS = 5
 """Rows of each trace that a table shows, of an analysis whose rows are best first."""
 TABLE_ROWS = 100
 """Rows that a table shows in all; those of the fleet are always among them."""
-
-
-def fleet_of(arguments: Sequence[str], *, strict: bool) -> Fleet:
-    """The fleet that arguments name; with ``strict`` what cannot be used ends it. Raises FleetError."""
-    from tracereplay.trace.fleet import traces_of
-
-    fleet = traces_of(arguments)
-    if strict and fleet.failures:
-        first = fleet.failures[0]
-        raise FleetError(f"{first.location}: {first.error}", hint="leave it out, or do without --strict")
-    return fleet
-
-
-def warn_of(failures: Iterable[Failure]) -> None:
-    """Say which traces an answer is without."""
-    for failure in failures:
-        warn(f"left out: {failure.location}: {failure.error}")
 
 
 def analyze(
@@ -57,6 +40,7 @@ def analyze(
 ) -> None:
     """Answer, and write or show it. Raises UsageError for a picture of what does not add up."""
     from tracereplay.analysis.fleet import analyze_fleet
+    from tracereplay.trace.fleet import TRACE
 
     pictures = [path for path in (output, svg) if path is not None and path.suffix == ".svg"]
     if pictures and isinstance(analysis.together, str):
@@ -73,6 +57,8 @@ def analyze(
         note(f"wrote {path}")
     warn_of(found.failures)
     _remark(found)
+    answered = {t[TRACE] for t in found.traces}
+    remark([m for m in fleet.members if m.location in answered], found.failures)
 
 
 def _show(found: FleetAnswer, analysis: Analysis, chosen: Selection, format: Format, top: int | None) -> None:
@@ -139,16 +125,9 @@ def _write(found: FleetAnswer, analysis: Analysis, chosen: Selection, path: Path
 
 
 def _remark(found: FleetAnswer) -> None:
-    hosts = len({t["host"] for t in found.traces})
-    out = f", {len(found.failures)} left out" if found.failures else ""
-    note(f"fleet: {len(found.traces)} traces of {hosts} hosts{out}")
     if found.apart:
         note(f"note: no rows of the fleet: {found.apart}")
     for method in dict.fromkeys(t["method"] for t in found.traces):
         note(f"method: {method}")
     if found.account:
         note("account: " + ", ".join(f"{name.replace('_', ' ')} {n:,}" for name, n in found.account.items()))
-    for trace in (t for t in found.traces if not t["completeness"]["whole"]):
-        note(f"{trace['trace']}: {trace['completeness']['line']}")
-    whole = sum(t["completeness"]["whole"] for t in found.traces)
-    note(f"completeness: {whole} of {len(found.traces)} traces are whole")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -17,14 +17,18 @@ if TYPE_CHECKING:
     import polars as pl
 
     from tracereplay.trace.reader import Trace
-    from tracereplay.trace.sql import Extra
+    from tracereplay.trace.sql import Extra, Source
 
 TABLE_ROWS = 100
 
 
 def run(
-    trace: Annotated[Path, typer.Argument(help="Trace to query.", metavar="TRACE")],
-    sql: Annotated[str | None, typer.Argument(help="One SELECT statement.", metavar="SQL")] = None,
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            help="Trace to query, several, or a directory of them; then one SELECT statement.", metavar="TRACE... [SQL]"
+        ),
+    ],
     file: Annotated[
         Path | None, typer.Option("--file", "-f", help="Read the statement from a file; - is stdin.")
     ] = None,
@@ -42,10 +46,13 @@ def run(
     ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Print the query plan instead.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the --output file.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Of several traces: stop at the first that fails.")] = False,
 ) -> None:
     """Ask a trace in SQL. Tables by their names; `tracereplay info --schema` lists them.
 
     lifetimes, requests, io and refills are made from the events when a statement first names them.
+
+    Of several traces, tables are those of all, with columns host, date and trace in front.
 
     How complete the trace is goes to standard error, whatever the form of the result.
 
@@ -54,34 +61,79 @@ def run(
     tracereplay query web.trace "SELECT kind, COUNT(*) AS n FROM page_events
     GROUP BY kind ORDER BY n DESC"
     """
-    statement = _statement(sql, file)
+    traces, statement = _statement(words, file)
     if output is not None and (output.exists() or output.is_symlink()) and not (force and output.is_file()):
         raise OutputExistsError(output)
+    from tracereplay.trace.fleet import is_fleet
+    from tracereplay.trace.sql import Statement
+
+    asked = _fleet(traces, strict=strict) if is_fleet(traces) else _trace(traces[0])
+    if explain:
+        plan = Statement(asked.source, statement, asked.extra)
+        emit(plan.explain(asked.ready))
+        for name in plan.tables:
+            if not asked.ready(name):
+                note(f"note: table {name} is not made yet; running the statement makes it, once")
+        return
+    limit = None if memory is None else size(memory)
+    if output is not None:
+        _sink(asked.source, statement, rows, asked.extra, limit, output)
+    else:
+        _show(asked.source, statement, rows, asked.extra, limit, format)
+    asked.remark()
+
+
+class _Asked(NamedTuple):
+    """What a statement is put to."""
+
+    source: Trace | Source
+    extra: Extra
+    ready: Callable[[str], bool]
+    """A table is there, or need not be made."""
+    remark: Callable[[], None]
+    """Says how complete it is."""
+
+
+def _trace(location: str) -> _Asked:
     from tracereplay.analysis.derived import is_ready
     from tracereplay.analysis.ready_tables import READY_TABLES
     from tracereplay.analysis.sql_tables import sql_tables
     from tracereplay.trace.completeness import completeness
     from tracereplay.trace.reader import Trace
-    from tracereplay.trace.sql import Statement
 
-    opened = Trace.open(trace)
-    extra = sql_tables(opened, note=note)
-    if explain:
-        asked = Statement(opened, statement, extra)
-        emit(asked.explain(lambda name: name not in READY_TABLES or is_ready(opened, name)))
-        for name in asked.tables:
-            if name in READY_TABLES and not is_ready(opened, name):
-                note(f"note: table {name} is not made yet; running the statement makes it, once")
-        return
-    limit = None if memory is None else size(memory)
-    if output is not None:
-        _sink(opened, statement, rows, extra, limit, output)
-    else:
-        _show(opened, statement, rows, extra, limit, format)
-    note(completeness(opened).text())
+    opened = Trace.open(location)
+    return _Asked(
+        opened,
+        sql_tables(opened, note=note),
+        lambda name: name not in READY_TABLES or is_ready(opened, name),
+        lambda: note(completeness(opened).text()),
+    )
 
 
-def _show(trace: Trace, statement: str, rows: int | None, extra: Extra, memory: int | None, format: Format) -> None:
+def _fleet(locations: list[str], *, strict: bool) -> _Asked:
+    from tracereplay.analysis.derived import is_ready
+    from tracereplay.analysis.ready_tables import READY_TABLES
+    from tracereplay.analysis.sql_fleet import FleetTables
+    from tracereplay.cli.fleet_view import fleet_of, remark, warn_of
+
+    fleet = fleet_of(locations, strict=strict)
+    tables = FleetTables(fleet, strict=strict, note=note)
+
+    def said() -> None:
+        warn_of(tables.failures)
+        remark(fleet.members, tables.failures)
+
+    return _Asked(
+        tables.source,
+        tables.extra,
+        lambda name: name not in READY_TABLES or all(is_ready(m.open(), name) for m in fleet.members),
+        said,
+    )
+
+
+def _show(
+    trace: Trace | Source, statement: str, rows: int | None, extra: Extra, memory: int | None, format: Format
+) -> None:
     from tracereplay.trace.sql_run import batches
     from tracereplay.trace.sql_run import run as run_sql
 
@@ -113,20 +165,28 @@ def _stream(pieces: Iterator[pl.DataFrame], format: Format) -> None:
         emit("[]" if first else "\n]")
 
 
-def _statement(sql: str | None, file: Path | None) -> str:
-    if (sql is None) == (file is None):
+def _statement(words: list[str], file: Path | None) -> tuple[list[str], str]:
+    """Traces and the statement: the last word, unless a file has it."""
+    asked = 0 if file is None else 1
+    if len(words) < 2 - asked or (file is not None and _is_sql(words[-1])):
         raise UsageError(
             "give the statement either as an argument or with --file",
             hint='for example: tracereplay query TRACE "SELECT COUNT(*) FROM page_events"',
         )
     if file is None:
-        return sql or ""
+        return words[:-1], words[-1]
     if str(file) == "-":
-        return sys.stdin.read()
+        return words, sys.stdin.read()
     try:
-        return file.read_text(encoding="utf-8")
+        return words, file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read {file}: {error}", hint="give a text file that holds one SELECT") from None
+
+
+def _is_sql(word: str) -> bool:
+    from tracereplay.trace.sql import READING_STATEMENTS
+
+    return " " in word and word.split()[0].upper() in READING_STATEMENTS
 
 
 def _table(frame: pl.DataFrame) -> None:
@@ -137,7 +197,9 @@ def _table(frame: pl.DataFrame) -> None:
         note(f"note: only nulls in: {', '.join(empty)}")
 
 
-def _sink(trace: Trace, statement: str, rows: int | None, extra: Extra, memory: int | None, output: Path) -> None:
+def _sink(
+    trace: Trace | Source, statement: str, rows: int | None, extra: Extra, memory: int | None, output: Path
+) -> None:
     from tracereplay.trace.sql_run import sink
 
     if not output.absolute().parent.is_dir():

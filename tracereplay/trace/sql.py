@@ -1,4 +1,4 @@
-"""SQL over a trace: Polars' SQLContext on lazy scans of its tables."""
+"""SQL over a trace, or over many: Polars' SQLContext on lazy scans of its tables."""
 
 from __future__ import annotations
 
@@ -34,6 +34,32 @@ class ExtraTable:
 Extra = Mapping[str, ExtraTable]
 
 
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What a statement reads: the tables of a trace, or those of many below each other."""
+
+    location: str
+    """What messages call it."""
+    table: Callable[[str], pl.LazyFrame]
+    """Opens a table of the schema."""
+    metadata: Callable[[], pl.DataFrame]
+    """Table ``metadata``."""
+    lead: tuple[str, ...] = ()
+    """Texts that stand before the columns of every table, and say which trace a row is of."""
+
+    @classmethod
+    def of(cls, trace: Trace | Source) -> Source:
+        """A trace by itself; a source as it is."""
+        return trace if isinstance(trace, Source) else cls(trace.location, trace.table, lambda: metadata_frame(trace))
+
+    def schema(self, table: pa.Schema) -> pa.Schema:
+        """The columns of a table here."""
+        import pyarrow as pa
+
+        own = [field for field in table if field.name not in self.lead]
+        return pa.schema([*(pa.field(name, pa.string()) for name in self.lead), *own])
+
+
 def metadata_frame(trace: Trace) -> pl.DataFrame:
     """Table ``metadata``: ``key`` (``host.release``, ``clock.name``, ``complete`` ...), ``value`` as JSON
     text.
@@ -50,15 +76,15 @@ def metadata_frame(trace: Trace) -> pl.DataFrame:
 
 
 class Statement:
-    """One SELECT, checked against the tables of a trace; nothing is read or made yet.
+    """One SELECT, checked against the tables of a trace or of many; nothing is read or made yet.
 
     Dictionary columns are strings, so that every SQL function works on them. A table that the trace does not hold is
     empty.
     """
 
-    def __init__(self, trace: Trace, sql: str, extra: Extra | None = None) -> None:
+    def __init__(self, trace: Trace | Source, sql: str, extra: Extra | None = None) -> None:
         """Raises QueryError for anything but one statement that reads, for syntax, for unknown names."""
-        self._trace = trace
+        self._source = Source.of(trace)
         self._extra: Extra = extra or {}
         self._place = f"/tracereplay-{uuid.uuid4().hex}/"
         self._sql = _COMMENTS.sub(" ", sql).strip().rstrip(";").strip()
@@ -78,16 +104,29 @@ class Statement:
         import polars as pl
         from polars.exceptions import PolarsError
 
-        known: dict[str, pl.DataFrame | pl.LazyFrame] = {"metadata": metadata_frame(self._trace)}
+        known: dict[str, pl.DataFrame | pl.LazyFrame] = {"metadata": self._metadata()}
         for name in (*TABLES, *self._extra):
-            schema = TABLES[name].schema if name in TABLES else self._extra[name].schema
-            known[name] = _strings(frames[name] if name in frames else self._stand_in(name, schema))
+            known[name] = _strings(frames[name] if name in frames else self._stand_in(name, self._schema(name)))
         try:
             result = pl.SQLContext(known).execute(self._sql, eager=False)
             result.collect_schema()
         except PolarsError as error:
             raise _refused(error, self._names()) from None
         return result
+
+    def _metadata(self) -> pl.DataFrame:
+        """Table ``metadata`` where the statement may name it; of many traces it means opening each."""
+        import polars as pl
+
+        if "metadata" in self._sql.lower():
+            return self._source.metadata()
+        return pl.DataFrame(schema=dict.fromkeys((*self._source.lead, "key", "value"), pl.String))
+
+    def _schema(self, name: str) -> pa.Schema:
+        return self._source.schema(TABLES[name].schema if name in TABLES else self._extra[name].schema)
+
+    def _open(self, name: str) -> pl.LazyFrame:
+        return self._source.table(name) if name in TABLES else self._extra[name].scan()
 
     def _stand_in(self, name: str, schema: pa.Schema) -> pl.LazyFrame:
         """A scan of a file that there is not, which the plan shows by its path."""
@@ -102,36 +141,33 @@ class Statement:
 
         A damaged table does not stop statements that do not read it; one that does raises TruncatedTraceError.
         """
-        frames = {name: self._trace.table(name) if name in TABLES else self._extra[name].scan() for name in self.tables}
+        frames = {name: self._open(name) for name in self.tables}
         return self._execute(frames) if frames else self._unopened
 
     def explain(self, ready: Callable[[str], bool] = lambda _name: True) -> str:
         """The plan. A table that would first have to be made (not ``ready``) stands in it under its name."""
         missing = [name for name in self.tables if name in self._extra and not ready(name)]
-        frames = {
-            name: self._trace.table(name) if name in TABLES else self._extra[name].scan()
-            for name in self.tables
-            if name not in missing
-        }
+        frames = {name: self._open(name) for name in self.tables if name not in missing}
         return self._execute(frames).explain(engine="streaming").replace(self._place, "not made yet: ")
 
     def _names(self) -> dict[str, list[str]]:
-        found = {name: list(table.schema.names) for name, table in TABLES.items()}
-        found |= {name: list(table.schema.names) for name, table in self._extra.items()}
-        return found | {"metadata": ["key", "value"]}
+        found = {name: list(self._schema(name).names) for name in (*TABLES, *self._extra)}
+        return found | {"metadata": [*self._source.lead, "key", "value"]}
 
     def failed(self, error: Exception) -> QueryError | TruncatedTraceError:
         """What to raise when computing the result failed."""
         text = str(error)
         if isinstance(error, OSError) or "parquet" in text.lower() or "decompress" in text.lower():
+            where = self._source.location
+            which = f"`tracereplay validate {where}` says which one; derived/ may be removed at will"
             return TruncatedTraceError(
-                f"a file of {self._trace.location} is damaged: {_first_line(text)}",
-                hint=f"`tracereplay validate {self._trace.location}` says which one; derived/ may be removed at will",
+                f"a file of {where} is damaged: {_first_line(text)}",
+                hint="leave its trace out" if self._source.lead else which,
             )
         return _refused(error, self._names())
 
 
-def plan(trace: Trace, sql: str, extra: Extra | None = None) -> pl.LazyFrame:
+def plan(trace: Trace | Source, sql: str, extra: Extra | None = None) -> pl.LazyFrame:
     """The lazy result of one SELECT over the tables of a trace. Raises as :class:`Statement`."""
     return Statement(trace, sql, extra).lazy()
 

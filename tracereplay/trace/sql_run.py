@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from tracereplay.errors import QueryMemoryError, StorageError, UsageError
-from tracereplay.trace.sql import Extra, Statement
+from tracereplay.trace.sql import Extra, Source, Statement
 
 if TYPE_CHECKING:
     import polars as pl
@@ -32,7 +32,7 @@ FILE_FORMATS = (".parquet", ".csv", ".ndjson", ".jsonl")
 
 
 def run(
-    trace: Trace, sql: str, *, rows: int | None = None, extra: Extra | None = None, memory: int | None = None
+    trace: Trace | Source, sql: str, *, rows: int | None = None, extra: Extra | None = None, memory: int | None = None
 ) -> pl.DataFrame:
     """Run one SELECT with the streaming engine; at most ``rows`` rows of the result.
 
@@ -50,7 +50,7 @@ def run(
 
 
 def batches(
-    trace: Trace, sql: str, *, rows: int | None = None, extra: Extra | None = None, memory: int | None = None
+    trace: Trace | Source, sql: str, *, rows: int | None = None, extra: Extra | None = None, memory: int | None = None
 ) -> Iterator[pl.DataFrame]:
     """The result piece by piece, at least one, in order. Raises as :func:`run`."""
     statement = Statement(trace, sql, extra)
@@ -65,7 +65,7 @@ def batches(
 
 
 def sink(
-    trace: Trace,
+    trace: Trace | Source,
     sql: str,
     output: Path,
     *,
