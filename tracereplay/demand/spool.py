@@ -52,14 +52,14 @@ class Spool:
         return len(self._ops)
 
     def __iter__(self) -> Iterator[Ops]:
-        """Its batches of OP records, read-only."""
+        """Its batches of OP records."""
         first = 0
         for end in self._ends:
             yield self._ops.read(first, end - first)
             first = end
 
     def read(self, first: int, n: int) -> Ops:
-        """Up to ``n`` operations from one on, read-only."""
+        """Up to ``n`` operations from one on."""
         return self._ops.read(first, n)
 
     def times(self, first: int, n: int) -> I64:
@@ -127,8 +127,11 @@ class Rows:
 
     def read(self, first: int, n: int) -> np.ndarray[Any, Any]:
         """Up to ``n`` records from one on."""
-        size = self._kind.itemsize
-        return np.frombuffer(os.pread(self._file, min(n, self._n - first) * size, first * size), self._kind)
+        rows = np.empty(min(n, self._n - first), self._kind)  # writable: compiled code is another for read-only arrays
+        room, at = memoryview(rows.view(np.uint8).data), first * self._kind.itemsize
+        while len(room) and (got := os.preadv(self._file, [room], at)):
+            room, at = room[got:], at + got
+        return rows
 
 
 class Live:
