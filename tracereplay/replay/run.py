@@ -134,29 +134,9 @@ def replay_demand(
     configuration from the number of CPUs that the demand names. ``progress`` is called with the number of operations
     done. Raises TraceError, StrategyError, ParameterError, TooLittleMemoryError.
     """
-    copied = None if spec.copies == 1 else copied_demand(recorded, spec.copies, machine(recorded.info.cpus))
-    stream = with_loads(copied or recorded, spec.loads)
-    config = machine(stream.info.cpus)
-    if copied is not None:
-        config = changed(config, cpus=stream.info.cpus)
-    initial = known_start(trace, config)
-    if initial is not None:
-        config = changed(config, notes=(*config.notes, START_NOTE))
-    resources = path_config(recorded.path.spec if recorded.path else None, config)
-    info = stream.info
-    engines = [
-        (RemoteEngine if choice.foreign else Engine)(
-            choice.params,
-            config,
-            frames=info.frames,
-            start_ns=info.start_ns,
-            end_ns=info.end_ns,
-            bins=BINS,
-            path=resources,
-            initial=initial,
-        )
-        for choice in choices
-    ]
+    ready = prepared(trace, recorded, spec, machine)
+    stream, config, copied = ready.stream, ready.machine, ready.copied
+    engines = [ready.engine(choice) for choice in choices]
     if copied is not None and engines:
         refuse_too_little_memory(copied, engines[0].machine)
     with ThreadPoolExecutor(min(len(engines), os.cpu_count() or 1)) as pool:
@@ -168,9 +148,49 @@ def replay_demand(
         outcomes=[(choice, engine.finish()) for choice, engine in zip(choices, engines, strict=True)],
         report=stream.report,
         machine=changed(config, notes=config.notes + notes),
-        path=resources,
+        path=ready.path,
         copies=copied.to_json() if copied else None,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A replay before anything ran: the demand as strategies get it, the machine and where it starts."""
+
+    stream: DemandStream
+    machine: MachineConfig
+    initial: InitialState | None
+    path: PathConfig | None
+    copied: CopiedDemand | None
+
+    def engine(self, choice: Choice) -> Engine | RemoteEngine:
+        """A strategy on a machine of its own. Raises StrategyError, ParameterError."""
+        info = self.stream.info
+        return (RemoteEngine if choice.foreign else Engine)(
+            choice.params,
+            self.machine,
+            frames=info.frames,
+            start_ns=info.start_ns,
+            end_ns=info.end_ns,
+            bins=BINS,
+            path=self.path,
+            initial=self.initial,
+        )
+
+
+def prepared(
+    trace: Trace, recorded: Reconstruction | Spool, spec: DemandSpec, machine: Callable[[int], MachineConfig]
+) -> Prepared:
+    """Demand and machine of :func:`replay_demand`. Raises TraceError, ParameterError."""
+    copied = None if spec.copies == 1 else copied_demand(recorded, spec.copies, machine(recorded.info.cpus))
+    stream = with_loads(copied or recorded, spec.loads)
+    config = machine(stream.info.cpus)
+    if copied is not None:
+        config = changed(config, cpus=stream.info.cpus)
+    initial = known_start(trace, config)
+    if initial is not None:
+        config = changed(config, notes=(*config.notes, START_NOTE))
+    return Prepared(stream, config, initial, path_config(recorded.path.spec if recorded.path else None, config), copied)
 
 
 def copied_demand(recorded: DemandStream, copies: int, machine: MachineConfig) -> CopiedDemand:
