@@ -37,7 +37,7 @@ def build_machine(
     ``initial``: what is free, where; without it the configuration's counts are placed at random.
     Raises ParameterError when the configuration cannot be simulated.
     """
-    zones = sorted(config.zones, key=lambda z: (z.node, at.ZONE_NAMES.index(z.name)))
+    zones = zones_of(config)
     frames = max(z.end for z in zones) + 1023 & ~1023
     if frames > 1 << 29:
         raise ParameterError(
@@ -67,17 +67,10 @@ def build_machine(
     w[at.CFG_BULK] = (at.BULK_FULL if generation.bulk_accounts else at.BULK_EARLY) if generation.has_bulk else 0
     w[at.CFG_DECAY] = generation.pcp_decay
     w[at.CFG_DRAIN_ALL_CHUNKED] = generation.drain_all_chunked
-    w[at.CFG_VMSTAT_INTERVAL] = round(config.vmstat_interval * 1e9)
-    w[at.CFG_SCALE_MAX] = config.pcp_scale_max
-    w[at.CFG_INIT_ON_ALLOC] = config.init_on_alloc
-    w[at.CFG_PAGE_CHECKS] = _page_checks(config)
+    set_rates(w, config)
     w[at.CFG_FREE_HIGH_ADD] = generation.fallback_claim_then_steal  # both came by 6.18
     w[at.CFG_TIMER] = w[at.CFG_TIMER_DUE] = at.NEVER
     w[at.CFG_RANDOM] = config.seed
-    w[at.CFG_BOOST_FACTOR] = config.watermark_boost_factor
-    w[at.CFG_KSWAPD_RATE] = config.kswapd_rate
-    w[at.CFG_RECLAIM_PAGES] = config.reclaim_pages
-    w[at.CFG_COMPACTION_SHARE] = round(config.compaction_success * 1_000_000)
     w[at.CFG_MERGES_RESERVED] = not generation.drain_from_freed_list  # both changed with 5.18
     w[at.CFG_SKIP_BUSY] = generation.fallback_claim_then_steal and config.nodes > 1
     w[at.POOL_MIN] = pool_pages
@@ -99,7 +92,7 @@ def build_machine(
     w[at.CFG_REACH : at.CFG_REACH + at.NR_ZONE_TYPES] = _reached_zones(zones)
     _fill_zonelists(w, zones, config.nodes)
     _fill_zones(w, zones, config)
-    _fill_pcp(w, zones, config)
+    set_pcp(w, zones, config)
     map_memory(machine, config.direct_map, [zone.end for zone in zones], config.seed)
     if initial is not None:
         w[at.CFG_UNPLACED] = place_initial(machine, initial)
@@ -109,6 +102,23 @@ def build_machine(
         _free_cma(machine, z, zone)
         w[at.CFG_UNPLACED] += _place(machine, z, zone, config, rng)
     return machine
+
+
+def zones_of(config: MachineConfig) -> list[ZoneConfig]:
+    """The zones by their numbers in a machine."""
+    return sorted(config.zones, key=lambda z: (z.node, at.ZONE_NAMES.index(z.name)))
+
+
+def set_rates(w: at.I64, config: MachineConfig) -> None:
+    """Words of the machine's that say how much, how often or whether, and no more."""
+    w[at.CFG_VMSTAT_INTERVAL] = round(config.vmstat_interval * 1e9)
+    w[at.CFG_SCALE_MAX] = config.pcp_scale_max
+    w[at.CFG_INIT_ON_ALLOC] = config.init_on_alloc
+    w[at.CFG_PAGE_CHECKS] = _page_checks(config)
+    w[at.CFG_BOOST_FACTOR] = config.watermark_boost_factor
+    w[at.CFG_KSWAPD_RATE] = config.kswapd_rate
+    w[at.CFG_RECLAIM_PAGES] = config.reclaim_pages
+    w[at.CFG_COMPACTION_SHARE] = round(config.compaction_success * 1_000_000)
 
 
 def _page_checks(config: MachineConfig) -> int:
@@ -221,7 +231,8 @@ def _fill_zones(w: at.I64, zones: list[ZoneConfig], config: MachineConfig) -> No
         w[at_zone + at.Z_RESERVE : at_zone + at.Z_RESERVE + 4] = reserve
 
 
-def _fill_pcp(w: at.I64, zones: list[ZoneConfig], config: MachineConfig) -> None:
+def set_pcp(w: at.I64, zones: list[ZoneConfig], config: MachineConfig) -> None:
+    """Batch and high of each per-CPU page set."""
     rule = GENERATIONS[config.generation].pcp_rule
     nodes_of_cpus = _nodes_of_cpus(config)
     for z, zone in enumerate(zones):
