@@ -19,8 +19,8 @@ from tracereplay.demand import open_demand
 from tracereplay.demand.copies import CopiedDemand
 from tracereplay.demand.stream import ALLOC, FIRST
 from tracereplay.machine import layout as at
-from tracereplay.machine.config import machine_options
 from tracereplay.machine.from_trace import machine_of
+from tracereplay.machine.options import machine_options
 from tracereplay.replay.engine import Engine
 from tracereplay.replay.holds import slot_classes
 from tracereplay.strategies.registry import load_strategy

@@ -15,8 +15,9 @@ import pytest
 
 from tracereplay.cost.profile import load_profile
 from tracereplay.cost.result import result_of
-from tracereplay.machine.config import MachineConfig, machine_options
+from tracereplay.machine.config import MachineConfig
 from tracereplay.machine.from_trace import machine_of
+from tracereplay.machine.options import machine_options
 from tracereplay.replay.run import replay
 from tracereplay.strategies.registry import choose
 from tracereplay.trace.reader import Trace

@@ -14,8 +14,9 @@ from tests.reference.machine_driver import counters_of, differences
 from tracereplay.errors import ParameterError
 from tracereplay.machine import layout as at
 from tracereplay.machine.build import build_machine
-from tracereplay.machine.config import MachineConfig, Watermarks, ZoneConfig, default_zones, machine_options
+from tracereplay.machine.config import MachineConfig, Watermarks, ZoneConfig, default_zones
 from tracereplay.machine.directmap_start import DirectMap, direct_map_kib
+from tracereplay.machine.options import machine_options
 
 GIB = 1 << 18
 

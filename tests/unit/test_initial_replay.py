@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.initial_samples import CPUS, recorded
-from tracereplay.machine.config import machine_options
 from tracereplay.machine.from_trace import machine_of
+from tracereplay.machine.options import machine_options
 from tracereplay.replay.run import known_start
 from tracereplay.trace.reader import Trace
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 import pytest
 
 from tests.machine_samples import marks
@@ -14,11 +17,10 @@ from tracereplay.machine.config import (
     Watermarks,
     ZoneConfig,
     default_machine,
-    derived_watermarks,
-    machine_options,
-    parse_size,
     pcp_batch,
 )
+from tracereplay.machine.marks import derived_watermarks, watermarks_of
+from tracereplay.machine.options import KEYS, machine_options, parse_size
 
 
 def zone(name: str, start: int, managed: int, **more: object) -> ZoneConfig:
@@ -34,6 +36,31 @@ def test_watermarks_and_reserves_of_a_real_host() -> None:
     found = derived_watermarks(MachineConfig(zones=live_zones(), cpus=2, generation="6.18"))
     assert [(m.min, m.low, m.high) for m in found] == [(15, 18, 21), (3025, 3797, 4569), (13854, 17392, 20930)]
     assert [m.low_reserve for m in found] == [(0, 3019, 16843, 16843), (0, 0, 13824, 13824), (0, 0, 0, 0)]
+
+
+def test_sysctls_make_watermarks_anew() -> None:
+    host = MachineConfig(zones=live_zones(), cpus=2, generation="6.18")
+    derived = derived_watermarks(host)
+    recorded = replace(host, zones=tuple(replace(z, watermarks=m) for z, m in zip(host.zones, derived, strict=True)))
+    for config in (host, recorded):
+        # what khugepaged had set there: 11 pageblocks for each of three zones
+        same = watermarks_of(machine_options(config, {"min_free_kbytes": "67584"}))
+        assert [(m.min, m.low, m.high) for m in same] == [(m.min, m.low, m.high) for m in derived]
+        assert [m.low_reserve for m in same] == [m.low_reserve for m in derived]
+        wide = watermarks_of(machine_options(config, {"watermark_scale_factor": "1000"}))
+        assert [m.min for m in wide] == [m.min for m in derived]
+        assert [m.low - m.min for m in wide] == [z.pages // 10 for z in config.zones]
+        assert [m.high - m.low for m in wide] == [z.pages // 10 for z in config.zones]
+        both = watermarks_of(machine_options(config, {"min_free_kbytes": "4096", "watermark_scale_factor": "20"}))
+        assert [m.min for m in both] == [z.pages * 1024 // sum(z.pages for z in config.zones) for z in config.zones]
+        assert both[2].low - both[2].min == config.zones[2].pages * 20 // 10000
+
+
+def test_a_recorded_scale_factor_stays_with_another_min_free_kbytes() -> None:
+    zones = (zone("Normal", 0, 1 << 18, watermarks=Watermarks(min=1000, low=9000, high=17000)),)
+    config = machine_options(MachineConfig(zones=zones, cpus=1), {"min_free_kbytes": "8192"})
+    assert [(m.min, m.low, m.high) for m in watermarks_of(config)] == [(2048, 10048, 18048)]
+    assert word(build_machine(config), 0, at.Z_WORDS, at.Z_HIGH) == 18048
 
 
 def test_per_cpu_lists_of_a_real_host() -> None:
@@ -116,6 +143,26 @@ def test_options_in_any_order() -> None:
     assert {z.node for z in config.zones} == {0, 1}
 
 
+def test_a_fixed_high_is_tuned_by_no_generation() -> None:
+    config = machine_options(MachineConfig(zones=live_zones(), cpus=2, generation="6.18"), {"pcp.high": "300"})
+    machine = build_machine(config)
+    limits = {word(machine, 4, at.P_WORDS, name) for name in (at.P_HIGH, at.P_HIGH_MIN, at.P_HIGH_MAX)}
+    assert limits == {300}
+
+
+def test_other_zones_than_the_host_had_are_said() -> None:
+    host = MachineConfig(zones=(zone("Normal", 0, 1 << 18),), cpus=1, source="snapshot")
+    config = machine_options(host, {"memory": "1GiB"})
+    assert (config.source, len(config.notes)) == ("options", 1)
+    assert "makes all zones anew" in config.notes[0]
+
+
+def test_every_key_is_refused_by_name() -> None:
+    for key in KEYS:
+        with pytest.raises(ParameterError, match=re.escape(repr(key))):
+            machine_options(default_machine(), {key: "?"})
+
+
 def test_occupancy_replaces_a_snapshot() -> None:
     known = MachineConfig(zones=(ZoneConfig("Normal", 0, 4096, free_blocks=(4,) * 11),), cpus=1)
     config = machine_options(known, {"occupancy": "0.25"})
@@ -139,6 +186,13 @@ def test_sizes(text: str, size: int) -> None:
         ("cpus", "1025", "cpus"),
         ("nodes", "9", "nodes"),
         ("generation", "2.6", "generation"),
+        ("largest_free_order", "11", "0 to 10"),
+        ("min_free_kbytes", "0", "vm.min_free_kbytes"),
+        ("min_free_kbytes", "999999999", "all of the memory"),
+        ("watermark_scale_factor", "3001", "1 to 3000"),
+        ("llc_pages_per_cpu", "-1", "last-level"),
+        ("pcp.high", "62", "below the batch of zone DMA32, 63"),
+        ("memory", "infGiB", "size"),
         ("occupancy", "1", "occupancy"),
         ("fragmentation", "-0.1", "fragmentation"),
         ("pcp.batch", "none", "pcp.batch"),

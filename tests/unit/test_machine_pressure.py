@@ -12,8 +12,9 @@ from tracereplay.errors import ParameterError
 from tracereplay.kernel.generations import GENERATIONS
 from tracereplay.machine import layout as at
 from tracereplay.machine.build import build_machine, notes_of
-from tracereplay.machine.config import MachineConfig, Watermarks, ZoneConfig, default_machine, machine_options
+from tracereplay.machine.config import MachineConfig, Watermarks, ZoneConfig, default_machine
 from tracereplay.machine.counters import slot
+from tracereplay.machine.options import machine_options
 
 KERNEL, MOVABLE, MAYFAIL = 0xCC0, 0x100CCA, 0x4CC0
 ATOMIC = {g: 0xA20 if g in ("5.10", "5.14", "6.1") else 0x820 for g in GENERATIONS}

@@ -16,8 +16,9 @@ from tracereplay.demand.stream import FREE, TARGETED
 from tracereplay.kernel.generations import GENERATIONS, PCP_LOCKS
 from tracereplay.machine import layout as at
 from tracereplay.machine.build import build_machine
-from tracereplay.machine.config import MachineConfig, Watermarks, ZoneConfig, machine_options
+from tracereplay.machine.config import MachineConfig, Watermarks, ZoneConfig
 from tracereplay.machine.counters import COUNTERS, slot
+from tracereplay.machine.options import machine_options
 from tracereplay.replay.atomics import without_locks
 from tracereplay.replay.sections import longest, sections
 

@@ -24,9 +24,10 @@ from tracereplay.kernel.constants import (
 )
 from tracereplay.kernel.generations import GENERATIONS, generation_of_release
 from tracereplay.kernel.gfp import GFP_NOIO, GFP_NOWAIT, GFP_NOWARN
-from tracereplay.machine.config import DMA_END, MachineConfig, ZoneConfig, derived_watermarks, pcp_batch
+from tracereplay.machine.config import DMA_END, MachineConfig, ZoneConfig, pcp_batch
 from tracereplay.machine.counters import BY_ORDER, COUNTERS, NR_COUNTERS, NR_SLOTS
 from tracereplay.machine.initial import BLOCK, EVIDENCE_NONE, PCP_ENTRY, PCP_PAGES, InitialState, Records
+from tracereplay.machine.marks import derived_watermarks
 
 GUEST_END = 0x7FFE0
 GUEST_MANAGED = 499_757

@@ -16,10 +16,12 @@ from tracereplay.errors import ParameterError
 from tracereplay.kernel.constants import MAX_PAGE_ORDER, MIGRATE_CMA, MIGRATE_MOVABLE, NR_PAGE_ORDERS, PAGEBLOCK_ORDER
 from tracereplay.kernel.generations import GENERATIONS
 from tracereplay.machine import layout as at
-from tracereplay.machine.config import MachineConfig, Watermarks, ZoneConfig, derived_watermarks, pcp_batch
+from tracereplay.machine.config import MachineConfig, ZoneConfig, pcp_batch
 from tracereplay.machine.counters import NR_SLOTS
 from tracereplay.machine.directmap_start import map_memory
+from tracereplay.machine.free_start import starting_blocks
 from tracereplay.machine.initial import InitialState
+from tracereplay.machine.marks import watermarks_of
 from tracereplay.machine.place import place_free_blocks, place_initial, place_whole_blocks
 
 
@@ -207,9 +209,9 @@ def _reached_zones(zones: list[ZoneConfig]) -> list[int]:
 
 
 def _fill_zones(w: at.I64, zones: list[ZoneConfig], config: MachineConfig) -> None:
-    derived = {id(z): marks for z, marks in zip(config.zones, derived_watermarks(config), strict=True)}
+    marks_of = {id(z): marks for z, marks in zip(config.zones, watermarks_of(config), strict=True)}
     for z, zone in enumerate(zones):
-        marks: Watermarks = zone.watermarks or derived[id(zone)]
+        marks = marks_of[id(zone)]
         at_zone = z * at.Z_WORDS
         for offset, value in (
             (at.Z_START, zone.start),
@@ -254,27 +256,6 @@ def set_pcp(w: at.I64, zones: list[ZoneConfig], config: MachineConfig) -> None:
             w[p * at.P_WORDS + at.P_FREE_HIGH_BATCH] = config.llc_pages_per_cpu > 3 * batch
 
 
-def _wanted_blocks(zone: ZoneConfig, config: MachineConfig) -> np.ndarray:
-    """Free blocks by (migratetype, order) to place."""
-    wanted = np.zeros((3, NR_PAGE_ORDERS), np.int64)
-    if zone.free_blocks is not None:
-        total = np.array(zone.free_blocks[:NR_PAGE_ORDERS], np.int64)
-        if zone.free_by_type is not None:
-            for mt, row in enumerate(zone.free_by_type[:3]):
-                wanted[mt] = np.minimum(row[:NR_PAGE_ORDERS], total - wanted.sum(axis=0))
-        wanted[MIGRATE_MOVABLE] += total - wanted.sum(axis=0)
-        return wanted
-    free = int((zone.pages - zone.cma_pages) * (1 - config.occupancy))
-    singles = int(free * config.fragmentation)
-    rest = free - singles
-    for order in range(NR_PAGE_ORDERS - 1, -1, -1):
-        wanted[MIGRATE_MOVABLE, order] = rest >> order if order == NR_PAGE_ORDERS - 1 else rest >> order & 1
-        if order == NR_PAGE_ORDERS - 1:
-            rest &= (1 << order) - 1
-    wanted[MIGRATE_MOVABLE, 0] += singles
-    return wanted
-
-
 def _place(machine: at.Machine, z: int, zone: ZoneConfig, config: MachineConfig, rng: np.random.Generator) -> int:
     """Place a zone's free blocks outside its CMA area. Pages that found no place."""
     top = 1 << (NR_PAGE_ORDERS - 1)
@@ -287,7 +268,7 @@ def _place(machine: at.Machine, z: int, zone: ZoneConfig, config: MachineConfig,
         edges = _aligned_blocks(zone.start, zone.end)
     spare = np.array(edges, np.int64).reshape(-1, 2)
     stack = np.empty((NR_PAGE_ORDERS, (zone.end - zone.start) // 2 + 64), np.int32)
-    return int(place_free_blocks(machine, z, _wanted_blocks(zone, config), regions, spare, stack))
+    return int(place_free_blocks(machine, z, np.array(starting_blocks(zone, config), np.int64), regions, spare, stack))
 
 
 def _aligned_blocks(start: int, end: int) -> list[tuple[int, int]]:

@@ -15,11 +15,11 @@ from tracereplay.machine.config import (
     Watermarks,
     ZoneConfig,
     default_machine,
-    derived_watermarks,
-    machine_options,
 )
 from tracereplay.machine.directmap_start import DirectMap
 from tracereplay.machine.layout import MAX_CPUS
+from tracereplay.machine.marks import derived_watermarks
+from tracereplay.machine.options import machine_options
 from tracereplay.trace.snapshots import ZoneFacts, directmap_kib, zones
 
 if TYPE_CHECKING:

@@ -70,8 +70,7 @@ def path_config(path: PathSpec | None, machine: MachineConfig) -> PathConfig | N
 
 def known_start(trace: Trace, config: MachineConfig) -> InitialState | None:
     """Where a trace's free pages were, if it has a page map and ``config`` is the host that it was read on."""
-    changed_by_option = config.source != "snapshot" or any(z.free_blocks is None or z.cma_pages for z in config.zones)
-    if changed_by_option or not trace.rows("page_map"):
+    if not config.starts_as_recorded or not trace.rows("page_map"):
         return None
     return initial_state(trace, config)
 

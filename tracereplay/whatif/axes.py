@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from tracereplay.errors import GridError, TracereplayError, nearest
-from tracereplay.machine.config import KEYS, default_machine, with_option
+from tracereplay.machine.options import KEYS, parse_option
 
 if TYPE_CHECKING:
     from tracereplay.strategies.registry import Choice
@@ -37,7 +37,7 @@ class Axis:
 
 def known_axes(choices: Sequence[Choice]) -> dict[str, Axis]:
     """Axes by name: machine keys, demand, profile and seed, and ``LABEL.PARAMETER`` of each strategy of a run."""
-    found = {name: Axis(name, "machine", takes, _machine(name)) for name, takes in KEYS.items() if name != "seed"}
+    found = {name: Axis(name, "machine", key.takes, _machine(name)) for name, key in KEYS.items() if name != "seed"}
     found |= {axis.name: axis for axis in _demand_axes()}
     found["profile"] = Axis("profile", "cost", "name or TOML file of a cost profile", _profile)
     found["seed"] = Axis("seed", "machine", "whole number", int)
@@ -130,7 +130,7 @@ def _doubling(text: str, first: int, last: int) -> list[int]:
 
 # ---------------------------------------------------------------- values
 def _machine(name: str) -> Callable[[str], object]:
-    return lambda text: with_option(default_machine(), name, text)
+    return lambda text: parse_option(name, text)
 
 
 def _profile(text: str) -> object:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from tracereplay.demand.spec import DemandSpec
 from tracereplay.errors import GridError, UsageError
-from tracereplay.machine.config import KEYS
+from tracereplay.machine.options import KEYS
 from tracereplay.strategies.registry import Choice, choose, parse_spec
 from tracereplay.whatif.axes import axes_of, none_or
 from tracereplay.whatif.task import Task
