@@ -14,8 +14,9 @@ from tests.replay_samples import Ops, params_of, random_stream, summary_of_engin
 from tracereplay.demand.stream import ALLOC, FIRST
 from tracereplay.machine import layout as at
 from tracereplay.machine.build import build_machine
-from tracereplay.machine.config import MachineConfig, machine_options
+from tracereplay.machine.config import MachineConfig
 from tracereplay.machine.counters import NR_COUNTERS
+from tracereplay.machine.options import machine_options
 from tracereplay.machine.retune import RETUNABLE, retune
 from tracereplay.replay.charged import charged
 from tracereplay.replay.checkpoint import restore, save, twin

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import combinations, pairwise
 from typing import TYPE_CHECKING, Any
 
-from tracereplay.machine.config import parse_size
+from tracereplay.machine.options import parse_size
 from tracereplay.whatif.ranking import SETTING, Point, own_axes, point, standings
 
 if TYPE_CHECKING:

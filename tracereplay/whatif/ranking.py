@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tracereplay.machine.config import KEYS
+from tracereplay.machine.options import KEYS
 from tracereplay.whatif.prices import PageCost, page_cost
 
 if TYPE_CHECKING:
