@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tracereplay.cli.console import Format, emit, emit_frame, note, points
+from tracereplay.cli.console import Format, emit, emit_frame, note, points, progress
 from tracereplay.cli.replay import STANDARD, machine_settings
 from tracereplay.errors import GridError, UsageError, nearest
 
@@ -193,8 +193,19 @@ def _fill(
 
 
 def _suggest(question: Plan, executor: str, workers: int | None, format: Format) -> None:
+    from tracereplay.report.suggestions import suggestions
+    from tracereplay.strategies.registry import parse_spec
+    from tracereplay.testing.check import admit
     from tracereplay.whatif.executors import open_executor
     from tracereplay.whatif.suggest import suggest
 
-    with open_executor(executor, workers) as opened:
-        emit_frame(suggest(question, opened.executor, workers=opened.workers), format)
+    for text in question.strategies.values():
+        admit(parse_spec(text).name, note)
+    with open_executor(executor, workers) as opened, progress("changes") as advance:
+        found = suggest(question, opened.executor, done=lambda _n, _all: advance(1))
+    if format is Format.TABLE:
+        emit(suggestions(found, question.traces[0]))
+        return
+    emit_frame(found.frame, format)
+    if found.command:
+        note(f"next: {found.command}")
