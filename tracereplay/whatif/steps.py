@@ -10,8 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tracereplay.kernel.constants import PAGE_SIZE
 from tracereplay.kernel.generations import GENERATIONS
-from tracereplay.machine.config import KEYS, MachineConfig, pcp_batch, percpu_batch
+from tracereplay.machine.config import MachineConfig, pcp_batch, percpu_batch
+from tracereplay.machine.marks import derived_watermarks
+from tracereplay.machine.options import KEYS
 
 if TYPE_CHECKING:
     from tracereplay.strategies.contract import ParamInfo
@@ -68,9 +71,13 @@ def _of_machine(m: MachineConfig, plan: Plan) -> Iterator[Change]:
         ("occupancy", m.occupancy, ("0.5", "0.9")),
     ):
         yield from (Change(name, "recorded", v) if known else Change(name, f"{now:g}", v, f"{now:g}") for v in values)
+    yield Change("largest_free_order", "recorded" if known else "10", "3", None if known else "10")
+    yield from _halved("min_free_kbytes", m.min_free_kbytes or _min_free_kbytes(m))
+    yield from _listed("watermark_scale_factor", m.watermark_scale_factor or 10, (100, 1000))
     mib = m.memory_bytes >> 20
     yield from (Change("memory", f"{mib}MiB", f"{value}MiB") for value in (mib // 2, mib * 2) if value >= 64)
     yield from _listed("nodes", m.nodes, (m.nodes * 2 if m.nodes < 8 else 4,))
+    yield from _halved("llc_pages_per_cpu", m.llc_pages_per_cpu)
     yield from _listed("init_on_alloc", str(m.init_on_alloc).lower(), ("false" if m.init_on_alloc else "true",))
     yield from _listed("watermark_boost_factor", m.watermark_boost_factor, (0, 2 * m.watermark_boost_factor))
     yield from _listed("vmstat_interval", f"{m.vmstat_interval:g}", ("0", "10"))
@@ -81,6 +88,12 @@ def _of_machine(m: MachineConfig, plan: Plan) -> Iterator[Change]:
         yield from _halved("percpu_batch", percpu_batch(m))
     if any("unmapped" in text for text in plan.strategies.values()):
         yield from (Change(name, "recorded", v) for name in ("direct_map.1g", "direct_map.4k") for v in ("0", "1"))
+
+
+def _min_free_kbytes(m: MachineConfig) -> int:
+    """As the watermarks have it: recorded ones, else the kernel's own."""
+    marks = [z.watermarks or derived for z, derived in zip(m.zones, derived_watermarks(m), strict=True)]
+    return sum(mark.min for mark in marks) * PAGE_SIZE // 1024
 
 
 def _of_demand(plan: Plan) -> Iterator[Change]:
