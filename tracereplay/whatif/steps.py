@@ -74,8 +74,9 @@ def _of_machine(m: MachineConfig, plan: Plan) -> Iterator[Change]:
     yield Change("largest_free_order", "recorded" if known else "10", "3", None if known else "10")
     yield from _halved("min_free_kbytes", m.min_free_kbytes or _min_free_kbytes(m))
     yield from _listed("watermark_scale_factor", m.watermark_scale_factor or 10, (100, 1000))
-    mib = m.memory_bytes >> 20
-    yield from (Change("memory", f"{mib}MiB", f"{value}MiB") for value in (mib // 2, mib * 2) if value >= 64)
+    mib = round(m.memory_bytes / (1 << 20))
+    size = None if known else f"{mib}MiB"
+    yield from (Change("memory", f"{mib}MiB", f"{value}MiB", size) for value in (mib // 2, mib * 2) if value >= 64)
     yield from _listed("nodes", m.nodes, (m.nodes * 2 if m.nodes < 8 else 4,))
     yield from _halved("llc_pages_per_cpu", m.llc_pages_per_cpu)
     yield from _listed("init_on_alloc", str(m.init_on_alloc).lower(), ("false" if m.init_on_alloc else "true",))
