@@ -31,15 +31,15 @@ class _Box:
     above: dict[str, _Box] = field(default_factory=dict)
 
 
-def flame(frame: pl.DataFrame, spec: Picture, title: str) -> str:
+def flame(frame: pl.DataFrame, spec: Picture, title: str, width: int = WIDTH) -> str:
     """Stacks of a frame. A pointer on a box tells its function, its value and its share."""
     root = _Box()
     for stack, value in frame.select(spec.x, spec.value or spec.y).iter_rows():
         _add(root, stack.split(";") if isinstance(stack, str) else list(stack), float(value or 0))
-    depth = _depth(root, LEAST * root.value / (WIDTH - 2 * SIDE))
+    depth = _depth(root, LEAST * root.value / (width - 2 * SIDE))
     height = 50 + ROW * (depth + 1)
     boxes: list[Markup] = []
-    scale = (WIDTH - 2 * SIDE) / (root.value or 1.0)
+    scale = (width - 2 * SIDE) / (root.value or 1.0)
     write = in_unit(unit_of(spec.value or spec.y, spec.unit))
     todo: list[tuple[str, _Box, float, int]] = [("all", root, float(SIDE), 0)]
     while todo:
@@ -53,7 +53,7 @@ def flame(frame: pl.DataFrame, spec: Picture, title: str) -> str:
             x += upper.value * scale
     return document(
         height, f"{title}: flame graph of {len(frame):,} stacks, {write(root.value)}",
-        label(title, SIDE, 24, class_="head"), *boxes, style=STYLE,
+        label(title, SIDE, 24, class_="head"), *boxes, style=STYLE, width=width,
     )  # fmt: skip
 
 

@@ -30,13 +30,13 @@ def n(x: float) -> str:
     return f"{x:.1f}"
 
 
-def document(height: float, label: str, *parts: Child, style: str = "") -> str:
-    """Parts on a page of WIDTH, as the text of a file. ``label`` is read out in place of it."""
+def document(height: float, label: str, *parts: Child, style: str = "", width: int = WIDTH) -> str:
+    """Parts on a page, as the text of a file. ``label`` is read out in place of it."""
     tall = f"{height:g}"
-    back = tag("rect", width=WIDTH, height=tall, fill="var(--back)")
+    back = tag("rect", width=width, height=tall, fill="var(--back)")
     whole = tag(
         "svg", Markup(f"<style>{STYLE}{style}</style>"), *(Markup(f"\n{part}") for part in (back, *parts)),
-        xmlns=XMLNS, viewBox=f"0 0 {WIDTH} {tall}", width=WIDTH, height=tall, role="img", aria_label=label,
+        xmlns=XMLNS, viewBox=f"0 0 {width} {tall}", width=width, height=tall, role="img", aria_label=label,
     )  # fmt: skip
     return f"{whole}\n"
 
