@@ -43,6 +43,7 @@ bench: env
 
 accuracy: env
 	@$(BIN)/python -m tracereplay.cli.accuracy -o docs/accuracy.md
+	@$(BIN)/python -m tracereplay.cli.accuracy --sums docs/accuracy.md
 
 scenarios: env
 	@$(BIN)/python -m tracereplay.cli.scenario_pages docs/scenarios
