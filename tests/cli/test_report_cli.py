@@ -81,7 +81,7 @@ def test_bad_results(case: str, tmp_path: Path) -> None:
 def test_nothing_there(tmp_path: Path) -> None:
     done = report(tmp_path / "none")
     assert done.returncode == 3
-    assert "no such trace or results" in done.stderr
+    assert "no such trace, results or sweep" in done.stderr
 
 
 def test_empty_directory(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from tracereplay.cost.profile import load_profile
 from tracereplay.cost.sections import drain_cost, priced
 from tracereplay.machine.layout import SECTION_PARTS
 from tracereplay.report.data import build_comparison
-from tracereplay.report.html import render
+from tracereplay.report.html import Report, render
 from tracereplay.report.locks import contention_lines, contention_note, section_lines
 from tracereplay.report.terminal import comparison
 
@@ -108,7 +108,7 @@ def test_text_and_page_show_it(found: dict[str, Any]) -> None:
     for entry in result["results"]:
         entry["contention"] = found
     text = comparison(result)
-    page = str(render(build_comparison(result), None, title="t", made="m", made_by="b"))
+    page = str(render(Report(build_comparison(result)), title="t", made="m"))
     if found is QUIET:
         assert "no waiting to speak of" in " ".join(text.split())
         assert "no waiting to speak of" in page

@@ -18,7 +18,7 @@ from tracereplay.cost.worst import worst
 from tracereplay.demand.stream import FREE, OF_BIO, TARGETED
 from tracereplay.replay.result import result_entry
 from tracereplay.report.data import build_comparison
-from tracereplay.report.html import render
+from tracereplay.report.html import Report, render
 from tracereplay.report.numbers import size_bytes
 from tracereplay.report.terminal import comparison, spread
 from tracereplay.report.terminal import worst as worst_text
@@ -86,7 +86,7 @@ def test_the_dearest_are_as_many_as_asked_for() -> None:
 
 @pytest.mark.parametrize("options", [{}, {"bios": False}, {"unit": "instructions"}, {"requests": 0}], ids=str)
 def test_page(options: dict[str, Any]) -> None:
-    page = render(build_comparison(result(**options)), None, title="t", made="now", made_by="cmd")
+    page = render(Report(build_comparison(result(**options))), title="t", made="now")
     tree = ElementTree.fromstring(page.removeprefix("<!DOCTYPE html>\n"))
     pictures = [svg for svg in tree.iter("svg") if "per request:" in svg.get("aria-label", "")]
     assert len(pictures) == (3 if options.get("requests") != 0 else 0)
@@ -97,7 +97,7 @@ def test_page(options: dict[str, Any]) -> None:
 def test_results_of_a_version_without_it() -> None:
     old = example_result()
     assert spread(old) == worst_text(old, 5) == ""
-    assert "How the cost is spread" not in render(build_comparison(old), None, title="t", made="", made_by="")
+    assert "How the cost is spread" not in render(Report(build_comparison(old)), title="t", made="")
     assert comparison(old)
 
 

@@ -12,16 +12,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tracereplay.cli.console import emit, note
-from tracereplay.errors import OutputExistsError, StorageError, TraceNotFoundError, TracereplayError, UsageError
+from tracereplay.errors import OutputExistsError, StorageError
 
 if TYPE_CHECKING:
-    from tracereplay.report.data import Comparison
-    from tracereplay.report.tracedata import TraceData
+    from tracereplay.report.html import Report
+
+CHECK_S = 5.0
 
 
 def run(
     source: Annotated[
-        Path, typer.Argument(help="A trace, or the results of a replay (-o results.json).", metavar="TRACE|RESULTS")
+        Path,
+        typer.Argument(
+            help="A trace, the results of a replay (-o results.json), or the table of a sweep (-o sweep.parquet).",
+            metavar="TRACE|RESULTS|SWEEP",
+        ),
     ],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The page to write [default: SOURCE with .html].")
@@ -30,73 +35,64 @@ def run(
     profile: Annotated[
         str | None, typer.Option("--profile", help="Results: prices of this profile instead, a name or a TOML file.")
     ] = None,
+    svg: Annotated[
+        Path | None, typer.Option("--svg", metavar="DIR", help="Also write each picture there, as an SVG file.")
+    ] = None,
+    check: Annotated[
+        float,
+        typer.Option(
+            "--check",
+            metavar="SECONDS",
+            min=0,
+            help="Results and sweeps: time for checking the machine on their trace.",
+        ),
+    ] = CHECK_S,
+    verified: Annotated[
+        Path | None,
+        typer.Option("--verified", metavar="FILE", help="That check, made before: verify TRACE -o FILE."),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the output file.")] = False,
 ) -> None:
-    """Write one self-contained HTML page about a trace or a replay's results.
+    """Write one self-contained HTML page about a trace, a replay's results or a sweep.
 
     Example:
 
     tracereplay replay web.trace -s per-page -s bulk -o results.json
 
-    tracereplay report results.json -o report.html
+    tracereplay report results.json -o report.html --svg plots
 
-    tracereplay report results.json --profile mine.toml -o mine.html
+    tracereplay whatif web.trace -s per-page -s bulk --grid pcp.batch=31,63,127 -o sweep.parquet
+
+    tracereplay report sweep.parquet
     """
     path = output if output is not None else source.with_suffix(".html")
     if (path.exists() or path.is_symlink()) and not (force and path.is_file()):
         raise OutputExistsError(path)
     if not path.absolute().parent.is_dir():
         raise StorageError(f"no directory {path.absolute().parent}", hint="create it, or choose another path")
-    comparison, trace = _read(source, profile)
     from tracereplay import __version__
+    from tracereplay.report.assemble import report_of
     from tracereplay.report.html import render
+    from tracereplay.report.picture import write_pictures
 
+    made_by = shlex.join(["tracereplay", *sys.argv[1:]])
+    report = report_of(source, made_by, note, profile=profile, check_s=check, verified=verified)
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    page = render(
-        comparison,
-        trace,
-        title=title or _title(comparison, trace, source),
-        made=f"Made by tracereplay {__version__}, {now}",
-        made_by=shlex.join(["tracereplay", *sys.argv[1:]]),
-    )
+    page = render(report, title=title or _title(report, source), made=f"Made by tracereplay {__version__}, {now}")
     _write(path, page)
     emit(str(path))
+    if svg is not None:
+        for picture in write_pictures(report.files, svg, report.accuracy.line if report.accuracy else ""):
+            emit(str(picture))
 
 
-def _read(source: Path, profile: str | None) -> tuple[Comparison | None, TraceData | None]:
-    """Data of the results and of their trace, as far as there are any."""
-    from tracereplay.cost.priced import repriced
-    from tracereplay.cost.profile import load_profile
-    from tracereplay.report.data import build_comparison
-    from tracereplay.report.results import load_results
-    from tracereplay.report.tracedata import build_trace_data
-    from tracereplay.trace.reader import Trace
-
-    if source.is_dir() and profile is not None:
-        raise UsageError("a trace has no prices", hint="replay it, and give its results: tracereplay replay -o FILE")
-    if source.is_dir():
-        return None, build_trace_data(Trace.open(source))
-    if not source.is_file():
-        raise TraceNotFoundError(f"no such trace or results: {source}", hint="give a trace directory or a results file")
-    result = load_results(source)
-    if profile is not None:
-        result = repriced(result, load_profile(profile))
-    comparison = build_comparison(result)
-    recorded = Path(str(result["trace"].get("path") or ""))
-    try:
-        trace = Trace.open(recorded)
-        if trace.metadata.trace_id == result["trace"].get("id"):
-            return comparison, build_trace_data(trace)
-        note(f"note: {recorded} is another trace by now; the report goes without its charts")
-    except TracereplayError as error:
-        note(f"note: the report goes without the charts of its trace: {error.message}")
-    return comparison, None
-
-
-def _title(comparison: Comparison | None, trace: TraceData | None, source: Path) -> str:
-    if comparison is not None:
-        names = ", ".join(s.label for s in comparison.strategies)
-        return f"{names} on {Path(comparison.trace_path or source).name}"
+def _title(report: Report, source: Path) -> str:
+    if report.comparison is not None:
+        names = ", ".join(s.label for s in report.comparison.strategies)
+        return f"{names} on {Path(report.comparison.trace_path or source).name}"
+    if report.sweep is not None:
+        axes = " and ".join(multiple.axis for multiple in report.sweep.multiples)
+        return f"{', '.join(report.sweep.labels)} by {axes or 'strategy'}"
     return f"Trace {source.name}"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from html import escape
 
-VOID = frozenset({"meta", "wbr", "rect", "line", "polyline"})
+VOID = frozenset({"meta", "wbr", "input", "rect", "line", "polyline"})
 """Elements without children: written self-closed, so that the page is XML as well."""
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import polars as pl
 
 from tracereplay.report.data import Chart, Fact, Line
-from tracereplay.report.numbers import UNKNOWN, count, figure, in_intervals, seconds, share, size
+from tracereplay.report.numbers import UNKNOWN, count, figure, in_intervals, seconds, share
+from tracereplay.report.sources import Sources, sources_of
 from tracereplay.trace.completeness import completeness
 from tracereplay.trace.reader import Trace
 from tracereplay.trace.summary import TraceSummary, summarize
@@ -43,6 +44,18 @@ class TaskShare:
 
 
 @dataclass(frozen=True, slots=True)
+class Loss:
+    """Time in which events were lost, from the first event of the trace on."""
+
+    begin_s: float
+    end_s: float
+    events: int | None
+    """None: the source does not say how many."""
+    where: str
+    """Which CPUs or streams."""
+
+
+@dataclass(frozen=True, slots=True)
 class TraceData:
     """A trace, ready to be written down."""
 
@@ -51,10 +64,11 @@ class TraceData:
     charts: tuple[Chart, ...]
     orders: tuple[OrderShare, ...]
     tasks: tuple[TaskShare, ...]
-    bio_sizes: tuple[tuple[int, int], ...]
-    """(bytes of a queued write, how many), most frequent first."""
     allocated_pages: int
     notes: tuple[str, ...]
+    losses: tuple[Loss, ...] | None
+    """Those near each other are told as one; None: the table is damaged."""
+    sources: Sources
 
 
 def build_trace_data(trace: Trace) -> TraceData:
@@ -71,9 +85,35 @@ def build_trace_data(trace: Trace) -> TraceData:
         charts=_charts(trace, summary),
         orders=orders,
         tasks=_tasks(trace) if orders else (),
-        bio_sizes=_bio_sizes(trace) if trace.rows("bio_events") else (),
         allocated_pages=sum(o.pages for o in orders),
         notes=(*summary.notes, *(f"not the whole of what happened: {what}" for what in complete.left_out())),
+        losses=_losses(trace, summary),
+        sources=sources_of(trace),
+    )
+
+
+def _losses(trace: Trace, summary: TraceSummary) -> tuple[Loss, ...] | None:
+    """Where table ``loss`` says that events went missing, joined where a bin of the charts does not tell them apart."""
+    if trace.damaged("loss"):
+        return None
+    if summary.start_ns is None or not trace.rows("loss"):
+        return ()
+    start, end = summary.start_ns, summary.end_ns or summary.start_ns
+    rows = trace.loss.filter(pl.col("n").is_null() | (pl.col("n") > 0), pl.col("class") != "stack").collect()
+    found: list[tuple[int, int, int | None, set[str]]] = []
+    for row in rows.sort("t0_ns", nulls_last=False).iter_rows(named=True):
+        t0 = start if row["t0_ns"] is None else max(row["t0_ns"], start)
+        t1 = end if row["t1_ns"] is None else min(max(row["t1_ns"], t0), end)
+        where = "all CPUs" if row["cpu"] is None else f"CPU {row['cpu']}"
+        if found and t0 - found[-1][1] <= (end - start) / BINS:
+            before = found.pop()
+            n = None if before[2] is None or row["n"] is None else before[2] + row["n"]
+            found.append((before[0], max(before[1], t1), n, before[3] | {where}))
+        else:
+            found.append((t0, t1, row["n"], {where}))
+    return tuple(
+        Loss((t0 - start) / 1e9, (t1 - start) / 1e9, n, ", ".join(sorted(who)) if len(who) < 5 else f"{len(who)} CPUs")
+        for t0, t1, n, who in found
     )
 
 
@@ -179,21 +219,3 @@ def _tasks(trace: Trace) -> tuple[TaskShare, ...]:
     if rest.height:
         top.append(TaskShare(f"{rest.height} others", int(rest["tasks"].sum()), int(rest["pages"].sum())))
     return tuple(top)
-
-
-def _bio_sizes(trace: Trace) -> tuple[tuple[int, int], ...]:
-    rows = (
-        trace.table("bio_events", skip_damaged=True)
-        .filter(pl.col("kind") == "queue", pl.col("nr_sectors") > 0, pl.col("op").cast(pl.String).str.starts_with("W"))
-        .group_by("nr_sectors")
-        .len()
-        .sort(["len", "nr_sectors"], descending=[True, False])
-        .head(8)
-        .collect(engine="streaming")
-    )
-    return tuple((sectors * 512, n) for sectors, n in rows.iter_rows())
-
-
-def size_text(size_bytes: int) -> str:
-    """Bytes of a bio as text."""
-    return size(size_bytes // 4096) if size_bytes % 4096 == 0 else f"{count(size_bytes)} B"

@@ -1,0 +1,116 @@
+"""All that a page shows, from what the user names: a trace, the results of a replay, or the table of a sweep."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+from tracereplay.cost.priced import repriced
+from tracereplay.cost.profile import load_profile
+from tracereplay.errors import ResultsError, TraceNotFoundError, TracereplayError, UsageError
+from tracereplay.report.accuracy import Accuracy, of_captures, of_check
+from tracereplay.report.check import TimedCheck
+from tracereplay.report.data import build_comparison
+from tracereplay.report.html import Report
+from tracereplay.report.provenance import of_results, of_trace
+from tracereplay.report.results import load_results
+from tracereplay.report.sweep import load_sweep
+from tracereplay.report.tracedata import build_trace_data
+from tracereplay.trace.reader import Trace
+
+Tell = Callable[[str], None]
+TABLES = (".parquet", ".pq")
+
+
+def report_of(
+    source: Path, made_by: str, tell: Tell, *, profile: str | None, check_s: float, verified: Path | None
+) -> Report:
+    """What is known of a source. ``made_by``: the command that is told; ``tell`` gets what the page goes without.
+
+    Raises TraceNotFoundError, ResultsError, UsageError for a profile where no prices are, and what traces raise.
+    """
+    if source.is_dir() or "#" in source.name:
+        if profile is not None:
+            raise UsageError(
+                "a trace has no prices", hint="replay it, and give its results: tracereplay replay -o FILE"
+            )
+        trace = Trace.open(source)
+        return Report(trace=build_trace_data(trace), provenance=of_trace(trace), commands=(made_by,))
+    if not source.is_file():
+        raise TraceNotFoundError(
+            f"no such trace, results or sweep: {source}",
+            hint="give a trace directory, a results file or the table of a sweep",
+        )
+    made = _verified(verified)
+    check_s = 0.0 if made is not None else check_s
+    if source.suffix not in TABLES:
+        return _comparison(source, profile, made_by, tell, check_s, made)
+    if profile is not None:
+        raise UsageError(
+            "a sweep has the prices that it was run with", hint="run it with others: tracereplay whatif --profile"
+        )
+    return _sweep(source, made_by, tell, check_s, made)
+
+
+def _comparison(
+    source: Path, profile: str | None, made_by: str, tell: Tell, check_s: float, made: Accuracy | None
+) -> Report:
+    result = load_results(source)
+    if profile is not None:
+        result = repriced(result, load_profile(profile))
+    comparison = build_comparison(result)
+    trace = _recorded(str(result["trace"].get("path") or ""), result["trace"].get("id"), tell)
+    with _checking(trace, check_s) as running:
+        data = None if trace is None else build_trace_data(trace)
+        accuracy = made or _accuracy(running, result["machine"].get("generation"))
+    commands = (comparison.command,) if comparison.command else ()
+    return Report(comparison, data, accuracy=accuracy, provenance=of_results(result), commands=(*commands, made_by))
+
+
+def _sweep(source: Path, made_by: str, tell: Tell, check_s: float, made: Accuracy | None) -> Report:
+    sweep = load_sweep(source)
+    trace = None
+    if made is None and len(sweep.traces) == len(sweep.trace_ids) == 1:
+        trace = _recorded(sweep.traces[0], sweep.trace_ids[0], tell)
+    with _checking(trace, check_s) as running:
+        accuracy = made or _accuracy(running, sweep.generation)
+    return Report(sweep=sweep, accuracy=accuracy, provenance=sweep.provenance, commands=(*sweep.commands, made_by))
+
+
+def _recorded(path: str, trace_id: str | None, tell: Tell) -> Trace | None:
+    """The trace that figures are of, where it is still there."""
+    try:
+        trace = Trace.open(path)
+    except TracereplayError as error:
+        tell(f"note: the report goes without the charts of its trace: {error.message}")
+        return None
+    if trace.metadata.trace_id == trace_id:
+        return trace
+    tell(f"note: {path} is another trace by now; the report goes without its charts")
+    return None
+
+
+def _checking(trace: Trace | None, seconds: float) -> AbstractContextManager[TimedCheck | None]:
+    """The machine's check on a trace, under way beside the rest."""
+    return nullcontext(None) if trace is None else TimedCheck(trace, seconds)
+
+
+def _accuracy(running: TimedCheck | None, generation: str | None) -> Accuracy:
+    found = None if running is None else running.result()
+    if found is not None:
+        return of_check(found)
+    return of_captures(generation, "its file is not here" if running is None else running.reason)
+
+
+def _verified(path: Path | None) -> Accuracy | None:
+    """What a check that was made before found."""
+    if path is None:
+        return None
+    try:
+        return of_check(json.loads(path.read_text()))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ResultsError(
+            f"{path}: holds no twin check ({error})", hint="it comes from: tracereplay verify TRACE -o check.json"
+        ) from None
