@@ -88,3 +88,41 @@ def test_query_is_put_to_all_traces(root: Path, tmp_path: Path) -> None:
         code, _, err = run(*args)
         assert code == 2
         assert "either as an argument or with --file" in err
+
+
+def test_replay_compares_on_each_host_and_on_the_fleet(root: Path, tmp_path: Path) -> None:
+    chosen = ["-s", "per-page", "-s", "bulk"]
+    code, out, err = run("replay", str(root), *chosen, "-o", str(tmp_path / "x.json"))
+    assert code == 0
+    rows = [line.split() for line in out.split("\n\n")[0].splitlines()[2:]]
+    assert [row[0] for row in rows] == ["a", "a", "b", "b", "c", "c", "(fleet)", "(fleet)"]
+    assert "cheapest on so many of 3 hosts: per-page 0, bulk 3" in out
+    assert "3 hosts, too few to draw from" in out
+    assert "fleet: 3 traces of 3 hosts, 1 left out" in err
+    said = json.loads((tmp_path / "x.json").read_text())
+    assert [t["host"] for t in said["traces"]] == ["a", "b", "c"]
+    assert said["fleet"]["failed"][0]["host"] == "d"
+    for k, result in enumerate(said["fleet"]["results"]):
+        parts = [t["results"][k] for t in said["traces"]]
+        assert result["counters"] == {n: sum(p["counters"][n] for p in parts) for n in parts[0]["counters"]}
+        assert result["cost"]["total"] == pytest.approx(sum(p["cost"]["total"] for p in parts), rel=1e-12)
+    code, out, _ = run("replay", str(TRACES / "dmcrypt-6.1-1M"), *chosen, "--format", "json")
+    alone = json.loads(out)
+    of_fleet = next(t for t in said["traces"] if t["host"] == "b")
+    assert of_fleet["trace"] != alone["trace"]
+    assert of_fleet["results"] == alone["results"]
+    for option in ("--tornado", "--distribution"):
+        assert run("replay", str(root), option)[0] == 2
+    assert run("replay", str(root), "--strict")[0] == 3
+    assert run("replay", str(root), "--executor", "thread")[0] == 2
+
+
+def test_what_cannot_be_replayed_is_left_out(root: Path, tmp_path: Path) -> None:
+    args = ["replay", str(root), "-s", "per-page", "--path", "dm-crypt", "--device", "253,7", "--format", "csv"]
+    code, _, err = run(*args)
+    assert code == 3
+    assert "no trace can be replayed" in err
+    code, out, _ = run("replay", str(root), "-s", "per-page", "--format", "csv", "--target", "all")
+    table = pl.read_csv(out.encode())
+    assert table["host"].to_list() == ["a", "b", "c", "(fleet)"]
+    assert table["pages_allocated"][-1] == table["pages_allocated"][:-1].sum()

@@ -18,7 +18,9 @@ STANDARD = ("per-page", "bulk", "compound", "unmapped-cache")
 
 
 def run(
-    trace: Annotated[Path, typer.Argument(help="Trace to replay.", metavar="TRACE")],
+    traces: Annotated[
+        list[str], typer.Argument(help="Trace to replay; several, or a directory of them.", metavar="TRACE...")
+    ],
     strategy: Annotated[
         list[str] | None,
         typer.Option(
@@ -65,9 +67,16 @@ def run(
     ] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write the result (JSON) here.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the output.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Of several traces: stop at the first that fails.")] = False,
+    executor: Annotated[
+        str, typer.Option("--executor", help="Several traces: threads, processes or dask:ADDRESS.")
+    ] = "threads",
+    workers: Annotated[int | None, typer.Option("--workers", min=1, help="Traces at once [default: CPUs].")] = None,
     format: Annotated[Format, typer.Option("--format", help="table, json, csv or parquet.")] = Format.TABLE,
 ) -> None:
     """Replay a trace through allocation strategies and compare what each would cost.
+
+    Of several traces, or a directory of host=NAME/date=DAY directories: each, and the fleet as a whole.
 
     Example:
 
@@ -95,10 +104,49 @@ def run(
     from tracereplay.cost.worst import WORST
     from tracereplay.machine.from_trace import configured_machine
     from tracereplay.replay.run import replay
+    from tracereplay.trace.fleet import is_fleet
     from tracereplay.trace.reader import Trace
 
+    command = ["tracereplay", *map(shlex.quote, sys.argv[1:])]
+    if is_fleet(traces):
+        if shown or tornado or distribution or worst:
+            raise UsageError(
+                "--counters, --tornado, --distribution and --worst show one trace",
+                hint="leave them out; --format json holds them for each",
+            )
+        from tracereplay.cli.replay_fleet import replay_fleet
+        from tracereplay.demand.spec import DemandSpec
+        from tracereplay.whatif.fleet_replay import Question
+
+        replay_fleet(
+            traces,
+            Question(
+                tuple(strategy or STANDARD),
+                tuple(set_ or ()),
+                DemandSpec(
+                    path=path,
+                    target=tuple(target or ()),
+                    device=device,
+                    max_write=max_write,
+                    single_ok=tuple(single_ok or ()),
+                    copies=copies,
+                    loads=tuple(load or ()),
+                ),
+                tuple(options.items()),
+                profile or DEFAULT_PROFILE,
+                seed,
+                tuple(command),
+                WORST,
+            ),
+            strict=strict,
+            executor=executor,
+            workers=workers,
+            output=output,
+            format=format,
+        )
+        return
     prices = load_profile(profile or DEFAULT_PROFILE)
-    source = Trace.open(trace)
+    source = Trace.open(traces[0])
     with progress("replay", source.rows("page_events")) as advance:
         done = replay(
             source,
@@ -113,7 +161,6 @@ def run(
             copies=copies,
             progress=advance,
         )
-    command = ["tracereplay", *map(shlex.quote, sys.argv[1:])]
     result = result_of(source, done, prices, seed=seed, command=command, dearest=WORST if worst is None else worst)
     for text in result["warnings"]:
         warn(text)

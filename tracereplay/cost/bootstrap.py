@@ -186,8 +186,8 @@ def resampling(sample: Sample, seed: int, draws: int) -> Resampling:
     slices = len(sample.requests)
     length = block_length(sample)
     judged = slices // length >= MIN_BLOCKS
-    times = _times(seed, slices, length, draws) if judged else np.ones((1, slices))
-    return Resampling(slices, length, judged, times, _stretch(slices // length) if judged else 1.0)
+    times = draws_of(seed, slices, length, draws) if judged else np.ones((1, slices))
+    return Resampling(slices, length, judged, times, stretch_of(slices // length) if judged else 1.0)
 
 
 def block_length(sample: Sample) -> int:
@@ -213,7 +213,8 @@ def _memory(values: npt.NDArray[Any]) -> int:
 
 
 @lru_cache(maxsize=4)
-def _times(seed: int, slices: int, length: int, draws: int) -> Floats:
+def draws_of(seed: int, slices: int, length: int, draws: int) -> Floats:
+    """How often each slice is in each draw, [draw, slice], in blocks of ``length``."""
     random = np.random.default_rng([seed, crc32(b"sampling")])
     firsts = random.integers(0, slices, (draws, -(-slices // length)))
     chosen = (firsts[:, :, None] + np.arange(length)) % slices
@@ -223,7 +224,7 @@ def _times(seed: int, slices: int, length: int, draws: int) -> Floats:
     return times
 
 
-def _stretch(blocks: int) -> float:
+def stretch_of(blocks: int) -> float:
     """Student's t for so many blocks over the normal's quantile, and the bias of a variance of few."""
     return student(blocks - 1) / 1.959964 * math.sqrt(blocks / (blocks - 1))
 
