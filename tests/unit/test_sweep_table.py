@@ -53,12 +53,38 @@ def test_one_axis_is_a_line_a_value_with_the_cheapest_marked() -> None:
     for line in (["7", "50.0", "25.0*"], ["31", "30.0", "29.9~"], ["63", "20.0*", "31.0"], ["127", "failed", "32.0*"]):
         assert line in cells
     said = " ".join(text.split())
-    assert "batch 31.3: b is cheaper below, a above; between the points 31.0 and 63.0" in said
+    assert "batch 31.3: b is cheaper below, a above; between the points 31 and 63" in said
     assert "failed: too little memory" in said
     assert "targeted 8,000 pages in 1,000 requests, 50 % of all pages; --target batches" in said
     assert "lost events 0, unseen pages 5" in said
     assert "seed 3" in said
     assert "8 by replay, 1 of them failed" in said
+
+
+def test_an_axis_of_one_strategy_is_ranked_line_by_line() -> None:
+    rows = [row("a", 10.0, 0.1, **{"b.cap": None})]
+    rows += [row("b", cost, 0.1, **{"b.cap": cap}) for cap, cost in ((1, 12.0), (2, 10.1), (4, 8.0), (8, 7.0))]
+    lines = [line.split() for line in sweep_table(pl.DataFrame(rows), ["b.cap"]).splitlines()]
+    for line in (["1", "10.0*", "12.0"], ["2", "10.0~", "10.1"], ["4", "10.0", "8.00*"], ["8", "10.0", "7.00*"]):
+        assert line in lines
+
+
+def test_long_curves_are_thinned_where_lines_agree() -> None:
+    rows = [row(label, 500.0 if label == "a" else float(i), 0.0, x=i) for i in range(1000) for label in "ab"]
+    lines = sweep_table(pl.DataFrame(rows), ["x"]).splitlines()
+    cells = [line.split() for line in lines]
+    assert ["499", "500", "499*"] in cells
+    assert ["501", "500*", "501"] in cells
+    assert len(lines) < 70
+    assert any("values more, between lines that agree" in line for line in lines)
+
+
+def test_who_leaves_requests_unserved_is_marked() -> None:
+    rows = [row("a", 3.0, x=1), row("b", 1.0, x=1) | {"failed": 500}]
+    text = sweep_table(pl.DataFrame(rows), ["x"])
+    assert ["1", "3.00*", "1.00!"] in [line.split() for line in text.splitlines()]
+    assert "! leaves more requests unserved" in text
+    assert "~" not in text
 
 
 def test_more_axes_are_the_cheapest_at_each_setting() -> None:

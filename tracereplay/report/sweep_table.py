@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tracereplay.report.numbers import UNKNOWN, count, figure, share, span
 from tracereplay.report.terminal import WIDTH, short, table
 from tracereplay.whatif.crossings import crossings, number_of
-from tracereplay.whatif.ranking import COLUMNS, own_axes, with_ranks
+from tracereplay.whatif.ranking import COLUMNS, MORE_FAILURES, own_axes, point, standings, with_ranks
 from tracereplay.whatif.task import FAILED
 
 if TYPE_CHECKING:
@@ -20,10 +20,12 @@ MOST_SETTINGS = 40
 MOST_CROSSINGS = 12
 SIDE_BY_SIDE = 4
 """Strategies beside each other."""
-SETTLED, UNSETTLED = "*", "~"
-LEGEND = (
-    f"{SETTLED} cheapest; {UNSETTLED} cheapest, but not settled: the interval of the difference from the next holds 0."
-)
+SETTLED, UNSETTLED, UNSERVED = "*", "~", "!"
+LEGEND = {
+    SETTLED: "cheapest",
+    UNSETTLED: "cheapest, but not settled: the interval of the difference from the next holds 0",
+    UNSERVED: "leaves more requests unserved than others, and is not ranked among them",
+}
 
 Row = Mapping[str, Any]
 
@@ -38,12 +40,11 @@ def sweep_table(frame: pl.DataFrame, axes: Sequence[str]) -> str:
         axes = ["trace", *axes]
     rows = frame.to_dicts()
     parts = [facts(rows)]
-    if len(axes) == 1:
-        parts += [_curves(rows, axes[0]), LEGEND]
-    else:
-        parts += [_settings(rows, axes), LEGEND]
+    shown = _curves(rows, axes[0]) if len(axes) == 1 else _settings(rows, axes)
+    legend = "; ".join(f"{mark} {told}" for mark, told in LEGEND.items() if mark in shown)
+    parts += [shown, textwrap.fill(f"{legend}.", WIDTH) if legend else ""]
     parts += [_crossing_lines(frame, axes), _failures(rows)]
-    return "\n\n".join(textwrap.fill(part, WIDTH) if part is LEGEND else part for part in parts if part)
+    return "\n\n".join(part for part in parts if part)
 
 
 def facts(rows: Sequence[Row]) -> str:
@@ -110,26 +111,39 @@ def _curves(rows: Sequence[Row], axis: str) -> str:
     """One axis: a line a value, a column a strategy; one that the axis does not concern is the same all along."""
     labels = list(dict.fromkeys(str(row["label"]) for row in rows))
     values = _sorted([row[axis] for row in rows if row.get(axis) is not None])
-    cells = {(str(row["label"]), row.get(axis)): _cell(row) for row in rows}
     unit = next((row["unit"] for row in rows if row.get("unit")), "")
+    at: dict[Any, dict[str, Row]] = {value: {} for value in [*values, None]}
+    for row in rows:
+        at[row.get(axis)][str(row["label"])] = row
+    cells = {value: _marked(at[None] | at[value]) for value in values}
+    marks = [{label: cell[-1] for label, cell in cells[value].items()} for value in values]
+    step = -(-len(values) // MOST_SETTINGS)
+    shown = [
+        value
+        for i, value in enumerate(values)
+        if i % step == 0 or any(marks[i] != marks[j] for j in (max(i - 1, 0), min(i + 1, len(values) - 1)))
+    ]
     blocks = []
     for start in range(0, len(labels), SIDE_BY_SIDE):
         some = labels[start : start + SIDE_BY_SIDE]
-        lines = [
-            (short(str(value), 20), *(cells.get((s, value)) or cells.get((s, None)) or UNKNOWN for s in some))
-            for value in values
-        ]
-        blocks.append(table((short(axis, 20), *(short(s, 13) for s in some)), lines))
-    return f"cost of a page, {unit}\n" + "\n\n".join(blocks)
+        lines = [(_place(v), *(cells[v].get(label, f"{UNKNOWN} ") for label in some)) for v in shown]
+        blocks.append(table((short(axis, 20), *(f"{short(label, 12)} " for label in some)), lines))
+    left = len(values) - len(shown)
+    more = f"\n({count(left)} values more, between lines that agree, are in the table)" if left else ""
+    return f"cost of a page, {unit}\n" + "\n\n".join(blocks) + more
 
 
-def _cell(row: Row) -> str:
-    """Cost of a page with its mark; a blank keeps figures below each other."""
-    cost = row.get("per_page")
-    if row["status"] == FAILED or cost is None:
-        return "failed " if row["status"] == FAILED else f"{UNKNOWN} "
-    mark = " " if row["rank"] != 1 else UNSETTLED if row["settled"] is False else SETTLED
-    return figure(cost) + mark
+def _marked(rows: Mapping[str, Row]) -> dict[str, str]:
+    """Cost of a page of each strategy at one setting, with its mark; a blank keeps figures below each other."""
+    points = {label: p for label, row in rows.items() if (p := point(row))}
+    places = dict(zip(points, standings([*points.values()]), strict=True))
+    least = min((p.failed for p in points.values()), default=0.0) + MORE_FAILURES
+    cells = {label: "failed " if row["status"] == FAILED else f"{UNKNOWN} " for label, row in rows.items()}
+    for label, p in points.items():
+        best = UNSETTLED if places[label].settled is False else SETTLED
+        mark = best if places[label].rank == 1 else UNSERVED if p.failed > least else " "
+        cells[label] = figure(p.cost.value) + mark
+    return cells
 
 
 def _settings(rows: Sequence[Row], axes: Sequence[str]) -> str:
@@ -187,7 +201,7 @@ def _crossing_lines(frame: pl.DataFrame, axes: Sequence[str]) -> str:
             text = f"{axis} {figure(row['at'])}: {row['below']} is cheaper below, {row['above']} above"
             text += f" (at {', '.join(others)})" if others else ""
             said.append(
-                f"{text}; between the points {figure(row['left'])} and {figure(row['right'])}, {_unsettled(row)}"
+                f"{text}; between the points {_place(row['left'])} and {_place(row['right'])}, {_unsettled(row)}"
             )
     lines = [textwrap.fill(text, WIDTH, subsequent_indent="  ") for text in said[:MOST_CROSSINGS]]
     if len(said) > MOST_CROSSINGS:
@@ -199,8 +213,8 @@ def _unsettled(crossing: Row) -> str:
     low, high = crossing["low"], crossing["high"]
     if low is None and high is None:
         return "not settled anywhere along it"
-    ends = "the lowest point" if low is None else figure(low), "the highest" if high is None else figure(high)
-    return f"not settled from {ends[0]} to {ends[1]}"
+    first, last = "the lowest point" if low is None else figure(low), "the highest" if high is None else figure(high)
+    return f"not settled from {first} to {last}"
 
 
 def _failures(rows: Sequence[Row]) -> str:
