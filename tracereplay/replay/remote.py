@@ -9,12 +9,7 @@ from __future__ import annotations
 
 import mmap
 import os
-import signal
-import subprocess
-import sys
 import time
-from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +20,7 @@ from tracereplay.machine.config import MachineConfig
 from tracereplay.machine.initial import InitialState
 from tracereplay.machine.layout import I64, Machine
 from tracereplay.replay import layout as at
+from tracereplay.replay.child import ending, start_child
 from tracereplay.replay.engine import Outcome, PathConfig
 from tracereplay.strategies.contract import Params
 from tracereplay.strategies.foreign import reference_of
@@ -64,18 +60,8 @@ class RemoteEngine:
         os.ftruncate(memory, shared_bytes(bins))
         self._memory = mmap.mmap(memory, 0)
         self._x: I64 = np.frombuffer(self._memory, np.int64, offset=SLOTS * SLOT_BYTES)
-        ours, theirs = _pair()
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(p or str(Path.cwd()) for p in sys.path)}
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tracereplay.replay.worker", str(theirs), str(memory)],
-            pass_fds=(theirs, memory),
-            stdin=subprocess.DEVNULL,
-            stdout=2,  # what a strategy's file prints is talk
-            env=environment,
-        )
-        os.close(theirs)
+        self._process, self._pipe = start_child("tracereplay.replay.worker", [memory])
         os.close(memory)
-        self._pipe = Connection(ours)
         self._fed = 0
         self._done = 0
         options = {
@@ -155,8 +141,7 @@ class RemoteEngine:
     def _dead(self) -> StrategyError:
         code = self._process.wait()
         self.close()
-        what = f"died of {signal.Signals(-code).name}" if code < 0 else f"ended its process with status {code}"
-        return self._error(what, "what it says above may tell more")
+        return self._error(ending(code), "what it says above may tell more")
 
     def _error(self, what: str, hint: str) -> StrategyError:
         return StrategyError(
@@ -169,10 +154,3 @@ def request_in_words(x: I64) -> str:
     """Which request was being served, from the loop's scalars."""
     number = int(x[at.X_REQUESTS])
     return f"at request {number} of the demand" if number else "before the first request"
-
-
-def _pair() -> tuple[int, int]:
-    import socket
-
-    ours, theirs = socket.socketpair()
-    return ours.detach(), theirs.detach()

@@ -7,10 +7,8 @@ strategy's own functions, and its counters are not handed over before the books 
 from __future__ import annotations
 
 import ast
-import ctypes
 import mmap
 import re
-import signal
 import sys
 from dataclasses import replace as changed
 from multiprocessing.connection import Connection
@@ -23,19 +21,16 @@ from tracereplay.demand.stream import OP
 from tracereplay.errors import StrategyError, TracereplayError
 from tracereplay.machine.layout import Machine
 from tracereplay.replay import audit
+from tracereplay.replay.child import begin_child
 from tracereplay.replay.engine import Engine
 from tracereplay.replay.remote import SLOT_BYTES, SLOTS, request_in_words
 from tracereplay.strategies.contract import Params
 from tracereplay.strategies.foreign import declaration_problems, describe, from_reference, function_problems, place_in
 
-PR_SET_PDEATHSIG = 1
-
 
 def main() -> None:
     """Entry point of the process."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the other process ends this one
-    pipe = Connection(int(sys.argv[1]))
+    pipe = begin_child()
     memory = mmap.mmap(int(sys.argv[2]), 0)
     serve(pipe, memory)
 
