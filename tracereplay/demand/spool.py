@@ -10,7 +10,7 @@ import os
 import tempfile
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,11 @@ I64 = npt.NDArray[np.int64]
 class Spool:
     """A stream on disk, itself a demand stream: it gives the same batches, as often as it is asked."""
 
-    def __init__(self, stream: DemandStream) -> None:
-        """Reads the whole stream. Raises what that raises, and StorageError where there is no room on the disk."""
+    def __init__(self, stream: DemandStream, step: Callable[[], None] = lambda: None) -> None:
+        """Reads the whole stream; ``step`` is called with each batch, and may raise to end it.
+
+        Raises what the stream raises, and StorageError where there is no room on the disk.
+        """
         self.info: DemandInfo = stream.info
         self.path: Any = getattr(stream, "path", None)
         """The path in use of a reconstruction (demand/path_layer.py), or None."""
@@ -42,6 +45,7 @@ class Spool:
         with written(OP.itemsize):
             self._ops = Rows(OP)
             for batch in stream:
+                step()
                 if len(batch):
                     self._ops.write(batch)
                     self._ends.append(len(self._ops))

@@ -138,10 +138,7 @@ def replay_demand(
     engines = [ready.engine(choice) for choice in choices]
     if copied is not None and engines:
         refuse_too_little_memory(copied, engines[0].machine)
-    with ThreadPoolExecutor(min(len(engines), os.cpu_count() or 1)) as pool:
-        for ops in ahead(stream, AHEAD, "demand"):
-            list(pool.map(lambda engine, ops=ops: engine.feed(ops), engines))
-            progress(len(ops))
+    _feed(engines, stream, progress)
     notes = notes_of(engines[0].machine) if engines else ()
     return Replayed(
         outcomes=[(choice, engine.finish()) for choice, engine in zip(choices, engines, strict=True)],
@@ -190,6 +187,19 @@ def prepared(
     if initial is not None:
         config = changed(config, notes=(*config.notes, START_NOTE))
     return Prepared(stream, config, initial, path_config(recorded.path.spec if recorded.path else None, config), copied)
+
+
+def _feed(engines: Sequence[Engine | RemoteEngine], stream: DemandStream, progress: Callable[[int], None]) -> None:
+    """Replay a stream on all machines."""
+    if len(engines) == 1 and isinstance(stream, Spool):  # a point of a sweep, beside others: no thread for one replay
+        for ops in stream:
+            engines[0].feed(ops)
+            progress(len(ops))
+        return
+    with ThreadPoolExecutor(min(len(engines), os.cpu_count() or 1)) as pool:
+        for ops in ahead(stream, AHEAD, "demand"):
+            list(pool.map(lambda engine, ops=ops: engine.feed(ops), engines))
+            progress(len(ops))
 
 
 def copied_demand(recorded: DemandStream, copies: int, machine: MachineConfig) -> CopiedDemand:
