@@ -163,13 +163,13 @@ def _fill(
                 elif method == "sampled":
                     from tracereplay.whatif.sampled import run_sampled
 
-                    run_sampled(question, opened.executor, add, workers=opened.workers)
+                    run_sampled(question, opened, add, workers=opened.workers)
                 elif refine:
                     from tracereplay.whatif.refine import run_refined
 
                     run_refined(
                         question,
-                        opened.executor,
+                        opened,
                         add,
                         workers=opened.workers,
                         known=table.rows,
@@ -178,7 +178,7 @@ def _fill(
                     )
                 else:
                     todo = (task for task in question.tasks() if task.key not in done)
-                    run_tasks(todo, opened.executor, add, workers=opened.workers)
+                    run_tasks(todo, opened, add, workers=opened.workers, note=note)
         except KeyboardInterrupt:
             table.save()
             kept = f" in {table.path}; continue with --resume" if table.path else ""
@@ -202,7 +202,7 @@ def _suggest(question: Plan, executor: str, workers: int | None, format: Format)
     for text in question.strategies.values():
         admit(parse_spec(text).name, note)
     with open_executor(executor, workers) as opened, progress("changes") as advance:
-        found = suggest(question, opened.executor, done=lambda _n, _all: advance(1))
+        found = suggest(question, opened, done=lambda _n, _all: advance(1))
     if format is Format.TABLE:
         emit(suggestions(found, question.traces[0]))
         return

@@ -118,7 +118,7 @@ def _watched(statement: Statement, work: Callable[[], Iterator[T]], memory: int 
     """Items of ``work``, made on another thread while this one looks at the memory of the process."""
     from polars.exceptions import PolarsError
 
-    limit = _spare() + resident() if memory is None else memory
+    limit = spare() + resident() if memory is None else memory
     made: queue.Queue[T | BaseException | None] = queue.Queue(2)
     given_up = threading.Event()
 
@@ -174,7 +174,7 @@ def resident() -> int:
     return (int(fields[1]) - int(fields[2])) * _PAGE
 
 
-def _spare() -> int:
+def spare() -> int:
     """Bytes that this process may still take: of the host, and of its control group."""
     meminfo = Path("/proc/meminfo").read_text().splitlines()
     left = [int(line.split()[1]) << 10 for line in meminfo if line.startswith("MemAvailable:")]

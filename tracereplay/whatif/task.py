@@ -5,6 +5,7 @@ A process keeps the traces and demands that it used last, so that points which s
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import threading
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from tracereplay import __version__
 from tracereplay.demand.spec import DemandSpec
 from tracereplay.errors import TracereplayError
+from tracereplay.whatif.executors import go_on
 
 if TYPE_CHECKING:
     from tracereplay.cost.intervals import Pricing
@@ -31,6 +33,8 @@ T = TypeVar("T")
 OK, FAILED = "ok", "failed"
 DEMANDS = 2
 """Demands that a process keeps. Each takes disk, 32 bytes an operation, and no memory to speak of."""
+M_MMAP_THRESHOLD, ARRAY_BYTES = -3, 4 << 20
+"""mallopt(3): arrays of so many bytes and more have memory of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +60,15 @@ class Task:
     def key(self) -> str:
         """What the point is known by: its settings, its trace's content, the code that runs it."""
         own = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("command", "trace", "demand")}
-        told = json.dumps([own, asdict(self.demand), trace_of(self.trace).metadata.trace_id, _code()], sort_keys=True)
+        told = json.dumps(
+            [own, asdict(self.demand), trace_of(self.trace).metadata.trace_id, code_digest()], sort_keys=True
+        )
         return hashlib.sha256((told + _profile_digest(self.profile)).encode()).hexdigest()[:24]
 
 
 def run_task(task: Task) -> Row:
     """Run a point here. A :class:`TracereplayError` becomes a row with status ``failed``; anything else is a bug."""
+    give_back_arrays()
     started = time.perf_counter()
     row = place(task)
     try:
@@ -118,6 +125,7 @@ def replayed(task: Task) -> Replayed:
         task.demand,
         choices,
         lambda cpus: configured_machine(trace, cpus, options, task.seed),
+        progress=lambda _n: go_on(),
     )
 
 
@@ -230,11 +238,19 @@ def demand_of(location: str, spec: DemandSpec) -> Spool:
     from tracereplay.replay.run import recorded_demand
 
     trace = trace_of(location)
-    return _demands.get((trace.metadata.trace_id, spec), lambda: Spool(recorded_demand(trace, spec)))
+    return _demands.get((trace.metadata.trace_id, spec), lambda: Spool(recorded_demand(trace, spec), go_on))
 
 
 @lru_cache(maxsize=1)
-def _code() -> str:
+def give_back_arrays() -> None:
+    """Have large arrays go back to the system with the point that made them: glibc would keep some with each thread."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other libcs have none
+    if mallopt is not None:
+        mallopt(M_MMAP_THRESHOLD, ARRAY_BYTES)
+
+
+@lru_cache(maxsize=1)
+def code_digest() -> str:
     """A name for the code that runs points."""
     from tracereplay.compile_cache import source_digest
 
