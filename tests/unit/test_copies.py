@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tests.replay_samples import Ops, op, ops_of, random_stream, request, run_engine
 from tracereplay.demand import copies as module
 from tracereplay.demand.copies import MOST_KEYS, CopiedDemand
-from tracereplay.demand.stream import ALLOC, FIRST, FREE, FREE_INITIAL, OP, TARGETED, DemandInfo, DemandReport
+from tracereplay.demand.stream import ALLOC, FIRST, FREE, FREE_INITIAL, PIECE, OP, TARGETED, DemandInfo, DemandReport
 from tracereplay.errors import ParameterError, TooLittleMemoryError
 from tracereplay.machine.build import build_machine
 from tracereplay.machine.config import MachineConfig, Watermarks, ZoneConfig
@@ -75,7 +75,10 @@ def test_every_copy_is_the_stream_elsewhere(seed: int, copies: int, window: int,
         back = own.copy()
         back["cpu"] -= 5 * k
         back["ts_ns"] -= offset
-        back["pfn"] -= np.where(own["kind"] == FREE_INITIAL, 0, 4096 * k).astype(np.int32)
+        piece = own["kind"] == PIECE
+        back["pfn"] -= np.where((own["kind"] == FREE_INITIAL) | piece, 0, 4096 * k).astype(np.int32)
+        assert (back["pfn"][piece] % copies == k).all()  # no two copies have a bio's number in common
+        back["pfn"][piece] //= copies
         assert (back == ops).all(), k
     for batch in batches:  # a request is not cut, and nothing comes between its extents
         extents = np.flatnonzero((batch["kind"] == ALLOC) & (batch["flags"] & FIRST == 0))

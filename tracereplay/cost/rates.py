@@ -38,6 +38,10 @@ class Covered:
         """Time that rates divide by."""
         return (self.span_ns - self.lost_ns) * NANOSECOND
 
+    def at_rate(self, rate: float) -> Covered:
+        """The same at so many times the recorded rate (demand/rate.py)."""
+        return Covered(round(self.span_ns / rate), self.lost_ns / rate)
+
     def to_json(self) -> dict[str, float]:
         """Plain values, in seconds."""
         return {"span_s": self.span_ns * NANOSECOND, "lost_s": self.lost_ns * NANOSECOND, "covered_s": self.seconds}

@@ -36,7 +36,7 @@ def result_of(
     report = done.report
     if any(p.name == "cpus" for p in profile.parameters):
         profile = profile.with_parameters(cpus=done.machine.cpus)
-    covered = covered_time(trace)
+    covered = covered_time(trace).at_rate(report.rate)
     loads = [row["caller"] for row in report.loads]
     spreads = distributions([outcome for _, outcome in done.outcomes], profile)
     entries = []

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from tracereplay.demand.spool import I64, Ops, Spool
-from tracereplay.demand.stream import FREE_INITIAL, DemandInfo, DemandReport, DemandStream
+from tracereplay.demand.stream import BIO_NUMBERS, FREE_INITIAL, PIECE, DemandInfo, DemandReport, DemandStream
 from tracereplay.errors import ParameterError
 
 MOST_COPIES = 128
@@ -87,7 +87,10 @@ class CopiedDemand:
         made = ops.copy()
         made["ts_ns"] += self.offsets_ns[k]
         made["cpu"] = made["cpu"] % self.cpus + k * self.cpus
-        made["pfn"] += np.where(made["kind"] == FREE_INITIAL, 0, k * self._one.info.frames).astype(np.int32)
+        piece = made["kind"] == PIECE  # its key is the number of a bio
+        moved = (piece | (made["kind"] == FREE_INITIAL)) == 0
+        made["pfn"][moved] += np.int32(k * self._one.info.frames)
+        made["pfn"][piece] = (made["pfn"][piece].astype(np.int64) * self.copies + k) % BIO_NUMBERS
         return made
 
     def to_json(self) -> dict[str, Any]:

@@ -17,7 +17,18 @@ import numpy.typing as npt
 from tracereplay.demand.load import MOST_CPUS, SECOND, Asked, Load, parse_load
 from tracereplay.demand.load_kvfree import KvfreeLoad
 from tracereplay.demand.load_network import NetworkLoad
-from tracereplay.demand.stream import ALLOC, BATCH, FIRST, FREE, OP, SYNTHETIC, TARGETED, DemandInfo, DemandStream
+from tracereplay.demand.stream import (
+    ALLOC,
+    BATCH,
+    FIRST,
+    FREE,
+    OP,
+    SYNTHETIC,
+    TARGETED,
+    DemandInfo,
+    DemandReport,
+    DemandStream,
+)
 from tracereplay.errors import ParameterError
 
 LOADS: dict[str, type[Load]] = {load.name: load for load in (KvfreeLoad, NetworkLoad)}
@@ -125,7 +136,7 @@ class LoadedDemand:
                 hint="lower their rates or hold times",
             )
         self.info = replace(info, frames=first_key, cpus=cpus)
-        self.report = stream.report
+        self.report = DemandReport()
         rate = sum(source.load.pages_per_s() for source in self._sources)
         self._window = max(WINDOW_PAGES * SECOND // rate, 1)
         self._done = info.start_ns - 1
@@ -162,6 +173,7 @@ class LoadedDemand:
     def _count(self) -> None:
         """Add the loads to the report."""
         r = self.report
+        r.take(self._stream.report)
         stated = [source.caller for source in self._sources]
         r.target = " | ".join(stated if r.target == "none" else [r.target, *stated])
         for source in self._sources:

@@ -132,6 +132,8 @@ def as_json(report: DemandReport) -> dict[str, Any]:
         "bios": report.bios,
         "path": report.path,
         "loads": report.loads,
+        "rate": report.rate,
+        "request_pages": report.request_pages,
         "thresholds": report.thresholds,
         "accounting": asdict(report.accounting),
     }

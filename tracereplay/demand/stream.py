@@ -22,7 +22,7 @@ it: then it is a piece of bio number ``pfn``, of which ``pages`` pieces are stil
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Protocol
 
 import numpy as np
@@ -72,6 +72,8 @@ OF_BIO = 256
 """Known to be for one WRITE bio, or for a piece of it: made from it, or matched with it."""
 
 MAX_REQUEST_PAGES = 16384
+BIO_NUMBERS = (1 << 31) - 1
+"""Numbers of bios are below this. One may come again once all pieces of its bio were freed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +178,18 @@ class DemandReport:
     target: str = ""
     loads: list[dict[str, Any]] = field(default_factory=list)
     """Loads put into the stream: ``caller requests pages parameters``. They are in the totals and in ``by_caller``."""
+    rate: float = 1.0
+    """So many times as fast as recorded do the stream's operations follow each other (rate.py)."""
+    request_pages: int | None = None
+    """Most pages of a targeted request that needs no one block, where larger ones were cut (request_pages.py)."""
+
+    def take(self, report: DemandReport) -> None:
+        """Become a copy of another report, to be changed apart from it."""
+        for field_ in fields(self):
+            value = getattr(report, field_.name)
+            if isinstance(value, list):
+                value = [dict(row) if isinstance(row, dict) else row for row in value]
+            setattr(self, field_.name, value)
 
 
 class DemandStream(Protocol):

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 from tracereplay.demand.copies import CopiedDemand
 from tracereplay.demand.loaded import with_loads
 from tracereplay.demand.paths import PATHS, PathSpec
+from tracereplay.demand.rate import at_rate
 from tracereplay.demand.reconstruct import Reconstruction, open_demand
+from tracereplay.demand.request_pages import in_pieces
 from tracereplay.demand.spec import DemandSpec
 from tracereplay.demand.spool import Spool
 from tracereplay.errors import ParameterError, TooLittleMemoryError
@@ -86,6 +88,8 @@ def replay(
     max_write: int | None = None,
     single_ok: Sequence[str] = (),
     loads: Sequence[str] = (),
+    rate: float = 1.0,
+    request_pages: int | None = None,
     copies: int = 1,
     progress: Callable[[int], None] = lambda _n: None,
 ) -> Replayed:
@@ -101,6 +105,8 @@ def replay(
         max_write=max_write,
         single_ok=tuple(single_ok),
         loads=tuple(loads),
+        rate=rate,
+        request_pages=request_pages,
         copies=copies,
     )
     return replay_demand(trace, recorded_demand(trace, spec), spec, choices, machine, progress=progress)
@@ -129,9 +135,10 @@ def replay_demand(
 ) -> Replayed:
     """Feed a demand to each strategy on a machine of its own.
 
-    ``recorded``: what :func:`recorded_demand` found; copies and loads of ``spec`` are made here. ``machine`` makes the
-    configuration from the number of CPUs that the demand names. ``progress`` is called with the number of operations
-    done. Raises TraceError, StrategyError, ParameterError, TooLittleMemoryError.
+    ``recorded``: what :func:`recorded_demand` found; what ``spec`` makes of it is made here, in this order: rate,
+    request_pages, copies, loads. ``machine`` makes the configuration from the number of CPUs that the demand names.
+    ``progress`` is called with the number of operations done. Raises TraceError, StrategyError, ParameterError,
+    TooLittleMemoryError.
     """
     ready = prepared(trace, recorded, spec, machine)
     stream, config, copied = ready.stream, ready.machine, ready.copied
@@ -178,8 +185,10 @@ def prepared(
     trace: Trace, recorded: Reconstruction | Spool, spec: DemandSpec, machine: Callable[[int], MachineConfig]
 ) -> Prepared:
     """Demand and machine of :func:`replay_demand`. Raises TraceError, ParameterError."""
-    copied = None if spec.copies == 1 else copied_demand(recorded, spec.copies, machine(recorded.info.cpus))
-    stream = with_loads(copied or recorded, spec.loads)
+    demand = at_rate(recorded, spec.rate)
+    demand = in_pieces(demand, spec.request_pages, first_bio=trace.rows("bio_events"))
+    copied = None if spec.copies == 1 else copied_demand(demand, spec.copies, machine(demand.info.cpus))
+    stream = with_loads(copied or demand, spec.loads)
     config = machine(stream.info.cpus)
     if copied is not None:
         config = changed(config, cpus=stream.info.cpus)

@@ -337,6 +337,10 @@ def _demand_facts(demand: Mapping[str, Any], result: Mapping[str, Any]) -> tuple
     bios = demand.get("bios") or {}
     copies = (demand.get("copies") or {}).get("copies")
     told = f", in {copies} copies" if copies else ""
+    if (rate := demand.get("rate") or 1) != 1:
+        told += f", at {rate:g} times the recorded rate"
+    if most := demand.get("request_pages"):
+        told += f", targeted ones of {count(most)} pages at most"
     facts = [
         Fact("requests", count(demand.get("requests")), f"{count(pages)} pages{told}"),
         Fact("targeted", count(targeted), f"pages, {share(targeted, pages)}; --target {target}"),
