@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tests.replay_samples import Ops, op, ops_of, random_stream, request, run_engine
 from tracereplay.demand import copies as module
 from tracereplay.demand.copies import MOST_KEYS, CopiedDemand
-from tracereplay.demand.stream import ALLOC, FIRST, FREE, FREE_INITIAL, PIECE, OP, TARGETED, DemandInfo, DemandReport
+from tracereplay.demand.stream import ALLOC, FIRST, FREE, FREE_INITIAL, OP, PIECE, TARGETED, DemandInfo, DemandReport
 from tracereplay.errors import ParameterError, TooLittleMemoryError
 from tracereplay.machine.build import build_machine
 from tracereplay.machine.config import MachineConfig, Watermarks, ZoneConfig
