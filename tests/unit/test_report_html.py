@@ -20,7 +20,9 @@ from tracereplay.report.data import Fact, build_comparison
 from tracereplay.report.html import Report, render
 from tracereplay.report.markup import Markup, join, tag
 from tracereplay.report.svg import XMLNS
-from tracereplay.report.tracedata import BINS, OrderShare, TaskShare, TraceData, build_trace_data
+from tracereplay.report.trace_pictures import trace_pictures
+from tracereplay.report.tracedata import BINS, Loss, OrderShare, TaskShare, TraceData, build_trace_data
+from tracereplay.trace.merge import merge_traces
 from tracereplay.trace.metadata import TraceMetadata
 from tracereplay.trace.reader import Trace
 from tracereplay.trace.writer import TraceWriter
@@ -97,6 +99,64 @@ def test_trace_data(trace: Trace) -> None:
     assert allocated.values[BINS // 2] * pages.bin_s == pytest.approx(8)
     assert freed.values[-1] * pages.bin_s == pytest.approx(1)
     assert [line.name for line in block.lines] == ["bios queued"]
+
+
+def lossy(path: Path, host: str = "") -> Trace:
+    """A hundred seconds with three losses: two next to each other, one to the end of which nobody knows the number."""
+    second = 1_000_000_000
+    metadata = TraceMetadata(source={"kind": "synthetic"})
+    metadata.host = {"hostname": host, "release": "6.1.0", "cpus": 2}
+    with TraceWriter(path, metadata) as writer:
+        events = {
+            "ts_ns": pa.array([5 * second, 105 * second], pa.int64()),
+            "cpu": pa.array([0, 1], pa.uint16()),
+            "kind": ["alloc", "alloc"],
+            "pfn": pa.array([1, 2], pa.uint64()),
+            "order": pa.array([0, 0], pa.uint8()),
+            "pid": pa.array([7, 7], pa.uint32()),
+        }
+        writer.write("page_events", pa.table(events))
+        lost = {
+            "t0_ns": pa.array([25 * second, 27 * second, 95 * second, 50 * second], pa.int64()),
+            "t1_ns": pa.array([27 * second, 30 * second, None, 60 * second], pa.int64()),
+            "table": ["page_events"] * 4,
+            "cpu": pa.array([0, 1, None, 0], pa.uint16()),
+            "n": pa.array([10, 5, None, 3], pa.uint64()),
+            "class": ["ring", "ring", "ring", "stack"],
+        }
+        writer.write("loss", pa.table(lost))
+        writer.finish()
+    return Trace.open(path)
+
+
+def test_losses_are_on_the_time_axis(tmp_path: Path) -> None:
+    data = build_trace_data(lossy(tmp_path / "lossy.trace"))
+    assert data.losses == (Loss(20.0, 25.0, 15, "CPU 0, CPU 1"), Loss(90.0, 100.0, None, "all CPUs"))
+    (picture,) = trace_pictures(data)["time"]
+    root = ElementTree.fromstring(picture.draw(600, ()))
+    shades = [e for e in root.iter(f"{{{XMLNS}}}rect") if e.get("class") == "lost"]
+    first, last = shades
+    assert float(last.attrib["width"]) == pytest.approx(2 * float(first.attrib["width"]), abs=0.2)
+    assert ("lost, all CPUs", "at 90.0 s", "until 100 s", "events unknown") in picture.rows
+
+
+def test_a_trace_of_several_hosts_names_them(tmp_path: Path) -> None:
+    both = [lossy(tmp_path / name, name) for name in ("web1", "web2")]
+    merged = merge_traces(tmp_path / "all.trace", both, align=True)
+    page = page_of(None, build_trace_data(merged))
+    assert "report each by itself: all.trace#web1, all.trace#web2." in page
+    assert "Pages over time" in page
+    one = build_trace_data(Trace.open(tmp_path / "all.trace#web1"))
+    assert one.sources.frame("callers") is not None
+
+
+def test_a_trace_of_nothing(tmp_path: Path) -> None:
+    with TraceWriter(tmp_path / "empty.trace", TraceMetadata(source={"kind": "synthetic"})) as writer:
+        writer.finish()
+    data = build_trace_data(Trace.open(tmp_path / "empty.trace"))
+    assert data.charts == ()
+    assert trace_pictures(data) == {"time": [], "pages": [], "bios": []}
+    assert parse(page_of(None, data)) is not None
 
 
 @pytest.mark.parametrize("kind", ["results", "trace", "both"])

@@ -37,8 +37,9 @@ def test_courses_go_along_one_axis_at_a_setting_of_the_others(sweep: Sweep) -> N
     batch, copies = sweep.multiples
     assert (batch.axis, batch.values, batch.numeric) == ("pcp.batch", (8, 32, 64, 128), True)
     assert sorted(c.setting for c in batch.courses) == ["copies=1", "copies=2", "copies=4"]
-    first = batch.courses[0]
+    first = batch.courses[batch.first]
     assert first.setting == "copies=1"  # the one with most points that ran
+    assert copies.courses[copies.first].setting == "pcp.batch=32"
     assert [p.value for p in first.lines["bulk"]] == [80.0, 66.0, pytest.approx(47.333, abs=0.001), 10.0]
     assert (first.lines["bulk"][1].low, first.lines["bulk"][1].high) == pytest.approx((59.4, 72.6))
     assert [c.missing for c in sorted(batch.courses, key=lambda c: c.setting)] == [0, 1, 0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 from tracereplay.cost.priced import repriced
@@ -12,12 +13,14 @@ from tracereplay.cost.profile import load_profile
 from tracereplay.errors import ResultsError, TraceNotFoundError, TracereplayError, UsageError
 from tracereplay.report.accuracy import Accuracy, of_captures, of_check
 from tracereplay.report.check import TimedCheck
-from tracereplay.report.data import build_comparison
+from tracereplay.report.data import Fact, build_comparison
 from tracereplay.report.html import Report
 from tracereplay.report.provenance import of_results, of_trace
 from tracereplay.report.results import load_results
 from tracereplay.report.sweep import load_sweep
 from tracereplay.report.tracedata import build_trace_data
+from tracereplay.trace.completeness import completeness
+from tracereplay.trace.files import split_host
 from tracereplay.trace.reader import Trace
 
 Tell = Callable[[str], None]
@@ -31,7 +34,7 @@ def report_of(
 
     Raises TraceNotFoundError, ResultsError, UsageError for a profile where no prices are, and what traces raise.
     """
-    if source.is_dir() or "#" in source.name:
+    if split_host(source)[0].is_dir():
         if profile is not None:
             raise UsageError(
                 "a trace has no prices", hint="replay it, and give its results: tracereplay replay -o FILE"
@@ -72,11 +75,17 @@ def _comparison(
 def _sweep(source: Path, made_by: str, tell: Tell, check_s: float, made: Accuracy | None) -> Report:
     sweep = load_sweep(source)
     trace = None
-    if made is None and len(sweep.traces) == len(sweep.trace_ids) == 1:
+    if len(sweep.traces) == len(sweep.trace_ids) == 1:
         trace = _recorded(sweep.traces[0], sweep.trace_ids[0], tell)
     with _checking(trace, check_s) as running:
         accuracy = made or _accuracy(running, sweep.generation)
-    return Report(sweep=sweep, accuracy=accuracy, provenance=sweep.provenance, commands=(*sweep.commands, made_by))
+    complete = () if trace is None else (Fact("completeness of the trace", completeness(trace).line()),)
+    return Report(
+        sweep=replace(sweep, facts=(*sweep.facts, *complete)),
+        accuracy=accuracy,
+        provenance=sweep.provenance,
+        commands=(*sweep.commands, made_by),
+    )
 
 
 def _recorded(path: str, trace_id: str | None, tell: Tell) -> Trace | None:

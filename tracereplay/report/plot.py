@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from tracereplay.report.markup import Child, Markup, tag
 from tracereplay.report.scale import Mark, Scale
@@ -17,6 +18,8 @@ SLIM, BROAD = "iljI|.,:;!' ", "mwMW@%\u2026"
 BOLD = 1.08
 """How much wider bold text is."""
 PALETTE = 8
+STEPS = 6
+"""Points drawn between two of a line on a logarithmic axis."""
 DASHES = ("none", "7 3", "2 3", "9 3 2 3")
 STYLE = """
 :root { --c6: #7a6c00; --c7: #3f51b5; }
@@ -141,7 +144,7 @@ class Plane:
         """A series; each point a dot where ``dots``, or where there is one only."""
         places = [(self.across(x), self.down(y)) for x, y in points]
         if len(places) > 1:
-            path = " ".join(f"{n(x)},{n(y)}" for x, y in places)
+            path = " ".join(f"{n(self.across(x))},{n(self.down(y))}" for x, y in self._straight(points))
             self.parts.append(tag("polyline", class_="series", points=path, **look(index)))
         if dots or len(places) == 1:
             self.parts += [tag("circle", cx=n(x), cy=n(y), r=3.5, fill=colour(index)) for x, y in places]
@@ -154,10 +157,24 @@ class Plane:
             line = {"x1": at, "x2": at, "y1": n(self.down(low)), "y2": n(self.down(high))}
             self.parts.append(tag("line", stroke=colour(index), stroke_width=1.5, **line))
             return
-        over = [f"{n(self.across(x))},{n(self.down(high))}" for x, _, high in points]
-        under = [f"{n(self.across(x))},{n(self.down(low))}" for x, low, _ in reversed(points)]
+        over, under = (
+            [f"{n(self.across(x))},{n(self.down(y))}" for x, y in self._straight([(p[0], p[k]) for p in points])]
+            for k in (2, 1)
+        )
+        under.reverse()
         shape = " ".join([*over, *under])
         self.parts.append(tag("polygon", class_="span", points=shape, fill=colour(index), stroke=colour(index)))
+
+    def _straight(self, points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+        """A series with points between, so that it is straight in its values, as crossings take it, on any axis."""
+        if not (self.x.log or self.y.log):
+            return list(points)
+        found = [
+            (x0 + (x1 - x0) * k / STEPS, y0 + (y1 - y0) * k / STEPS)
+            for (x0, y0), (x1, y1) in pairwise(points)
+            for k in range(STEPS)
+        ]
+        return [*found, points[-1]]
 
     def upright(self, low: float, high: float, class_: str) -> None:
         """A part of the x axis over the whole height, at least a pixel wide."""

@@ -81,6 +81,8 @@ class Multiple:
     values: tuple[Value, ...]
     numeric: bool
     courses: tuple[Course, ...]
+    first: int
+    """Which of the courses to look at first: the one with most points that ran."""
     left_out: int
     """Settings of the other axes that are not shown."""
 
@@ -239,8 +241,9 @@ def _multiple(
         is_numeric(axis, values[axis]),
         tuple(
             _course(groups[key], axis, dict(zip(others, key, strict=True)), values[axis], measure, found)
-            for key in sorted(kept, key=best.index)
+            for key in kept
         ),
+        kept.index(best[0]),
         len(groups) - len(kept),
     )
 
@@ -355,7 +358,7 @@ def _verdict(ok: Sequence[Row], multiples: Sequence[Multiple], unit: str) -> tup
         f"From {figure(_price(low))} {unit} a page ({low['label']}) to {figure(_price(high))} ({high['label']})."
     )
     for multiple in multiples:
-        course = multiple.courses[0]
+        course = multiple.courses[multiple.first]
         where = f" at {course.setting}" if course.setting else ""
         said += [f"Along {multiple.axis}{where}: {crossing_text(c)}." for c in course.crossings]
     return tuple(said)

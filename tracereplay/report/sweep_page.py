@@ -50,7 +50,7 @@ def _curves(multiple: Multiple, number: int, pictures: Sequence[Picture], claim:
         return tag("div", heading, figure_of(pictures[0], claim), more, class_="multiple")
     group = f"axis{number}"
     inputs = [
-        tag("input", type="radio", name=group, id=f"{group}-{i}", checked="checked" if i == 0 else None)
+        tag("input", type="radio", name=group, id=f"{group}-{i}", checked="checked" if i == multiple.first else None)
         for i in range(len(pictures))
     ]
     labels = [

@@ -89,7 +89,7 @@ def _curve_svg(sweep: Sweep, multiple: Multiple, course: Course, title: str, wid
     }
     costs = [value for points in known.values() for _, value, _, _ in points] or [0.0, 1.0]
     ends = [end for points in known.values() for _, _, *both in points for end in both]
-    y = measured([*costs, *(end for end in ends if end <= REACH * max(costs))])
+    y = measured([*costs, *(min(end, REACH * max(costs)) for end in ends)])
     unit = f"{sweep.unit} a page" if sweep.unit else MEASURES[sweep.measure]
     plane = Plane(title, x, y, width, multiple.axis + (", logarithmic" if x.log else ""), unit, sweep.labels)
     for c in course.crossings[:MARKED]:

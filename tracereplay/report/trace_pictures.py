@@ -37,7 +37,7 @@ def trace_pictures(trace: TraceData) -> dict[str, list[Picture]]:
     if (stacks := found.stacks) is not None:
         pages.insert(1, _flame(stacks))
     if (sizes := found.frame("sizes")) is not None:
-        bios.append(_sizes(sizes))
+        bios.append(_sizes(sizes, found.frame("layers")))
     if (latency := found.frame("latency-histogram")) is not None:
         bios.append(_latency(latency, found.frame("latency")))
     if (layers := found.frame("layers")) is not None:
@@ -150,9 +150,9 @@ def _orders(trace: TraceData) -> Picture:
 
 
 # ---------------------------------------------------------------- bios
-def _sizes(frame: pl.DataFrame) -> Picture:
-    """Of the first device of each I/O's way only: the devices below see the same I/O again."""
-    device = _busiest(frame)
+def _sizes(frame: pl.DataFrame, layers: pl.DataFrame | None) -> Picture:
+    """Of the busiest device that has none above it: those below see the same I/Os again."""
+    device = _busiest(frame, layers)
     rows = [r for r in frame.sort("size_bytes").iter_rows(named=True) if r["device"] == device]
     ops = sorted({str(r["op"]) for r in rows})
     by_size: dict[int, dict[str, int]] = {}
@@ -180,9 +180,12 @@ def _sizes(frame: pl.DataFrame) -> Picture:
 _OPERATIONS = {"R": "read", "W": "write", "D": "discard", "F": "flush"}
 
 
-def _busiest(frame: pl.DataFrame) -> str:
-    found = frame.group_by("device").agg(_sum("ios")).sort("ios", "device", descending=[True, False])
-    return str(found["device"][0])
+def _busiest(frame: pl.DataFrame, layers: pl.DataFrame | None) -> str:
+    below = set() if layers is None else {r["device"] for r in layers.iter_rows(named=True) if r["layer"]}
+    found = (
+        frame.group_by("device").agg(_sum("ios")).sort("ios", "device", descending=[True, False])["device"].to_list()
+    )
+    return str(next((device for device in found if device not in below), found[0]))
 
 
 def _sum(column: str) -> Any:
