@@ -59,6 +59,10 @@ class GridError(UsageError):
     """A grid of settings that holds no point, contradicts itself, or varies what nobody has."""
 
 
+class OnePassError(UsageError):
+    """A sweep that counts alone cannot answer: a strategy, or a condition that does not hold."""
+
+
 class QueryError(UsageError):
     """SQL that Polars refuses."""
 

@@ -88,6 +88,34 @@ def derived_file(trace: Trace, name: str, *, note: Note | None = None) -> Path:
     return path
 
 
+def kept_file(trace: Trace, name: str, module: str, said: str, make: Callable[[Path], None]) -> Path:
+    """A Parquet file of another kind beside the tables, for what depends on more than the trace.
+
+    It is named by the trace, the sources of ``module`` and ``said``; ``make`` writes it where it is not there.
+    Raises what ``make`` raises, StorageError.
+    """
+    key = hashlib.sha256((key_of(trace, ReadyTable(name, "", module, "", "", ())) + said).encode()).hexdigest()[:20]
+    file = f"{name}-{key}.parquet"
+    for path in _places(trace, file):
+        if path.exists():
+            with contextlib.suppress(OSError):
+                os.utime(path)
+            return path
+    directory = trace.derived if _writable(trace.derived) else _temporary_directory(trace.path)
+    path = directory / file
+    with _lock(directory, name):
+        if not path.exists():
+            temporary = path.with_name(f".{file}.{uuid.uuid4().hex[:8]}.tmp")
+            try:
+                make(temporary)
+                with storage(path):
+                    temporary.replace(path)
+            finally:
+                temporary.unlink(missing_ok=True)
+            _remove_stale(path, name)
+    return path
+
+
 def _named(name: str) -> ReadyTable:
     if name not in READY_TABLES:
         raise MissingTableError(name, list(READY_TABLES))

@@ -159,7 +159,7 @@ def _fill(
                 if method == "one-pass":
                     from tracereplay.whatif.onepass import run_onepass
 
-                    run_onepass(question, add)
+                    run_onepass(question, add, done=done)
                 elif method == "sampled":
                     from tracereplay.whatif.sampled import run_sampled
 

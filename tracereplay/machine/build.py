@@ -78,7 +78,7 @@ def build_machine(
     w[at.POOL_MIN] = pool_pages
     w[at.POOL_QUOTA] = quota
     w[at.POOL_BATCH] = counter_batch
-    w[at.CN : at.CN + config.cpus] = _nodes_of_cpus(config)
+    w[at.CN : at.CN + config.cpus] = nodes_of_cpus(config)
 
     pg = np.zeros(at.NODE_WORDS * (nodes + frames), np.int32)
     heads = np.arange(nodes, dtype=np.int32)
@@ -182,7 +182,8 @@ def charged_to(machine: at.Machine, row: at.I64) -> at.Machine:
     return machine._replace(c=row)
 
 
-def _nodes_of_cpus(config: MachineConfig) -> at.I64:
+def nodes_of_cpus(config: MachineConfig) -> at.I64:
+    """Node of each CPU."""
     return np.arange(config.cpus, dtype=np.int64) * config.nodes // config.cpus
 
 
@@ -235,25 +236,38 @@ def _fill_zones(w: at.I64, zones: list[ZoneConfig], config: MachineConfig) -> No
 
 def set_pcp(w: at.I64, zones: list[ZoneConfig], config: MachineConfig) -> None:
     """Batch and high of each per-CPU page set."""
-    rule = GENERATIONS[config.generation].pcp_rule
-    nodes_of_cpus = _nodes_of_cpus(config)
     for z, zone in enumerate(zones):
-        local = int(np.count_nonzero(nodes_of_cpus == zone.node)) or config.cpus
-        batch = config.pcp_batch or pcp_batch(zone.pages)
-        low = max(int(w[z * at.Z_WORDS + at.Z_LOW]) // local, 4 * batch)
-        top = max(zone.pages // 8 // local, 4 * batch)
-        if config.pcp_high is not None:
-            low = top = config.pcp_high
-        elif rule == 0:
-            low = top = 6 * batch
-        elif rule == 1:
-            top = low
+        batch, low, top = pcp_sizes(config, zone, int(w[z * at.Z_WORDS + at.Z_LOW]))
         for p in range(z * config.cpus, (z + 1) * config.cpus):
             w[p * at.P_WORDS + at.P_BATCH] = batch
             w[p * at.P_WORDS + at.P_HIGH] = low
             w[p * at.P_WORDS + at.P_HIGH_MIN] = low
             w[p * at.P_WORDS + at.P_HIGH_MAX] = top
             w[p * at.P_WORDS + at.P_FREE_HIGH_BATCH] = config.llc_pages_per_cpu > 3 * batch
+
+
+def pcp_sizes(config: MachineConfig, zone: ZoneConfig, low_mark: int) -> tuple[int, int, int]:
+    """Batch, high_min and high_max of a zone's page sets; ``low_mark`` is its LOW watermark."""
+    rule = GENERATIONS[config.generation].pcp_rule
+    local = int(np.count_nonzero(nodes_of_cpus(config) == zone.node)) or config.cpus
+    batch = config.pcp_batch or pcp_batch(zone.pages)
+    low = max(low_mark // local, 4 * batch)
+    top = max(zone.pages // 8 // local, 4 * batch)
+    if config.pcp_high is not None:
+        low = top = config.pcp_high
+    elif rule == 0:
+        low = top = 6 * batch
+    elif rule == 1:
+        top = low
+    return batch, low, top
+
+
+def zone_words(config: MachineConfig) -> tuple[list[ZoneConfig], at.I64]:
+    """Zones in the machine's order, and ``w`` with nothing but their words filled."""
+    zones = zones_of(config)
+    w = np.zeros(at.MACHINE_WORDS, np.int64)
+    _fill_zones(w, zones, config)
+    return zones, w
 
 
 def _place(machine: at.Machine, z: int, zone: ZoneConfig, config: MachineConfig, rng: np.random.Generator) -> int:

@@ -1,0 +1,433 @@
+"""Per-CPU lists of many settings at once: counts only, one lane a setting.
+
+A step goes through all lanes of a block in loops that the compiler turns into vector code: slices of fixed length,
+32-bit arithmetic, choices instead of branches. Whether any lane refills or drains is one test a block. Rules as in
+machine/pcp_sizes.py, which is the reference.
+"""
+
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+
+from __future__ import annotations
+
+import numpy as np
+
+from tracereplay.compiled import hot, inner, kernel
+from tracereplay.kernel.constants import PAGE_ALLOC_COSTLY_ORDER
+from tracereplay.whatif.onepass_lane import drain_lane, free_lane, tick_lane
+from tracereplay.whatif.onepass_state import (
+    G_ACCOUNTS,
+    G_BULK,
+    G_CAP,
+    G_CHUNKED,
+    G_DECAY,
+    G_FROM_FREED,
+    G_INDEX,
+    G_ORDERS,
+    G_RULE,
+    G_UNSEEN,
+    LANE_COUNTERS,
+    LANES,
+    M_ALLOCS,
+    M_BUDDY,
+    M_LOCKS,
+    MUTUAL_COUNTERS,
+    N_DRAIN_PAGES,
+    N_DRAINS,
+    N_HOLDS,
+    N_LOCKS,
+    N_REFILL_PAGES,
+    N_REFILLS,
+    R_ALLOC,
+    R_AWAY,
+    R_BATCH,
+    R_BEFORE,
+    R_CAP,
+    R_FREED,
+    R_HIGH,
+    R_LEFT,
+    R_LISTS,
+    R_LOW,
+    R_MOST,
+    R_NEED,
+    R_SCALE,
+    R_TOP,
+    R_TOTAL,
+    ROOM,
+    ROWS,
+)
+from tracereplay.whatif.onepass_words import (
+    ACCOUNTED,
+    ALLOC,
+    CLASS_SHIFT,
+    FREE,
+    HEAD_BITS,
+    KIND_BITS,
+    LIST_SHIFT,
+    REQUEST,
+    TICK,
+)
+
+I32 = np.int32
+
+
+# ---------------------------------------------------------------- allocations
+@hot
+def leave(s, at, i, n, pages, shift):
+    """``n`` blocks leave a list in every lane, R_FREED is halved ``shift`` times. Negative if a list ran short."""
+    short = I32(0)
+    n, pages, shift = I32(n), I32(pages), I32(shift)
+    have = s[at + (R_LISTS + i) * LANES : at + (R_LISTS + i) * LANES + LANES]
+    total = s[at + R_TOTAL * LANES : at + R_TOTAL * LANES + LANES]
+    freed = s[at + R_FREED * LANES : at + R_FREED * LANES + LANES]
+    for j in range(LANES):
+        left = I32(have[j] - n)
+        have[j] = left
+        total[j] = I32(total[j] - pages)
+        freed[j] = I32(freed[j]) >> shift
+        short |= left
+    return short
+
+
+@inner
+def refill_fixed(s, at, rule, acc, row, lanes, i, order):
+    """Refills of the lanes whose list went below zero, sizes fixed (up to 6.6)."""
+    have = s[at + (R_LISTS + i) * LANES : at + (R_LISTS + i) * LANES + LANES]
+    total = s[at + R_TOTAL * LANES : at + R_TOTAL * LANES + LANES]
+    batches = s[at + R_BATCH * LANES : at + R_BATCH * LANES + LANES]
+    away = s[at + (R_AWAY + i) * LANES : at + (R_AWAY + i) * LANES + LANES]
+    most = s[at + (R_MOST + i) * LANES : at + (R_MOST + i) * LANES + LANES]
+    refills = acc[row + N_REFILLS * lanes : row + N_REFILLS * lanes + LANES]
+    pages = acc[row + N_REFILL_PAGES * lanes : row + N_REFILL_PAGES * lanes + LANES]
+    shift = I32(order)
+    for j in range(LANES):
+        batch = batches[j]
+        blocks = I32(max(I32(batch >> shift), I32(2))) if batch > 1 and rule == 1 else batch
+        # a quotient of 32-bit integers is exact enough in 64 bits of floating point
+        times = I32(max(np.float64(I32(blocks - 1 - have[j])) / np.float64(blocks), 0.0))
+        taken = I32(times * blocks)
+        have[j] = I32(have[j] + taken)
+        total[j] = I32(total[j] + I32(taken << shift))
+        away[j] = I32(away[j] + taken)
+        most[j] = max(most[j], away[j])
+        refills[j] += times
+        pages[j] += np.int64(taken) << order
+
+
+@inner
+def refill_tuned(s, at, acc, row, lanes, i, order):
+    """One refill of each lane whose list went below zero, auto-tuned sizes. Negative if one of them is short still."""
+    have = s[at + (R_LISTS + i) * LANES : at + (R_LISTS + i) * LANES + LANES]
+    total = s[at + R_TOTAL * LANES : at + R_TOTAL * LANES + LANES]
+    batches = s[at + R_BATCH * LANES : at + R_BATCH * LANES + LANES]
+    away = s[at + (R_AWAY + i) * LANES : at + (R_AWAY + i) * LANES + LANES]
+    most = s[at + (R_MOST + i) * LANES : at + (R_MOST + i) * LANES + LANES]
+    highs = s[at + R_HIGH * LANES : at + R_HIGH * LANES + LANES]
+    lows = s[at + R_LOW * LANES : at + R_LOW * LANES + LANES]
+    tops = s[at + R_TOP * LANES : at + R_TOP * LANES + LANES]
+    factors = s[at + R_ALLOC * LANES : at + R_ALLOC * LANES + LANES]
+    scales = s[at + R_SCALE * LANES : at + R_SCALE * LANES + LANES]
+    refills = acc[row + N_REFILLS * lanes : row + N_REFILLS * lanes + LANES]
+    pages = acc[row + N_REFILL_PAGES * lanes : row + N_REFILL_PAGES * lanes + LANES]
+    shift = I32(order)
+    short = I32(0)
+    for j in range(LANES):
+        wanted = have[j] < 0
+        batch, top, factor = batches[j], tops[j], factors[j]
+        high = min(max(highs[j], lows[j]), top)
+        count = I32(total[j] - I32(have[j] << shift))
+        blocks = I32(batch << factor) if order == 0 else batch
+        off = high < batch
+        raised = min(I32(high + blocks), top) if lows[j] != top and not off else high
+        if order == 0:
+            room = max(I32(raised - count - batch), batch)
+            grows = blocks <= room and factor < scales[j] and wanted and not off
+            factors[j] = I32(factor + 1) if grows else factor
+            blocks = min(blocks, room)
+        blocks = max(I32(blocks >> shift), I32(2)) if blocks > 1 else blocks
+        taken = I32(0) if not wanted else I32(1) if off else blocks
+        highs[j] = raised if wanted else highs[j]
+        left = I32(have[j] + taken)
+        have[j] = left
+        total[j] = I32(total[j] + I32(taken << shift))
+        away[j] = I32(away[j] + taken)
+        most[j] = max(most[j], away[j])
+        refills[j] += I32(1) if wanted else I32(0)
+        pages[j] += np.int64(taken) << order
+        short |= left
+    return short
+
+
+@inner
+def allocate(s, first, last, g, acc, row, lanes, i, order, n, halvings):
+    """``n`` blocks leave list ``i``; ``halvings``: single allocations among them."""
+    shift = min(halvings, 31)
+    for c in range(first, last):
+        at = c * ROWS * LANES
+        short = np.int64(leave(s, at, i, n, n << order, shift))
+        if short < 0 and g[G_RULE] < 2:
+            refill_fixed(s, at, g[G_RULE], acc, row + c * LANES, lanes, i, order)
+        elif short < 0:
+            while refill_tuned(s, at, acc, row + c * LANES, lanes, i, order) < 0:
+                pass
+
+
+# ---------------------------------------------------------------- frees
+@hot
+def arrive(s, at, i, n, pages):
+    """``n`` blocks come onto a list in every lane. Negative if the lists of a lane came to ``high``."""
+    over = I32(0)
+    n, pages = I32(n), I32(pages)
+    have = s[at + (R_LISTS + i) * LANES : at + (R_LISTS + i) * LANES + LANES]
+    total = s[at + R_TOTAL * LANES : at + R_TOTAL * LANES + LANES]
+    highs = s[at + R_HIGH * LANES : at + R_HIGH * LANES + LANES]
+    freed = s[at + R_FREED * LANES : at + R_FREED * LANES + LANES]
+    before = s[at + R_BEFORE * LANES : at + R_BEFORE * LANES + LANES]
+    for j in range(LANES):
+        count = I32(total[j] + pages)
+        before[j] = freed[j]
+        have[j] = I32(have[j] + n)
+        total[j] = count
+        over |= I32(highs[j] - 1 - count)
+    return over
+
+
+@hot
+def count_frees(s, at, n, order, shift):
+    """What ``n`` frees do to ``alloc_factor`` and ``free_count`` (6.7 on). Negative where R_NEED was reached before."""
+    size, n, shift = I32(1 << order), I32(n), I32(shift)
+    needed = I32(0)
+    freed = s[at + R_FREED * LANES : at + R_FREED * LANES + LANES]
+    factors = s[at + R_ALLOC * LANES : at + R_ALLOC * LANES + LANES]
+    caps = s[at + R_CAP * LANES : at + R_CAP * LANES + LANES]
+    needs = s[at + R_NEED * LANES : at + R_NEED * LANES + LANES]
+    for j in range(LANES):
+        old, cap = freed[j], caps[j]
+        factors[j] = I32(factors[j]) >> shift
+        single = max(old, min(I32(old + n), cap))
+        freed[j] = single if size == 1 else I32(old + size) if old < cap else old
+        needed |= I32(needs[j] - 1 - old)
+    return needed
+
+
+@hot
+def any_freed(s, at):
+    """Negative where ``free_factor`` was above 0 before the step."""
+    freed = I32(0)
+    before = s[at + R_BEFORE * LANES : at + R_BEFORE * LANES + LANES]
+    for j in range(LANES):
+        freed |= I32(-before[j])
+    return freed
+
+
+@hot
+def undo(s, at, i, n):
+    """The lists before ``n`` order-0 frees that ``arrive`` counted; R_LEFT has them to do."""
+    n = I32(n)
+    have = s[at + (R_LISTS + i) * LANES : at + (R_LISTS + i) * LANES + LANES]
+    total = s[at + R_TOTAL * LANES : at + R_TOTAL * LANES + LANES]
+    left = s[at + R_LEFT * LANES : at + R_LEFT * LANES + LANES]
+    freed = s[at + R_FREED * LANES : at + R_FREED * LANES + LANES]
+    before = s[at + R_BEFORE * LANES : at + R_BEFORE * LANES + LANES]
+    for j in range(LANES):
+        have[j] = I32(have[j] - n)
+        total[j] = I32(total[j] - n)
+        left[j] = n
+        freed[j] = before[j]
+
+
+@hot
+def free_up_to_high(s, at, g, acc, row, lanes, i):
+    """Order-0 frees of each lane until its lists come to ``high``, and the drain that follows.
+
+    A drain that one list cannot serve stays in R_BEFORE, pages that are to be drained, and the result is not 0; other
+    lanes have 0 there. Negative in the second result while a lane has frees left.
+    """
+    rule, chunked, anywhere = g[G_RULE], g[G_CHUNKED] != 0, g[G_FROM_FREED] != 0
+    have = s[at + (R_LISTS + i) * LANES : at + (R_LISTS + i) * LANES + LANES]
+    total = s[at + R_TOTAL * LANES : at + R_TOTAL * LANES + LANES]
+    left = s[at + R_LEFT * LANES : at + R_LEFT * LANES + LANES]
+    freed = s[at + R_FREED * LANES : at + R_FREED * LANES + LANES]
+    hard = s[at + R_BEFORE * LANES : at + R_BEFORE * LANES + LANES]
+    away = s[at + (R_AWAY + i) * LANES : at + (R_AWAY + i) * LANES + LANES]
+    highs = s[at + R_HIGH * LANES : at + R_HIGH * LANES + LANES]
+    lows = s[at + R_LOW * LANES : at + R_LOW * LANES + LANES]
+    tops = s[at + R_TOP * LANES : at + R_TOP * LANES + LANES]
+    batches = s[at + R_BATCH * LANES : at + R_BATCH * LANES + LANES]
+    caps = s[at + R_CAP * LANES : at + R_CAP * LANES + LANES]
+    scales = s[at + R_SCALE * LANES : at + R_SCALE * LANES + LANES]
+    drains = acc[row + N_DRAINS * lanes : row + N_DRAINS * lanes + LANES]
+    drained = acc[row + N_DRAIN_PAGES * lanes : row + N_DRAIN_PAGES * lanes + LANES]
+    holds = acc[row + N_HOLDS * lanes : row + N_HOLDS * lanes + LANES]
+    locks = acc[row + N_LOCKS * lanes : row + N_LOCKS * lanes + LANES]
+    any_hard = I32(0)
+    any_left = I32(0)
+    for j in range(LANES):
+        batch, low, top = batches[j], lows[j], tops[j]
+        high = min(max(highs[j], low), top) if rule == 2 else highs[j]
+        step = min(max(I32(high - total[j]), I32(1)), left[j])
+        left[j] = I32(left[j] - step)
+        any_left |= I32(-left[j])
+        count = I32(total[j] + step)
+        old = freed[j]
+        reached = step > 0 and count >= high
+        if rule == 2:
+            new = max(old, min(I32(old + step), caps[j]))
+            room = I32(new + batch)
+            highs[j] = min(max(room, low), top) if reached and low != top and high < room else highs[j]
+            pages = min(max(new, batch), I32(high - batch))
+        elif rule == 1:
+            pages = I32(batch << old)
+            grows = reached and high >= batch and pages < I32(high - batch) and (not anywhere or old < scales[j])
+            new = I32(old + 1) if grows else old
+            pages = min(max(pages, batch), I32(high - batch))
+        else:
+            new = old
+            pages = batch
+        freed[j] = new
+        if rule > 0:
+            pages = I32(1) if high < batch else pages
+        pages = min(pages, count) if reached else I32(0)
+        listed = I32(have[j] + step)
+        easy = pages <= listed if anywhere else listed == count
+        taken = pages if easy else I32(0)
+        hard[j] = I32(pages - taken)
+        any_hard |= hard[j]
+        have[j] = I32(listed - taken)
+        total[j] = I32(count - taken)
+        away[j] = I32(away[j] - taken)
+        drains[j] += I32(1) if taken > 0 else I32(0)
+        drained[j] += taken
+        if chunked:
+            times = I32(np.float64(I32(taken + batch - 1)) / np.float64(batch)) if taken > 0 else I32(0)
+            holds[j] += times
+            locks[j] += max(I32(times - 1), I32(0))
+        else:
+            holds[j] += I32(1) if taken > 0 else I32(0)
+    return any_hard, any_left
+
+
+@inner
+def free_pages_of(s, at, g, acc, row, lanes, i, n):
+    """``n`` order-0 frees in every lane of a block, of which some drain."""
+    undo(s, at, i, n)
+    while True:
+        hard, left = free_up_to_high(s, at, g, acc, row, lanes, i)
+        if hard != 0:
+            for j in range(LANES):
+                pages = np.int64(s[at + R_BEFORE * LANES + j])
+                if pages > 0:
+                    drain_lane(s, at, j, g, acc, row + j, lanes, pages, i)
+        if left >= 0:
+            return
+
+
+@inner
+def release(s, first, last, g, acc, row, lanes, i, order, n, follows):
+    """``n`` blocks come onto list ``i``; ``follows``: the free before was of order 1 to 3. One block for order > 0."""
+    tuned = g[G_RULE] == 2
+    low_order = 0 < order <= PAGE_ALLOC_COSTLY_ORDER
+    shift = min(n, 31)
+    for c in range(first, last):
+        at = c * ROWS * LANES
+        over = np.int64(arrive(s, at, i, n, n << order))
+        if tuned:
+            needed = count_frees(s, at, n, order, shift)
+            over |= np.int64(needed) if low_order and follows else 0
+        elif low_order and g[G_FROM_FREED]:
+            over |= np.int64(any_freed(s, at))
+        if over >= 0:
+            continue
+        if order == 0:
+            free_pages_of(s, at, g, acc, row + c * LANES, lanes, i, n)
+            continue
+        for j in range(LANES):
+            drains = s[at + j] >= s[at + R_HIGH * LANES + j]
+            if tuned:
+                drains |= low_order and follows and s[at + R_BEFORE * LANES + j] >= s[at + R_NEED * LANES + j]
+            elif low_order:
+                drains |= s[at + R_BEFORE * LANES + j] > 0
+            if drains:
+                free_lane(s, at, j, g, acc, row + c * LANES + j, lanes, i, order, follows)
+
+
+# ---------------------------------------------------------------- steps
+@hot
+def pieces(g, kind, pages):
+    """A request in calls: (bulk calls of several pages, single calls)."""
+    cap = g[G_CAP] if kind == REQUEST and g[G_CAP] > 0 else pages
+    if cap < 2:
+        return 0, pages
+    rest = pages % cap
+    return pages // cap + (1 if rest > 1 else 0), 1 if rest == 1 else 0
+
+
+@inner
+def end_epoch(state, peaks, peak_epochs, epoch, cpus, first, last, lanes):
+    """Blocks away from each zone at one time: at most the sum of the most of its page sets since the epoch began.
+
+    ``peaks[(zone * ROOM + list) * lanes + lane]`` keeps the largest such sum, ``peak_epochs`` when it was.
+    """
+    size = lanes // LANES * ROWS * LANES
+    for z in range(state.shape[0] // size // cpus):
+        for i in range(ROOM):
+            for c in range(first, last):
+                to = (z * ROOM + i) * lanes + c * LANES
+                for j in range(LANES):
+                    away = np.int64(0)
+                    for p in range(z * cpus, (z + 1) * cpus):
+                        k = p * size + (c * ROWS + R_AWAY + i) * LANES + j
+                        away += state[k + ROOM * LANES]
+                        state[k + ROOM * LANES] = state[k]
+                    if away > peaks[to + j]:
+                        peaks[to + j] = away
+                        peak_epochs[to + j] = epoch
+
+
+@kernel
+def sweep(words, segments, state, prev, acc, mutual, peaks, peak_epochs, g, cpus, first, last, lanes):
+    """Take steps through blocks ``first`` to ``last`` - 1 of the lanes.
+
+    ``words``: steps; ``segments[k]``: page set, first step, end, or the end of an epoch: -1, its number, 0. ``state``:
+    page set by page set, ``lanes // LANES`` blocks of ROWS x LANES each. ``prev``: whether the last free of a page set
+    was of order 1 to 3. Added to are ``acc[(class * LANE_COUNTERS + counter) * lanes + lane]`` and ``mutual[class *
+    MUTUAL_COUNTERS + counter]``; ``peaks`` as end_epoch says.
+    """
+    size = lanes // LANES * ROWS * LANES
+    for k in range(segments.shape[0]):
+        p = segments[k, 0]
+        if p < 0:
+            end_epoch(state, peaks, peak_epochs, segments[k, 1], cpus, first, last, lanes)
+            continue
+        s = state[p * size : (p + 1) * size]
+        follows = np.int64(prev[p])
+        for w in range(segments[k, 1], segments[k, 2]):
+            word = np.int64(words[w])
+            n = word >> HEAD_BITS
+            kind = word & ((1 << KIND_BITS) - 1)
+            whose = word >> CLASS_SHIFT & 3
+            row = whose * LANE_COUNTERS * lanes
+            if kind == TICK:
+                if g[G_DECAY] != 0:
+                    for c in range(first, last):
+                        for j in range(LANES):
+                            tick_lane(s, c * ROWS * LANES, j, g, acc, row + c * LANES + j, lanes)
+                continue
+            i = g[G_INDEX + (word >> LIST_SHIFT & 0xF)]
+            if i < 0:
+                mutual[whose * MUTUAL_COUNTERS + M_BUDDY] += n
+                continue
+            order = g[G_ORDERS + i]
+            if kind == FREE:
+                mutual[whose * MUTUAL_COUNTERS + M_LOCKS] += n
+                for _ in range(1 if order == 0 else n):
+                    release(s, first, last, g, acc, row, lanes, i, order, n if order == 0 else 1, follows)
+                    follows = np.int64(0 < order <= PAGE_ALLOC_COSTLY_ORDER)
+                continue
+            bulk, single = 0, n
+            asks_in_bulk = g[G_BULK] if kind == REQUEST else g[G_UNSEEN]
+            if kind != ALLOC and asks_in_bulk and not (g[G_ACCOUNTS] and word & ACCOUNTED):
+                bulk, single = pieces(g, kind, n)
+            mutual[whose * MUTUAL_COUNTERS + M_ALLOCS] += n
+            mutual[whose * MUTUAL_COUNTERS + M_LOCKS] += bulk + single
+            allocate(s, first, last, g, acc, row, lanes, i, order, n, single)
+        prev[p] = follows
