@@ -16,7 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from tracereplay.errors import GridError, OnePassError, TracereplayError
+from tracereplay.errors import GridError, OnePassError, ParameterError, TracereplayError
 from tracereplay.kernel.generations import GENERATIONS
 from tracereplay.whatif.task import FAILED, Row, Task, demand_of, place, provenance, trace_of
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tracereplay.strategies.contract import Params
     from tracereplay.trace.reader import Trace
     from tracereplay.whatif.grid import Plan
+    from tracereplay.whatif.onepass_conditions import Broken
     from tracereplay.whatif.onepass_steps import Steps
     from tracereplay.whatif.onepass_sweep import Asking
 
@@ -89,13 +90,13 @@ def swept_rows(tasks: Sequence[Task], asking: Asking) -> list[Row]:
     try:
         found = _swept(tasks, asking)
     except TracereplayError as error:
-        found = [{"status": FAILED, "error": error.message + (f" ({error.hint})" if error.hint else "")}] * len(tasks)
+        found = [_failed(error)] * len(tasks)
     seconds = (time.perf_counter() - started) / len(tasks)
     return [row | more | {"seconds": seconds} for row, more in zip(rows, found, strict=True)]
 
 
 def _swept(tasks: Sequence[Task], asking: Asking) -> list[Row]:
-    from tracereplay.machine.config import with_option
+    from tracereplay.machine.options import machine_options
     from tracereplay.whatif.onepass_conditions import broken_by_lane, broken_for_all
     from tracereplay.whatif.onepass_sweep import sweep_lanes
 
@@ -104,33 +105,43 @@ def _swept(tasks: Sequence[Task], asking: Asking) -> list[Row]:
     if asking.bulk and not GENERATIONS[base.generation].has_bulk:
         raise OnePassError(f"kernel {base.generation} has no alloc_pages_bulk", hint="a later generation, or per-page")
     if broken := broken_for_all(steps.facts, base):
-        raise OnePassError(str(broken), hint="replay it: --method replay")
-    configs = []
+        raise broken_condition(broken)
+    about = _about(trace, steps, base)
+    configs, rows = [], []
     for task in tasks:
-        config = base
-        for key, value in task.machine:
-            if key in SIZES:
-                config = with_option(config, key, value)
-        configs.append(config)
-    swept = sweep_lanes(steps, configs, asking)
-    report = steps.facts.report
-    told = SimpleNamespace(**report | {"accounting": _accounting(report["accounting"])})
-    about = provenance(trace, SimpleNamespace(report=told, machine=base, copies=steps.facts.copies))  # type: ignore[arg-type]
-    rows = []
-    for lane, broken in enumerate(broken_by_lane(steps.facts, configs, swept)):
-        row = about | {"machine": json.dumps(configs[lane].describe())}
-        if broken:
-            row |= {"status": FAILED, "error": f"{broken} (replay it: --method replay)"}
-        else:
-            row |= {name: int(values[lane]) for name, values in swept.counters.items()}
-        rows.append(row)
+        try:
+            configs.append(machine_options(base, {name: text for name, text in task.machine if name in SIZES}))
+            rows.append(about | {"machine": json.dumps(configs[-1].describe())})
+        except ParameterError as error:
+            rows.append(_failed(error))
+    if configs:
+        swept = sweep_lanes(steps, configs, asking)
+        fine = [row for row in rows if "status" not in row]
+        for lane, (row, broken) in enumerate(zip(fine, broken_by_lane(steps.facts, configs, swept), strict=True)):
+            if broken:
+                row |= _failed(broken_condition(broken))
+            else:
+                row |= {name: int(values[lane]) for name, values in swept.counters.items()}
     return rows
 
 
-def _accounting(values: dict[str, Any]) -> Any:
+def broken_condition(broken: Broken) -> OnePassError:
+    """The error for a condition that does not hold."""
+    return OnePassError(str(broken), hint="replay it: --method replay")
+
+
+def _failed(error: TracereplayError) -> Row:
+    return {"status": FAILED, "error": error.message + (f" ({error.hint})" if error.hint else "")}
+
+
+def _about(trace: Trace, steps: Steps, config: MachineConfig) -> Row:
+    """Where a row comes from."""
     from tracereplay.demand.stream import Accounting
 
-    return Accounting(**values)
+    report = steps.facts.report
+    told = SimpleNamespace(**report | {"accounting": Accounting(**report["accounting"])})
+    done: Any = SimpleNamespace(report=told, machine=config, copies=steps.facts.copies)
+    return provenance(trace, done)
 
 
 def steps_of(trace: Trace, task: Task) -> tuple[Steps, MachineConfig]:
@@ -139,12 +150,12 @@ def steps_of(trace: Trace, task: Task) -> tuple[Steps, MachineConfig]:
     Raises TracereplayError.
     """
     from tracereplay.analysis.derived import kept_file
-    from tracereplay.machine.from_trace import configured_machine
+    from tracereplay.machine.from_trace import configured_machine, generation_of
     from tracereplay.whatif.onepass_steps import read_steps
 
     options = dict(_but(task, SIZES))
     fixed = dict(_but(task, SWEPT))
-    generation = options.get("generation") or configured_machine(trace, 1, {}, 0).generation
+    generation = options.get("generation") or generation_of(trace)
     small = GENERATIONS[generation].pcp_orders == 1
     said = json.dumps([asdict(task.demand), sorted(fixed.items()), task.seed, small])
     path = kept_file(
