@@ -104,7 +104,7 @@ def test_explain(path: Path) -> None:
         (["{t}", "SELECT 1", "--file", "q.sql"], 2, "as an argument or with --file"),
         (["{t}", "--file", "{t}/none.sql"], 2, "cannot read"),
         (["{t}/none", "SELECT 1"], 3, "does not exist"),
-        (["{t}", "SELECT pid FROM tasks", "-o", "{t}/no/where.parquet"], 1, "no directory"),
+        (["{t}", "SELECT pid FROM tasks", "-o", "{t}/no/where.parquet"], 2, "no directory"),
     ],
 )
 def test_errors(path: Path, args: list[str], code: int, message: str) -> None:

@@ -16,13 +16,13 @@ import pytest
 from tests.block_samples import read
 from tracereplay.analysis.selection import Selection
 from tracereplay.analysis.view import View
-from tracereplay.errors import EmptyTraceError, MissingTableError, OutputExistsError, StorageError, UsageError
+from tracereplay.errors import EmptyTraceError, MissingTableError, OutputExistsError, UsageError
 from tracereplay.export.fio import write_iolog
 from tracereplay.export.formats import check, format_named
-from tracereplay.export.output import check_directory, check_file, new_file
 from tracereplay.export.stacks import weighted_stacks, write_folded, write_speedscope
 from tracereplay.export.tables import tables_of, write_query, write_table, write_tables
 from tracereplay.trace.metadata import TraceMetadata
+from tracereplay.trace.outputs import check_directory, check_file, new_file
 from tracereplay.trace.reader import Trace
 from tracereplay.trace.writer import TraceWriter
 
@@ -243,7 +243,7 @@ def test_outputs_are_whole_or_absent(tmp_path: Path) -> None:
     with pytest.raises(OutputExistsError):
         check_file(path, force=False)
     check_file(path, force=True)
-    with pytest.raises(StorageError, match="no directory"):
+    with pytest.raises(UsageError, match="no directory"):
         check_file(tmp_path / "no" / "out", force=False)
 
 

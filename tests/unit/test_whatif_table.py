@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from tracereplay.errors import OutputExistsError, ResultsError, StorageError
+from tracereplay.errors import OutputExistsError, ResultsError, UsageError
 from tracereplay.whatif.grid import Plan, plan
 from tracereplay.whatif.table import Table, read_axes, read_table
 from tracereplay.whatif.task import FAILED, OK, Task, place
@@ -72,5 +72,5 @@ def test_files_that_are_in_the_way_or_none(asked: Plan, tmp_path: Path) -> None:
     pl.DataFrame({"a": [1]}).write_parquet(path)
     with pytest.raises(ResultsError, match="no sweep"):
         Table.resume(asked, path)
-    with pytest.raises(StorageError):
+    with pytest.raises(UsageError, match="no directory"):
         Table.create(asked, tmp_path / "no" / "sweep.parquet")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -18,7 +17,7 @@ from tracereplay.cli.selection import (
     TimeOption,
     selection,
 )
-from tracereplay.errors import OutputExistsError, UsageError
+from tracereplay.errors import UsageError
 
 TABLE_ROWS = 20
 SUFFIXES = (".parquet", ".csv", ".json", ".svg")
@@ -46,9 +45,9 @@ def run(
     ] = None,
     format: Annotated[Format, typer.Option("--format", help="Form of the result.")] = Format.TABLE,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Write to a .parquet, .csv, .json or .svg file.")
+        str | None, typer.Option("-o", "--output", help="Write to a .parquet, .csv, .json or .svg file.")
     ] = None,
-    svg: Annotated[Path | None, typer.Option("--svg", help="Also draw it, as an SVG file.")] = None,
+    svg: Annotated[str | None, typer.Option("--svg", help="Also draw it, as an SVG file.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace files that are there.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Of several traces: stop at the first that fails.")] = False,
 ) -> None:
@@ -78,7 +77,7 @@ def run(
     analysis.told(options)  # refuses what cannot be before anything is read
     for path, suffixes in ((output, SUFFIXES), (svg, (".svg",))):
         _check_output(path, suffixes, force)
-    if analysis.picture is None and (svg is not None or (output is not None and output.suffix == ".svg")):
+    if analysis.picture is None and (svg is not None or (output is not None and output.endswith(".svg"))):
         raise UsageError(f"{name} has no picture", hint="write it as .csv or .parquet")
     from tracereplay.analysis.view import View
     from tracereplay.trace.fleet import is_fleet
@@ -115,12 +114,12 @@ def _options(by: str | None, given: list[str]) -> dict[str, str | int | float]:
     return options
 
 
-def _check_output(path: Path | None, suffixes: tuple[str, ...], force: bool) -> None:
-    if path is None:
+def _check_output(place: str | None, suffixes: tuple[str, ...], force: bool) -> None:
+    from tracereplay.trace.outputs import check_file, suffix_of
+    from tracereplay.trace.store import name_of
+
+    if place is None:
         return
-    if path.suffix not in suffixes:
-        raise UsageError(f"cannot tell a format from {path.name!r}", hint=f"end it in {', '.join(suffixes)}")
-    if (path.exists() or path.is_symlink()) and not (force and path.is_file()):
-        raise OutputExistsError(path)
-    if not path.absolute().parent.is_dir():
-        raise UsageError(f"no directory {path.absolute().parent}", hint="create it, or choose another path")
+    if suffix_of(place) not in suffixes:
+        raise UsageError(f"cannot tell a format from {name_of(place)!r}", hint=f"end it in {', '.join(suffixes)}")
+    check_file(place, force=force)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tracereplay.cli.analyze_table import table, terminal_width
@@ -35,14 +34,14 @@ def analyze(
     top: int | None,
     strict: bool,
     format: Format,
-    output: Path | None,
-    svg: Path | None,
+    output: str | None,
+    svg: str | None,
 ) -> None:
     """Answer, and write or show it. Raises UsageError for a picture of what does not add up."""
     from tracereplay.analysis.fleet import analyze_fleet
     from tracereplay.trace.fleet import TRACE
 
-    pictures = [path for path in (output, svg) if path is not None and path.suffix == ".svg"]
+    pictures = [path for path in (output, svg) if path is not None and path.endswith(".svg")]
     if pictures and isinstance(analysis.together, str):
         raise UsageError(f"{analysis.name} has no picture of several traces: {analysis.together}", hint="draw one")
     fleet = fleet_of(arguments, strict=strict)
@@ -107,21 +106,22 @@ def document(found: FleetAnswer, analysis: Analysis, chosen: Selection) -> dict[
     }
 
 
-def _write(found: FleetAnswer, analysis: Analysis, chosen: Selection, path: Path) -> None:
-    part = path.with_name(path.name + ".tmp")
-    if path.suffix == ".parquet":
-        found.frame.write_parquet(part)
-    elif path.suffix == ".csv":
-        flat(found.frame).write_csv(part)
-    elif path.suffix == ".json":
-        text = json.dumps(document(found, analysis, chosen), indent=2, allow_nan=False, default=str)
-        part.write_text(f"{text}\n")
-    else:
-        from tracereplay.report.answer_picture import picture
+def _write(found: FleetAnswer, analysis: Analysis, chosen: Selection, place: str) -> None:
+    from tracereplay.trace.outputs import written
 
-        assert analysis.picture is not None
-        part.write_text(picture(found.whole, analysis.picture, analysis.title), encoding="utf-8")
-    part.replace(path)
+    with written(place) as path:
+        if path.suffix == ".parquet":
+            found.frame.write_parquet(path)
+        elif path.suffix == ".csv":
+            flat(found.frame).write_csv(path)
+        elif path.suffix == ".json":
+            text = json.dumps(document(found, analysis, chosen), indent=2, allow_nan=False, default=str)
+            path.write_text(f"{text}\n")
+        else:
+            from tracereplay.report.answer_picture import picture
+
+            assert analysis.picture is not None
+            path.write_text(picture(found.whole, analysis.picture, analysis.title), encoding="utf-8")
 
 
 def _remark(found: FleetAnswer) -> None:

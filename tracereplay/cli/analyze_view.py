@@ -6,7 +6,6 @@ import json
 import math
 import textwrap
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tracereplay.cli.analyze_table import table, terminal_width
@@ -96,21 +95,23 @@ def show(view: View, analysis: Analysis, answer: Answer, fmt: Format) -> None:
         emit_frame(flat(answer.frame) if fmt is Format.CSV else answer.frame, fmt)
 
 
-def write(view: View, analysis: Analysis, answer: Answer, path: Path) -> None:
+def write(view: View, analysis: Analysis, answer: Answer, place: str) -> None:
     """Into a file, by its suffix: whole or not at all."""
-    part = path.with_name(path.name + ".tmp")
-    if path.suffix == ".parquet":
-        answer.frame.write_parquet(part)
-    elif path.suffix == ".csv":
-        flat(answer.frame).write_csv(part)
-    elif path.suffix == ".json":
-        part.write_text(json.dumps(document(view, analysis, answer), indent=2, allow_nan=False, default=str) + "\n")
-    else:
-        from tracereplay.report.answer_picture import picture
+    from tracereplay.trace.outputs import written
 
-        assert analysis.picture is not None
-        part.write_text(picture(answer.frame, analysis.picture, analysis.title), encoding="utf-8")
-    part.replace(path)
+    with written(place) as path:
+        if path.suffix == ".parquet":
+            answer.frame.write_parquet(path)
+        elif path.suffix == ".csv":
+            flat(answer.frame).write_csv(path)
+        elif path.suffix == ".json":
+            text = json.dumps(document(view, analysis, answer), indent=2, allow_nan=False, default=str)
+            path.write_text(f"{text}\n")
+        else:
+            from tracereplay.report.answer_picture import picture
+
+            assert analysis.picture is not None
+            path.write_text(picture(answer.frame, analysis.picture, analysis.title), encoding="utf-8")
 
 
 def remarks(view: View, analysis: Analysis, answer: Answer) -> str:

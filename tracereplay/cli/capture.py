@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def run(
-    out: Annotated[Path, typer.Argument(help="Directory of the new trace; with --raw: the new file.")],
+    out: Annotated[str, typer.Argument(help="Directory of the new trace, or a URL; with --raw: the new file.")],
     command: Annotated[
         list[str] | None, typer.Argument(help="After --: capture while this command runs.", show_default=False)
     ] = None,
@@ -67,6 +66,8 @@ def run(
     """
     from tracereplay.cli.capture_view import view_of
     from tracereplay.trace.capture import CaptureOptions, capture
+    from tracereplay.trace.store import is_url
+    from tracereplay.trace.upload import bundle_at
 
     options = CaptureOptions(
         groups=tuple(g.strip() for g in events.split(",") if g.strip()),
@@ -100,13 +101,16 @@ def run(
         via=via,
         raw=raw,
     )
-    view = view_of(out, options)
-    try:
-        summary = capture(out, options, on_progress=None if view is None else view.show)
-    finally:
-        if view is not None:
-            view.close()
-    _tell(summary)
+    with bundle_at(out, force=force) as path:
+        view = view_of(path, options)
+        try:
+            summary = capture(path, options, on_progress=None if view is None else view.show)
+        finally:
+            if view is not None:
+                view.close()
+        _tell(summary)
+    if is_url(out):
+        note(f"stored: {out}")
 
 
 def _tell(summary: CaptureSummary) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -25,8 +24,8 @@ class Form(enum.StrEnum):
 
 
 def run(
-    a: Annotated[Path, typer.Argument(help="Results before.", metavar="A")],
-    b: Annotated[Path, typer.Argument(help="Results after.", metavar="B")],
+    a: Annotated[str, typer.Argument(help="Results before.", metavar="A")],
+    b: Annotated[str, typer.Argument(help="Results after.", metavar="B")],
     profile: Annotated[
         str | None, typer.Option("--profile", help="Price both by this profile, a name or a TOML file.")
     ] = None,
@@ -56,7 +55,7 @@ def run(
     rows = _rows(sides)
     if format is Form.JSON:
         emit_json({"schema": 1, "profile": sides.profile.name, "unit": sides.profile.unit, "paired": sides.paired}
-                  | {"a": str(a), "b": str(b), "results": rows})  # fmt: skip
+                  | {"a": a, "b": b, "results": rows})  # fmt: skip
     else:
         shown = [row if format is not Form.TABLE else {k: row[k] for k in SHORT} for row in rows]
         emit_rows(list(shown[0]), [list(row.values()) for row in shown], Format(format.value))

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tracereplay.cli.console import Format, describe, emit, emit_json, emit_rows, note, progress, text_table
-from tracereplay.errors import OutputExistsError, UsageError
 
 if TYPE_CHECKING:
     from tracereplay.demand.stream import DemandReport
@@ -20,7 +18,7 @@ _LABEL = 40
 
 
 def run(
-    trace: Annotated[Path, typer.Argument(help="Trace to read.", metavar="TRACE")],
+    trace: Annotated[str, typer.Argument(help="Trace to read.", metavar="TRACE")],
     target: Annotated[
         list[str] | None,
         typer.Option(
@@ -55,7 +53,7 @@ def run(
         typer.Option("--load", metavar="NAME:...", help="Add kvfree or network demand at a stated rate."),
     ] = None,
     lifetimes: Annotated[
-        Path | None, typer.Option("--lifetimes", metavar="FILE", help="Also write page lifetimes (Parquet).")
+        str | None, typer.Option("--lifetimes", metavar="FILE", help="Also write page lifetimes (Parquet).")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the --lifetimes file.")] = False,
     fmt: Annotated[Format, typer.Option("--format", help="Output format.")] = Format.TABLE,
@@ -71,8 +69,10 @@ def run(
 
     tracereplay demand host.trace --path dm-crypt --target origin:bio --format json
     """
-    if lifetimes is not None and lifetimes.exists() and not force:
-        raise OutputExistsError(lifetimes)
+    from tracereplay.trace.outputs import check_file
+
+    if lifetimes is not None:
+        check_file(lifetimes, force=force)
     from tracereplay.demand.loaded import with_loads
     from tracereplay.demand.reconstruct import open_demand
     from tracereplay.demand.report import as_json
@@ -110,25 +110,17 @@ def run(
         note(complete.text())
 
 
-def _write_lifetimes(trace: Trace, path: Path) -> None:
+def _write_lifetimes(trace: Trace, path: str) -> None:
     import pyarrow.parquet as pq
 
     from tracereplay.demand.lifetime import LIFETIMES, lifetimes
+    from tracereplay.trace.outputs import written
 
-    if not path.parent.is_dir():
-        raise UsageError(f"no directory {path.parent}", hint="create it first")
-    part = path.with_name(path.name + ".tmp")
     rows = 0
-    try:
-        with pq.ParquetWriter(part, LIFETIMES, compression="zstd") as writer:
-            for batch in lifetimes(trace):
-                writer.write_batch(batch)
-                rows += batch.num_rows
-        part.rename(path)
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}", hint="check the path and the disk") from error
-    finally:
-        part.unlink(missing_ok=True)
+    with written(path) as part, pq.ParquetWriter(part, LIFETIMES, compression="zstd") as writer:
+        for batch in lifetimes(trace):
+            writer.write_batch(batch)
+            rows += batch.num_rows
     note(f"wrote {path}: {rows:,} lifetimes")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,8 +13,8 @@ if TYPE_CHECKING:
 
 
 def run(
-    a: Annotated[Path, typer.Argument(help="The trace before.", metavar="A")],
-    b: Annotated[Path, typer.Argument(help="The trace after.", metavar="B")],
+    a: Annotated[str, typer.Argument(help="The trace before.", metavar="A")],
+    b: Annotated[str, typer.Argument(help="The trace after.", metavar="B")],
     only: Annotated[
         list[str] | None,
         typer.Option("--only", help="Figures of this group: pages, lifetimes, callers, refills, io or stalls."),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
@@ -29,8 +28,8 @@ _HELP = "Format: " + ", ".join(FORMATS) + "."
 
 
 def run(
-    trace: Annotated[Path, typer.Argument(help="Trace to export.", metavar="TRACE")],
-    out: Annotated[Path, typer.Argument(help="File to write; for several tables a directory.", metavar="OUT")],
+    trace: Annotated[str, typer.Argument(help="Trace to export.", metavar="TRACE")],
+    out: Annotated[str, typer.Argument(help="File to write; for several tables a directory.", metavar="OUT")],
     to: Annotated[str, typer.Option("--to", help=_HELP, metavar="FORMAT")],
     time: TimeOption = None,
     pid: PidOption = None,
@@ -67,9 +66,9 @@ def run(
         _tables(trace, out, chosen, asked, table, sql, force)
         return
     from tracereplay.analysis.view import View
-    from tracereplay.export.output import check_file, new_file
     from tracereplay.trace.completeness import completeness
     from tracereplay.trace.hosts import one_host
+    from tracereplay.trace.outputs import check_file, new_file
     from tracereplay.trace.reader import Trace
 
     check_file(out, force=force)
@@ -123,12 +122,12 @@ def _fio(view: View, stream: BinaryIO, file: str | None) -> str:
 
 
 def _tables(
-    trace: Path, out: Path, chosen: ExportFormat, asked: Selection, table: str | None, sql: str | None, force: bool
+    trace: str, out: str, chosen: ExportFormat, asked: Selection, table: str | None, sql: str | None, force: bool
 ) -> None:
     from tracereplay.analysis.view import View
-    from tracereplay.export.output import check_directory, check_file
     from tracereplay.export.tables import tables_of, write_table, write_tables
     from tracereplay.trace.completeness import completeness
+    from tracereplay.trace.outputs import check_directory, check_file
     from tracereplay.trace.reader import Trace
     from tracereplay.trace.schema import TABLES
 

@@ -18,7 +18,7 @@ def run(
     source: Annotated[
         str, typer.Argument(help="File to import, directory of blktrace, or - for standard input.", metavar="SOURCE")
     ],
-    out: Annotated[Path, typer.Argument(help="Trace to write (a new directory).", metavar="OUT")],
+    out: Annotated[str, typer.Argument(help="Trace to write (a new directory, or a URL).", metavar="OUT")],
     from_: Annotated[
         str | None,
         typer.Option(
@@ -59,20 +59,22 @@ def run(
         raise UsageError("--snapshots and --no-snapshots exclude each other", hint="give one of them")
     from tracereplay.importers.base import ImportOptions
     from tracereplay.importers.convert import import_trace
+    from tracereplay.trace.upload import bundle_at
 
     size = _size(source)
-    with progress(f"importing {Path(source).name}", size) as advance:
-        imported = import_trace(
-            source,
-            out,
-            format=from_,
-            force=force,
-            options=ImportOptions(release=kernel, clock=clock, strict=strict),
-            snapshots=snapshots,
-            find_snapshots=not no_snapshots,
-            advance=advance,
-        )
-    _report(imported)
+    with bundle_at(out, force=force) as path:
+        with progress(f"importing {Path(source).name}", size) as advance:
+            imported = import_trace(
+                source,
+                path,
+                format=from_,
+                force=force,
+                options=ImportOptions(release=kernel, clock=clock, strict=strict),
+                snapshots=snapshots,
+                find_snapshots=not no_snapshots,
+                advance=advance,
+            )
+        _report(imported, out)
 
 
 def _size(source: str) -> int | None:
@@ -86,12 +88,14 @@ def _size(source: str) -> int | None:
     return sum(file.stat().st_size for file in files) or None
 
 
-def _report(imported: Imported) -> None:
+def _report(imported: Imported, out: str) -> None:
     from tracereplay.trace.completeness import completeness
     from tracereplay.trace.reader import Trace
+    from tracereplay.trace.store import is_url
 
     summary, meta = imported.summary, imported.metadata
-    note(f"wrote {imported.path} from {imported.format}")
+    place = out if is_url(out) else imported.path
+    note(f"wrote {place} from {imported.format}")
     counts = sorted(summary.events.items(), key=lambda item: -item[1])
     note(text_table(["event", "rows"], counts))
     clock = meta.clock
@@ -121,4 +125,4 @@ def _report(imported: Imported) -> None:
         if text != summary.incomplete:
             note(f"note: {text}")
     note(completeness(Trace.open(imported.path)).text())
-    note(f"next: tracereplay info {imported.path}")
+    note(f"next: tracereplay info {place}")

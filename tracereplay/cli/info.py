@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import textwrap
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def run(
-    trace: Annotated[Path | None, typer.Argument(help="Trace to describe.", metavar="TRACE")] = None,
+    trace: Annotated[str | None, typer.Argument(help="Trace to describe.", metavar="TRACE")] = None,
     format: Annotated[Format, typer.Option("--format", help="table or json; --schema: also csv.")] = Format.TABLE,
     schema: Annotated[bool, typer.Option("--schema", help="List every table and column instead.")] = False,
 ) -> None:

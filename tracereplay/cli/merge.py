@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -23,8 +22,8 @@ class Align(StrEnum):
 
 
 def run(
-    out: Annotated[Path, typer.Argument(help="The trace to write.", metavar="OUT")],
-    traces: Annotated[list[Path], typer.Argument(help="Traces to put together.", metavar="TRACE...")],
+    out: Annotated[str, typer.Argument(help="The trace to write: a path or a URL.", metavar="OUT")],
+    traces: Annotated[list[str], typer.Argument(help="Traces to put together.", metavar="TRACE...")],
     align: Annotated[
         Align, typer.Option("--align", help="clock: by wall clock; start: each begins at 0.")
     ] = Align.CLOCK,
@@ -47,25 +46,29 @@ def run(
 
     tracereplay replay fleet.trace#web1 -s bulk
     """
-    if (out.exists() or out.is_symlink()) and not force:
-        raise OutputExistsError(out)
     offsets = dict(_offset(text) for text in offset or ())
     from tracereplay.trace.completeness import completeness
     from tracereplay.trace.merge import merge_traces
+    from tracereplay.trace.outputs import exists
     from tracereplay.trace.reader import Trace
+    from tracereplay.trace.store import is_url
+    from tracereplay.trace.upload import bundle_at
 
-    merged = merge_traces(
-        out,
-        [Trace.open(path) for path in traces],
-        align=align is Align.START,
-        offsets=offsets,
-        contiguous=contiguous,
-        force=force,
-    )
-    _list(merged, format)
-    if len(merged.hosts) > 1 and align is Align.CLOCK:
-        note("note: how far the hosts' own wall clocks were apart is not in their traces")
-    note(completeness(merged).text())
+    if not is_url(out) and exists(out) and not force:
+        raise OutputExistsError(out)
+    with bundle_at(out, force=force) as path:
+        merged = merge_traces(
+            path,
+            [Trace.open(trace) for trace in traces],
+            align=align is Align.START,
+            offsets=offsets,
+            contiguous=contiguous,
+            force=force,
+        )
+        _list(merged, format)
+        if len(merged.hosts) > 1 and align is Align.CLOCK:
+            note("note: how far the hosts' own wall clocks were apart is not in their traces")
+        note(completeness(merged).text())
 
 
 def _offset(text: str) -> tuple[str, int]:

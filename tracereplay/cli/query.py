@@ -11,7 +11,7 @@ import typer
 
 from tracereplay.cli.console import Format, emit, emit_frame, json_rows, note
 from tracereplay.cli.units import size
-from tracereplay.errors import OutputExistsError, StorageError, UsageError
+from tracereplay.errors import UsageError
 
 if TYPE_CHECKING:
     import polars as pl
@@ -34,7 +34,7 @@ def run(
     ] = None,
     format: Annotated[Format, typer.Option("--format", help="Form of the result.")] = Format.TABLE,
     output: Annotated[
-        Path | None,
+        str | None,
         typer.Option("--output", "-o", help="Write the result to a file, streaming: .parquet, .csv or .ndjson."),
     ] = None,
     rows: Annotated[
@@ -62,8 +62,10 @@ def run(
     GROUP BY kind ORDER BY n DESC"
     """
     traces, statement = _statement(words, file)
-    if output is not None and (output.exists() or output.is_symlink()) and not (force and output.is_file()):
-        raise OutputExistsError(output)
+    if output is not None:
+        from tracereplay.trace.outputs import check_file
+
+        check_file(output, force=force)
     from tracereplay.trace.fleet import is_fleet
     from tracereplay.trace.sql import Statement
 
@@ -198,11 +200,9 @@ def _table(frame: pl.DataFrame) -> None:
 
 
 def _sink(
-    trace: Trace | Source, statement: str, rows: int | None, extra: Extra, memory: int | None, output: Path
+    trace: Trace | Source, statement: str, rows: int | None, extra: Extra, memory: int | None, output: str
 ) -> None:
     from tracereplay.trace.sql_run import sink
 
-    if not output.absolute().parent.is_dir():
-        raise StorageError(f"no directory {output.absolute().parent}", hint="create it, or choose another path")
     sink(trace, statement, output, rows=rows, extra=extra, memory=memory)
     note(f"wrote {output}")

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from tracereplay.cli.console import Format, emit, emit_json, emit_rows, note, progress, text_table, warn
-from tracereplay.errors import OutputExistsError, ParameterError, UsageError
+from tracereplay.errors import ParameterError, UsageError
 
 STANDARD = ("per-page", "bulk", "compound", "unmapped-cache")
 
@@ -65,7 +65,7 @@ def run(
     worst: Annotated[
         int | None, typer.Option("--worst", min=0, metavar="N", help="Also the N dearest kinds of requests, and why.")
     ] = None,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write the result (JSON) here.")] = None,
+    output: Annotated[str | None, typer.Option("-o", "--output", help="Write the result (JSON) here.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the output.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Of several traces: stop at the first that fails.")] = False,
     executor: Annotated[
@@ -84,10 +84,10 @@ def run(
 
     tracereplay replay web.trace -s kvfree-cache --load kvfree:pointers_per_s=1000000
     """
-    if output is not None and output.exists() and not force:
-        raise OutputExistsError(output)
-    if output is not None and (output.is_dir() or not output.absolute().parent.is_dir()):
-        raise UsageError(f"cannot write {output}", hint="name a file in a directory that exists")
+    from tracereplay.trace.outputs import check_file, write_text
+
+    if output is not None:
+        check_file(output, force=force)
     if max_write is not None and path is None:
         raise UsageError("--max-write belongs to a path", hint="add --path dm-crypt")
     from tracereplay.strategies.registry import choose, parse_spec
@@ -165,9 +165,7 @@ def run(
     for text in result["warnings"]:
         warn(text)
     if output is not None:
-        part = output.with_name(output.name + ".tmp")
-        part.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
-        part.replace(output)
+        write_text(output, json.dumps(result, indent=1, allow_nan=False) + "\n")
         note(f"result: {output}")
     if shown:
         from tracereplay.report.figures import figure_rows

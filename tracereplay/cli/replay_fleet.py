@@ -6,7 +6,6 @@ import json
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from tracereplay.cli.console import Format, emit, emit_rows, note, progress, text_table, warn
@@ -30,7 +29,7 @@ def replay_fleet(
     strict: bool,
     executor: str,
     workers: int | None,
-    output: Path | None,
+    output: str | None,
     format: Format,
 ) -> None:
     """Replay each, show rows of traces and of the fleet. Raises FleetError when none can be replayed."""
@@ -101,11 +100,11 @@ def _document(whole: Mapping[str, Any], kept: IO[str]) -> Iterator[str]:
     yield "\n]}\n"
 
 
-def _write(output: Path, pieces: Iterator[str]) -> None:
-    part = output.with_name(output.name + ".tmp")
-    with part.open("w", encoding="utf-8") as file:
+def _write(output: str, pieces: Iterator[str]) -> None:
+    from tracereplay.trace.outputs import written
+
+    with written(output) as part, part.open("w", encoding="utf-8") as file:
         file.writelines(pieces)
-    part.replace(output)
 
 
 def _rows(result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

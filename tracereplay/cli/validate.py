@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,7 +11,7 @@ from tracereplay.errors import UsageError
 
 
 def run(
-    trace: Annotated[Path, typer.Argument(help="Trace to check.", metavar="TRACE")],
+    trace: Annotated[str, typer.Argument(help="Trace to check.", metavar="TRACE")],
     format: Annotated[Format, typer.Option("--format", help="Form of the findings.")] = Format.TABLE,
 ) -> None:
     """Check a trace: files, schema, order, ranges, sums. Exit code 3 when it has errors.

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tracereplay.cli.console import Format, emit, emit_json, emit_rows, note, progress, warn
-from tracereplay.errors import OutputExistsError, StorageError, UsageError
+from tracereplay.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,14 +17,14 @@ if TYPE_CHECKING:
 
 
 def run(
-    trace: Annotated[Path, typer.Argument(help="Trace to check.", metavar="TRACE")],
+    trace: Annotated[str, typer.Argument(help="Trace to check.", metavar="TRACE")],
     explain: Annotated[
         bool, typer.Option("--explain", help="Also show the first disagreements, ten of each kind.")
     ] = False,
     limit: Annotated[
         int | None, typer.Option("--limit", metavar="N", help="With --explain: the first N of any kind.")
     ] = None,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write the result (JSON) here.")] = None,
+    output: Annotated[str | None, typer.Option("-o", "--output", help="Write the result (JSON) here.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the output.")] = False,
     format: Annotated[Format, typer.Option("--format", help="table, json, csv or parquet.")] = Format.TABLE,
 ) -> None:
@@ -42,10 +41,10 @@ def run(
     """
     if limit is not None and (limit < 1 or not explain):
         raise UsageError("--limit is a number of disagreements from 1 on", hint="tracereplay verify TRACE --explain")
-    if output is not None and output.exists() and not (force and output.is_file()):
-        raise OutputExistsError(output)
-    if output is not None and not output.absolute().parent.is_dir():
-        raise UsageError(f"cannot write {output}", hint="name a file in a directory that exists")
+    from tracereplay.trace.outputs import check_file, write_text
+
+    if output is not None:
+        check_file(output, force=force)
     from tracereplay.trace.reader import Trace
     from tracereplay.verify.explain import ROOM, disagreements
     from tracereplay.verify.result import run_check
@@ -60,19 +59,9 @@ def run(
     for text in result.warnings:
         warn(text)
     if output is not None:
-        _write(output, document)
+        write_text(output, json.dumps(document, indent=1, allow_nan=False) + "\n")
+        note(f"result: {output}")
     _show(document, found, format)
-
-
-def _write(path: Path, document: dict[str, Any]) -> None:
-    part = path.with_name(path.name + ".tmp")
-    try:
-        part.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise StorageError(f"cannot write {path}: {error.strerror}", hint="check space and rights there") from None
-    note(f"result: {path}")
 
 
 def _show(document: dict[str, Any], found: list[Disagreement] | None, format: Format) -> None:

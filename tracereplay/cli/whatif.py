@@ -41,7 +41,7 @@ def run(
         typer.Option("--grid", metavar="NAME=VALUES", help="What varies: a,b or a:b:step or a..b; repeat for more."),
     ] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="LABEL.parameter=value.")] = None,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Keep the table (Parquet) here.")] = None,
+    output: Annotated[str | None, typer.Option("-o", "--output", help="Keep the table (Parquet) here.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the table that is there.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the table.")] = False,
     method: Annotated[str, typer.Option("--method", help="replay, one-pass or sampled.")] = METHODS[0],
@@ -115,7 +115,7 @@ def run(
         note(f"table: {table.path}, {len(frame)} points")
 
 
-def _table(question: Plan, output: Path | None, *, resume: bool, force: bool) -> Table:
+def _table(question: Plan, output: str | None, *, resume: bool, force: bool) -> Table:
     from tracereplay.whatif.table import Table
 
     if resume and output is None:

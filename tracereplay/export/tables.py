@@ -9,8 +9,9 @@ import polars as pl
 from polars import selectors as cs
 
 from tracereplay.errors import EmptyTraceError, MissingTableError
-from tracereplay.export.output import temporary
+from tracereplay.trace.outputs import written
 from tracereplay.trace.schema import EVENT_TABLES, TABLES
+from tracereplay.trace.store import Place
 
 if TYPE_CHECKING:
     from tracereplay.analysis.view import View
@@ -37,22 +38,22 @@ def frame_of(view: View, table: str) -> pl.LazyFrame:
     return frame.with_columns(pl.col(pl.Categorical).cast(pl.String), finite)
 
 
-def write_table(view: View, table: str, path: Path, to: str) -> None:
+def write_table(view: View, table: str, path: Place, to: str) -> None:
     """Write one table to a file. Raises StorageError, TruncatedTraceError."""
     frame = frame_of(view, table)
-    with temporary(path) as made:
+    with written(path) as made:
         _sink(frame, made, to)
 
 
-def write_tables(view: View, tables: list[str], path: Path, to: str) -> None:
+def write_tables(view: View, tables: list[str], path: Place, to: str) -> None:
     """Write tables to a directory, a file each. Raises as :func:`write_table`."""
-    with temporary(path) as made:
+    with written(path) as made:
         made.mkdir()
         for table in tables:
             _sink(frame_of(view, table), made / f"{table}.{to}", to)
 
 
-def write_query(trace: Trace, sql: str, path: Path, to: str) -> None:
+def write_query(trace: Trace, sql: str, path: Place, to: str) -> None:
     """Write the result of one SELECT, over the tables and those that are made from them, to a file.
 
     Raises QueryError, QueryMemoryError, StorageError, TruncatedTraceError.
@@ -60,7 +61,7 @@ def write_query(trace: Trace, sql: str, path: Path, to: str) -> None:
     from tracereplay.analysis.sql_tables import sql_tables
     from tracereplay.trace.sql_run import sink
 
-    with temporary(path) as made:
+    with written(path) as made:
         # The ending says the format to the query's own writer.
         ended = made.with_name(f"{made.name}.{to}")
         sink(trace, sql, ended, extra=sql_tables(trace))

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 from tracereplay.errors import ResultsError
+from tracereplay.trace.outputs import read_bytes
+from tracereplay.trace.store import Place
 
 RESULTS_SCHEMA = 1
 _PARTS = {"trace": dict, "machine": dict, "demand": dict, "accounting": dict, "results": list}
 
 
-def load_results(path: Path) -> dict[str, Any]:
-    """The result object in a JSON file.
+def load_results(path: Place) -> dict[str, Any]:
+    """The result object in a JSON file, by path or URL.
 
     Raises :class:`ResultsError`: not readable, not JSON, no results, or written by a newer tracereplay.
     """
     try:
-        data = json.loads(path.read_text())
+        data = json.loads(read_bytes(path))
     except (OSError, UnicodeDecodeError, ValueError) as error:
         raise ResultsError(
             f"{path}: not readable as JSON: {error}",

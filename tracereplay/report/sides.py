@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,8 @@ from tracereplay.cost.profile import Profile, load_profile
 from tracereplay.errors import ResultsError, UsageError
 from tracereplay.machine.counters import COUNTERS
 from tracereplay.report.results import load_results
+from tracereplay.trace.outputs import exists, read_bytes
+from tracereplay.trace.store import Place
 from tracereplay.whatif.table import read_axes, read_table
 
 
@@ -85,18 +86,16 @@ class Sides:
     pairs: tuple[Pair, ...]
 
 
-def read_side(path: Path) -> Side:
-    """A results file. Raises ResultsError."""
-    if not path.exists():
+def read_side(path: Place) -> Side:
+    """A results file, by path or URL. Raises ResultsError, StorageError."""
+    if not exists(path):
         raise ResultsError(
             f"no such results: {path}", hint="make them: tracereplay replay TRACE -s bulk -o results.json"
         )
-    with path.open("rb") as file:
-        parquet = file.read(4) == b"PAR1"
-    return _of_sweep(path) if parquet else _of_result(path)
+    return _of_sweep(path) if read_bytes(path)[:4] == b"PAR1" else _of_result(path)
 
 
-def _of_result(path: Path) -> Side:
+def _of_result(path: Place) -> Side:
     result = load_results(path)
     demand, trace = result["demand"], result["trace"]
     pages = int(demand.get("targeted_pages") or 0)
@@ -123,7 +122,7 @@ def _cost(entry: Mapping[str, Any], pages: int) -> Cost:
     )
 
 
-def _of_sweep(path: Path) -> Side:
+def _of_sweep(path: Place) -> Side:
     frame, axes = read_table(path), read_axes(path)
     rows = [row for row in frame.to_dicts() if row["status"] == "ok" and row.get("sample")]
     if not rows:

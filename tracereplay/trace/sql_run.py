@@ -14,8 +14,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from tracereplay.errors import QueryMemoryError, StorageError, UsageError
+from tracereplay.errors import QueryMemoryError, UsageError
+from tracereplay.trace.outputs import suffix_of, written
 from tracereplay.trace.sql import Extra, Source, Statement
+from tracereplay.trace.store import Place
 
 if TYPE_CHECKING:
     import polars as pl
@@ -67,7 +69,7 @@ def batches(
 def sink(
     trace: Trace | Source,
     sql: str,
-    output: Path,
+    output: Place,
     *,
     rows: int | None = None,
     extra: Extra | None = None,
@@ -77,32 +79,25 @@ def sink(
 
     Raises as :func:`run`, StorageError when the disk refuses, UsageError for an ending that means another format.
     """
-    if output.suffix in (".json", ".tsv", ".xlsx", ".arrow", ".feather"):
-        raise UsageError(f"a result is not written as {output.suffix}", hint=f"name the file {', '.join(FILE_FORMATS)}")
+    suffix = suffix_of(output)
+    if suffix in (".json", ".tsv", ".xlsx", ".arrow", ".feather"):
+        raise UsageError(f"a result is not written as {suffix}", hint=f"name the file {', '.join(FILE_FORMATS)}")
     statement = Statement(trace, sql, extra)
     lazy = statement.lazy()
     limited = lazy if rows is None else lazy.head(rows)
-    temporary = output.with_name(f".{output.name}.tmp")
 
     def write() -> Iterator[bool]:
-        if output.suffix == ".csv":
+        if suffix == ".csv":
             limited.sink_csv(temporary, engine="streaming")
-        elif output.suffix in (".ndjson", ".jsonl"):
+        elif suffix in (".ndjson", ".jsonl"):
             limited.sink_ndjson(temporary, engine="streaming")
         else:
             limited.sink_parquet(temporary, compression="zstd", engine="streaming")
         yield True
 
-    try:
+    with written(output) as temporary:
         temporary.touch()
         next(_watched(statement, write, memory))
-        temporary.replace(output)
-    except OSError as error:
-        raise StorageError(
-            f"cannot write {output}: {error.strerror or error}", hint="free some space, or choose another path"
-        ) from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 # ---------------------------------------------------------------- watching

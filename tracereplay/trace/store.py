@@ -1,4 +1,4 @@
-"""Files by path or by URL: one way to read, to write and to refuse for both.
+"""Files behind URLs: reaching them, and saying what is wrong in the same words for every protocol.
 
 A URL is whatever fsspec serves: ``s3://bucket/key``, ``gs://``, ``az://``, ``http(s)://``, ``memory://`` ...; ``file://``
 is a path. fsspec is imported when the first URL is met, never for paths. Settings are those of each protocol's own
@@ -11,15 +11,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import re
-import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from tracereplay.errors import OutputExistsError, StorageError, TracereplayError, nearest
+from tracereplay.errors import StorageError, TracereplayError, nearest
 
 Place = str | PathLike[str]
 """A path, or a URL as text."""
@@ -82,10 +80,6 @@ class Store:
             content: bytes = self.fs.cat_file(self.path)
         return content
 
-    def exists(self) -> bool:
-        """There is such a file. Raises StorageError."""
-        return self.info() is not None
-
     def info(self) -> dict[str, Any] | None:
         """What the store says of the file now: ``size``, and its version under a key that depends on the store; None
         when there is none. Raises StorageError."""
@@ -123,8 +117,26 @@ class Store:
         with asking(self.url, target):
             self.fs.get_file(self.path, str(target))
 
+    def entries(self) -> list[tuple[str, bool]] | None:
+        """Names of what lies right below it, and whether each is a folder; None where that cannot be listed, or there
+        is nothing. Raises StorageError."""
+        if self.url.lower().startswith("http"):
+            return None
+        try:
+            with asking(self.url):
+                self.fs.invalidate_cache()
+                found = self.fs.ls(self.path, detail=True)
+        except (FileNotFoundError, NotADirectoryError, NotImplementedError):
+            return None
+        root = self.fs._strip_protocol(self.path).rstrip("/")
+        return sorted((e["name"].rstrip("/").rpartition("/")[2], e["type"] == "directory")
+                      for e in found if e["name"].rstrip("/") != root) or None  # fmt: skip
+
     def put(self, source: Path) -> None:
         """Put a file in its place: object stores show it when it is whole. Raises StorageError."""
+        if self.url.lower().startswith("http"):
+            hint = "write to a path, or to s3://, gs://, az://"
+            raise StorageError(f"cannot write {self.url}: HTTP is for reading", hint=hint)
         try:
             with asking(self.url):
                 self.fs.put_file(str(source), self.path)
@@ -227,93 +239,3 @@ def _refusal(url: str, error: Exception, target: Path | None) -> StorageError:
             hint=f"{hint} (AWS_ENDPOINT_URL)" if protocol == "s3" else hint,
         )
     return StorageError(f"the store failed on {url}: {kind}: {text}", hint="try again, or check the store")
-
-
-# ---------------------------------------------------------------- paths and URLs alike
-def read_bytes(place: Place) -> bytes:
-    """Content of a file. Raises OSError as reading a path does, StorageError."""
-    return store_of(str(place)).read() if is_url(place) else path_of(place).read_bytes()
-
-
-def check_output(place: Place, *, force: bool) -> None:
-    """Raise OutputExistsError for something that is there (with ``force``: that is no file), StorageError when there is
-    no directory for it, or the store refuses to say.
-    """
-    if is_url(place):
-        _writable(str(place))
-        if store_of(str(place)).exists() and not force:
-            raise OutputExistsError(place)
-        return
-    path = path_of(place)
-    if (path.exists() or path.is_symlink()) and not (force and path.is_file()):
-        raise OutputExistsError(place)
-    parent = path.absolute().parent
-    if not parent.is_dir():
-        raise StorageError(f"no directory {parent}", hint="create it, or choose another path")
-
-
-def _writable(url: str) -> None:
-    if url.lower().startswith("http"):
-        raise StorageError(
-            f"{url}: nothing can be written over HTTP", hint="write to a path, or to s3://, gs://, az://"
-        )
-
-
-@contextlib.contextmanager
-def written(place: Place) -> Iterator[Path]:
-    """A path on this machine to write a file (or a directory) to, which takes its place when the block ends.
-
-    Of a block that fails nothing is left. Raises StorageError when the disk or the store refuses; what was to go to a
-    store is kept then, and named.
-    """
-    if is_url(place):
-        yield from _uploaded(str(place))
-        return
-    path = path_of(place)
-    made = path.with_name(f".{path.name}.tmp")
-    try:
-        _remove(made)
-        yield made
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        made.replace(path)
-    except OSError as error:
-        raise StorageError(
-            f"cannot write {place}: {error.strerror or error}", hint="free some space, or choose another path"
-        ) from None
-    finally:
-        _remove(made)
-
-
-def _uploaded(url: str) -> Iterator[Path]:
-    _writable(url)
-    store = store_of(url)
-    try:
-        directory = Path(tempfile.mkdtemp(prefix="tracereplay-out-"))
-        made = directory / name_of(url)
-    except OSError as error:
-        raise StorageError(f"no place to write {url} at first: {error.strerror}", hint="set TMPDIR") from None
-    try:
-        yield made
-    except OSError as error:
-        shutil.rmtree(directory, ignore_errors=True)
-        raise StorageError(
-            f"cannot write {made}, which goes to {url}: {error.strerror or error}",
-            hint="free some space, or set TMPDIR",
-        ) from None
-    except BaseException:
-        shutil.rmtree(directory, ignore_errors=True)
-        raise
-    try:
-        for file in [made] if made.is_file() else sorted(p for p in made.rglob("*") if p.is_file()):
-            (store if file == made else store.inside(file.relative_to(made).as_posix())).put(file)
-    except StorageError as error:
-        raise StorageError(error.message, hint=f"the result is kept in {made}; {error.hint}") from error
-    shutil.rmtree(directory, ignore_errors=True)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

@@ -5,16 +5,17 @@ It is written whole each time, beside the old one, and then takes its place: wha
 
 from __future__ import annotations
 
+import io
 import json
-import os
 import threading
 from collections.abc import Mapping
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tracereplay.errors import OutputExistsError, ResultsError, StorageError
+from tracereplay.errors import ResultsError
 from tracereplay.machine.counters import COUNTERS
+from tracereplay.trace.outputs import check_file, exists, read_bytes, written
+from tracereplay.trace.store import Place
 from tracereplay.whatif.task import OK, Row
 
 if TYPE_CHECKING:
@@ -45,28 +46,26 @@ FIRST = ("key", "status", "error", "method", "trace", "host", "kernel", "label")
 class Table:
     """Rows of a sweep, in memory, and the file that they are kept in."""
 
-    def __init__(self, plan: Plan, path: Path | None = None, rows: list[Row] | None = None) -> None:
+    def __init__(self, plan: Plan, path: Place | None = None, rows: list[Row] | None = None) -> None:
         self.plan = plan
         self.path = path
         self._rows = rows or []
         self._lock = threading.Lock()
 
     @classmethod
-    def create(cls, plan: Plan, path: Path | None, *, force: bool = False) -> Table:
-        """An empty one. Raises OutputExistsError, StorageError."""
-        if path is not None and path.exists() and not force:
-            raise OutputExistsError(path)
-        if path is not None and not path.absolute().parent.is_dir():
-            raise StorageError(f"no directory {path.absolute().parent}", hint="create it, or choose another path")
+    def create(cls, plan: Plan, path: Place | None, *, force: bool = False) -> Table:
+        """An empty one. Raises OutputExistsError, UsageError, StorageError."""
+        if path is not None:
+            check_file(path, force=force)
         return cls(plan, path)
 
     @classmethod
-    def resume(cls, plan: Plan, path: Path) -> Table:
+    def resume(cls, plan: Plan, path: Place) -> Table:
         """One that is there, to go on with; an empty one where none is. Failed points are tried again.
 
         Raises ResultsError for a file that holds no sweep.
         """
-        if not path.exists():
+        if not exists(path):
             return cls.create(plan, path)
         return cls(plan, path, [row for row in read_table(path).to_dicts() if row["status"] == OK])
 
@@ -121,15 +120,8 @@ class Table:
         """Write the file, ``frame`` or all rows. Raises StorageError; the old one then stays."""
         if self.path is None:
             return
-        part = self.path.with_name(f"{self.path.name}.{os.getpid()}.tmp")
-        try:
+        with written(self.path) as part:
             (self.frame() if frame is None else frame).write_parquet(part, metadata=self.metadata())
-            part.replace(self.path)
-        except OSError as error:
-            part.unlink(missing_ok=True)
-            raise StorageError(
-                f"cannot write {self.path}: {error.strerror}", hint="check space and rights there"
-            ) from None
 
     def metadata(self) -> dict[str, str]:
         """The file's own key-value metadata."""
@@ -163,27 +155,30 @@ def _all(kind: type[int] | type[float], values: tuple[str, ...]) -> bool:
         return False
 
 
-def read_table(path: Path) -> pl.DataFrame:
-    """The rows of a sweep's file. Raises ResultsError."""
+def read_table(path: Place) -> pl.DataFrame:
+    """The rows of a sweep's file. Raises ResultsError, StorageError."""
+    return _read(path)[0]
+
+
+def _read(path: Place) -> tuple[pl.DataFrame, dict[str, str]]:
+    """Rows of a sweep's file, and the file's own metadata."""
     import polars as pl
 
     hint = "sweeps come from: tracereplay whatif TRACE -s bulk --grid pcp.batch=31,63 -o sweep.parquet"
     try:
-        known = pl.read_parquet_metadata(path)
-        frame = pl.read_parquet(path)
+        content = read_bytes(path)
+        known = pl.read_parquet_metadata(io.BytesIO(content))
+        frame = pl.read_parquet(content)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise ResultsError(f"{path}: not readable as Parquet: {str(error).splitlines()[0]}", hint=hint) from None
     if "tracereplay.sweep" not in known:
         raise ResultsError(f"{path}: holds no sweep", hint=hint)
     if int(known["tracereplay.sweep"]) > SCHEMA:
         raise ResultsError(f"{path}: written by a newer tracereplay", hint="upgrade tracereplay")
-    return frame
+    return frame, known
 
 
-def read_axes(path: Path) -> dict[str, tuple[str, ...]]:
-    """Axes of a sweep's file and their values. Raises ResultsError."""
-    import polars as pl
-
-    read_table(path)
-    found = json.loads(pl.read_parquet_metadata(path)["tracereplay.axes"])
+def read_axes(path: Place) -> dict[str, tuple[str, ...]]:
+    """Axes of a sweep's file and their values. Raises ResultsError, StorageError."""
+    found = json.loads(_read(path)[1]["tracereplay.axes"])
     return {name: tuple(values) for name, values in found.items()}
