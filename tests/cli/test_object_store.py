@@ -7,17 +7,21 @@ import json
 import logging
 import re
 import socket
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import polars as pl
 import pytest
+from typer.testing import CliRunner
 
 from tests.trace_samples import write_sample
 from tracereplay.analysis.derived import is_ready, key_of
 from tracereplay.analysis.ready_tables import READY_TABLES
+from tracereplay.cli.app import app
 from tracereplay.errors import (
     StorageError,
     TraceFormatError,
@@ -27,11 +31,15 @@ from tracereplay.errors import (
     UsageError,
 )
 from tracereplay.trace import remote_cache, store
+from tracereplay.trace.outputs import read_bytes
 from tracereplay.trace.reader import Trace
 from tracereplay.trace.store import Store, asking, store_of
 from tracereplay.trace.validate import validate_trace
+from tracereplay.whatif.table import read_table
 
-SHIPPED = Path(__file__).parents[2] / "traces" / "pages-6.12"
+TRACES = Path(__file__).parents[2] / "traces"
+SHIPPED = TRACES / "pages-6.12"
+CRYPT = TRACES / "dmcrypt-6.1-4k"
 SECRET = {
     "AWS_ACCESS_KEY_ID": "somebody",
     "AWS_SECRET_ACCESS_KEY": "secret",
@@ -293,3 +301,119 @@ def test_other_protocols(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+# ------------------------------------------------------------ the command line
+def tracereplay(*arguments: object) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, list(map(str, arguments)))
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.stdout, result.stderr
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ["info", "{}", "--format", "json"],
+        ["validate", "{}"],
+        ["query", "{}", "SELECT kind, COUNT(*) AS n FROM page_events GROUP BY kind ORDER BY kind"],
+        ["analyze", "callers", "{}", "--format", "csv"],
+        ["diff", "{}", "{}"],
+    ],
+    ids=lambda verb: verb[0],
+)
+def test_verbs_say_what_they_say_of_a_local_trace(place: Callable[..., str], verb: list[str]) -> None:
+    url = place(SHIPPED)
+    code, out, err = tracereplay(*(word.format(url) for word in verb))
+    assert "fetched: " in err
+    local = tracereplay(*(word.format(SHIPPED) for word in verb))
+    assert (code, out.replace(url, str(SHIPPED))) == local[:2]
+    said = [line for line in err.splitlines() if not line.startswith("fetched: ")]
+    assert "\n".join(said).replace(url, str(SHIPPED)) == local[2].rstrip("\n")
+
+
+def test_a_query_moves_its_table_only(place: Callable[..., str], requests: Requests, tmp_path: Path) -> None:
+    url = place(SHIPPED)
+    out = f"{url}-tasks.parquet"
+    asked = ("query", url, "SELECT pid, comm FROM tasks", "-o", out)
+    code, _, err = tracereplay(*asked)
+    assert (code, f"wrote {out}" in err) == (0, True)
+    assert [p.split("/")[-2] for p in requests.take() if p.endswith(".parquet")] == ["tasks"]
+    expected = Trace.open(SHIPPED).tasks.select("pid", "comm").cast({"comm": pl.String}).collect()
+    assert pl.read_parquet(read_bytes(out)).equals(expected)
+    assert tracereplay(*asked)[0] == 2  # it is there
+    assert tracereplay(*asked, "--force")[0] == 0
+    code, _, err = tracereplay(*asked[:-1], "s3://no-bucket/tasks.parquet")
+    assert (code, "no bucket no-bucket" in err) == (1, True)
+    code, _, err = tracereplay(*asked[:-1], "https://example.com/tasks.parquet")
+    assert (code, "HTTP is for reading" in err) == (1, True)
+
+
+def test_replays_sweeps_and_reports_go_there_and_back(place: Callable[..., str], tmp_path: Path) -> None:
+    url = place(CRYPT)
+    results, sweep = f"{url}-results.json", f"{url}-sweep.parquet"
+    assert tracereplay("replay", url, "-s", "bulk", "-o", results)[0] == 0
+    assert tracereplay("replay", CRYPT, "-s", "bulk", "-o", tmp_path / "results.json")[0] == 0
+    far, near = json.loads(read_bytes(results)), json.loads((tmp_path / "results.json").read_text())
+    assert far["trace"].pop("path") == url
+    assert near["trace"].pop("path") == str(CRYPT)
+    assert {k: v for k, v in far.items() if k != "command"} == {k: v for k, v in near.items() if k != "command"}
+    code, out, _ = tracereplay("compare", results, tmp_path / "results.json", "--format", "csv")
+    assert (code, len(out.splitlines())) == (0, 1 + 1)
+
+    grid = ("whatif", url, "-s", "bulk", "--grid", "pcp.batch=31,63", "-o", sweep, "--executor", "threads")
+    assert tracereplay(*grid)[0] == 0
+    first = read_table(sweep)
+    assert first.height == 2
+    assert tracereplay(*grid)[0] == 2  # it is there
+    assert tracereplay(*grid[:-4], *grid[-2:], "-o", sweep, "--resume")[0] == 0
+    assert read_table(sweep)["seconds"].to_list() == first["seconds"].to_list()  # nothing ran again
+
+
+def test_traces_are_written_there(place: Callable[..., str], requests: Requests, tmp_path: Path) -> None:
+    one, two = (write_sample(tmp_path / n, host={"hostname": n, "release": "6.12.95"}) for n in ("web1", "web2"))
+    target = f"{place(one).rsplit('/', 1)[0]}/fleet.trace"
+    merge = ("merge", target, one, two, "--align", "start")
+    assert tracereplay(*merge)[0] == 0
+    trace = Trace.open(f"{target}#web2")
+    assert trace.identity()["path"] == f"{target}#web2"
+    assert trace.rows("page_events") == 1000
+    log = [line.split('"')[1].split()[:2] for line in requests.lines if '"PUT /' in line]
+    assert log[-1] == ["PUT", "/" + target.removeprefix("s3://") + "/manifest.json"]
+    code, _, err = tracereplay("info", f"{target}#web3")
+    assert (code, "did you mean" in err) == (3, True)
+    assert tracereplay(*merge)[0] == 2
+    assert tracereplay("merge", target, one, "--force")[0] == 0  # in its place, without what it had besides
+    names = store_of(target).listing()
+    assert names is not None
+    assert set(names) == {
+        "manifest.json",
+        *(part.name for parts in Trace.open(target).files.values() for part in parts),
+    }
+    store_of(f"{target}x/thesis.tex").fs.pipe_file(f"{target}x/thesis.tex", b"mine")
+    code, _, err = tracereplay("merge", f"{target}x", one, two, "--force")
+    assert (code, "is not a trace" in err) == (2, True)
+
+
+def test_what_a_store_refuses_in_the_end_is_kept(
+    place: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_sample(tmp_path / "web.trace")
+    url = place(path)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+
+    def refuse(self: Store, source: Path) -> None:
+        with asking(self.url):
+            raise PermissionError("Access Denied")
+
+    monkeypatch.setattr(Store, "put", refuse)
+    for words, kept in (
+        (("query", path, "SELECT pid FROM tasks", "-o", f"{url}.csv"), "web.trace.csv"),
+        (("merge", f"{url}2", path), "web.trace2"),
+    ):
+        code, _, err = tracereplay(*words)
+        assert (code, "Access Denied" in err, "AWS_PROFILE" in err) == (1, True, True)
+        (there,) = tmp_path.glob(f"tracereplay-out-*/{kept}")
+        assert f"kept in {there}" in err
+    assert Trace.open(there).rows("page_events") == 1000

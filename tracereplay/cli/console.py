@@ -191,6 +191,14 @@ def report_error(error: TracereplayError) -> int:
     return error.exit_code
 
 
+def _note_fetched() -> None:
+    """Say what was moved from stores, where something was."""
+    if remote := sys.modules.get("tracereplay.trace.remote"):
+        files, size = remote.FETCHED.take()
+        if files:
+            note(f"fetched: {files:,} file{'' if files == 1 else 's'}, {size:,} bytes; kept for the next time")
+
+
 def verb(function: Callable[P, R]) -> Callable[P, R]:
     """Wrap a verb: our errors become text and an exit code, a closed pipe ends quietly."""
 
@@ -199,6 +207,7 @@ def verb(function: Callable[P, R]) -> Callable[P, R]:
         try:
             result = function(*args, **kwargs)
             sys.stdout.flush()
+            _note_fetched()
         except TracereplayError as error:
             raise SystemExit(report_error(error)) from None
         except BrokenPipeError:

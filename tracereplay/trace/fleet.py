@@ -22,10 +22,11 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from tracereplay.errors import FleetError, TracereplayError
-from tracereplay.trace.fleet_places import folders, is_url, listing
+from tracereplay.trace.fleet_places import folders, listing
 from tracereplay.trace.manifest import MANIFEST_NAME
 from tracereplay.trace.metadata import TraceMetadata
 from tracereplay.trace.reader import Trace
+from tracereplay.trace.store import is_url
 
 if TYPE_CHECKING:
     from tracereplay.trace.fleet_places import Entry

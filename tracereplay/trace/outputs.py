@@ -34,19 +34,29 @@ def suffix_of(place: Place) -> str:
 
 
 def check_file(place: Place, *, force: bool) -> None:
-    """Raise OutputExistsError for something that is there (with ``force``: that is no file), UsageError when there is
-    no directory for it, StorageError when the store refuses.
+    """Raise OutputExistsError for something that is there, unless ``force``; UsageError for a directory that is there,
+    or when there is none for it; StorageError when the store refuses.
     """
-    if exists(place) and not (force and (is_url(place) or path_of(place).is_file())):
-        raise OutputExistsError(place)
-    if not is_url(place):
+    if is_url(place):
+        store = store_of(str(place))
+        store.check_bucket()
+        if not force and store.info() is not None:
+            raise OutputExistsError(place)
+    elif exists(place):
+        if not force:
+            raise OutputExistsError(place)
+        if not path_of(place).is_file():
+            raise UsageError(f"{place} is not a file", hint="name a file in a directory that exists")
+    else:
         _check_parent(path_of(place))
 
 
 def check_directory(place: Place, names: Collection[str], *, force: bool) -> None:
     """The same for a directory; ``force`` replaces one that holds nothing but files of these names."""
     if is_url(place):
-        held = set(store_of(str(place)).listing() or ())
+        store = store_of(str(place))
+        store.check_bucket()
+        held = set(store.listing() or ())
         if held and not (force and held <= set(names)):
             raise OutputExistsError(place)
         return

@@ -15,7 +15,7 @@ import os
 import threading
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +37,22 @@ class Fetched:
 
     files: int = 0
     bytes: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def add(self, size: int) -> None:
+        """Another file."""
+        with self._lock:
+            self.files += 1
+            self.bytes += size
+
+    def take(self) -> tuple[int, int]:
+        """Files and bytes since the last call."""
+        with self._lock:
+            found, self.files, self.bytes = (self.files, self.bytes), 0, 0
+        return found
 
 
 FETCHED = Fetched()
-_count = threading.Lock()
 
 
 class RemoteBundle(Bundle):
@@ -117,9 +129,7 @@ class RemoteBundle(Bundle):
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())  # a file of the right size is taken for whole
             temporary.replace(target)
-        with _count:
-            FETCHED.files += 1
-            FETCHED.bytes += size
+        FETCHED.add(size)
         return None
 
     def version(self, name: str) -> str:

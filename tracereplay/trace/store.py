@@ -129,20 +129,48 @@ class Store:
         except (FileNotFoundError, NotADirectoryError, NotImplementedError):
             return None
         root = self.fs._strip_protocol(self.path).rstrip("/")
-        return sorted((e["name"].rstrip("/").rpartition("/")[2], e["type"] == "directory")
-                      for e in found if e["name"].rstrip("/") != root) or None  # fmt: skip
+        below = {(e["name"].rstrip("/"), e["type"] == "directory") for e in found}
+        return sorted((name.rpartition("/")[2], folder) for name, folder in below if name != root) or None
+
+    def folders(self) -> list[str]:
+        """URLs of the folders that match it, a pattern with ``*``, ``?``, ``[``. Raises StorageError."""
+        with asking(self.url):
+            self.fs.invalidate_cache()
+            found = self.fs.glob(self.path, detail=True)
+        protocol = self.url.partition("://")[0]
+        return sorted(f"{protocol}://{name.lstrip('/')}" for name, info in found.items() if info["type"] == "directory")
+
+    def check_bucket(self) -> None:
+        """Raise StorageError where nothing can be written: over HTTP, into a bucket that is not there.
+
+        Who may only write is not told whether there is a bucket, and finds out by writing.
+        """
+        protocol = self.url.partition("://")[0].lower()
+        if protocol in ("http", "https"):
+            hint = "write to a path, or to s3://, gs://, az://"
+            raise StorageError(f"cannot write {self.url}: HTTP is for reading", hint=hint)
+        bucket = self.path.split("/")[0]
+        if protocol not in _CREDENTIALS or not bucket:
+            return
+        try:
+            found = Store(self.url, self.fs, bucket).info()
+        except StorageError as error:
+            if isinstance(error.__cause__, PermissionError):
+                return
+            raise
+        if found is None:
+            raise StorageError(
+                f"cannot write {self.url}: there is no bucket {bucket}", hint="make it, or check its name"
+            )
 
     def put(self, source: Path) -> None:
         """Put a file in its place: object stores show it when it is whole. Raises StorageError."""
-        if self.url.lower().startswith("http"):
-            hint = "write to a path, or to s3://, gs://, az://"
-            raise StorageError(f"cannot write {self.url}: HTTP is for reading", hint=hint)
         try:
             with asking(self.url):
                 self.fs.put_file(str(source), self.path)
         except FileNotFoundError:
             raise StorageError(
-                f"cannot write {self.url}: there is no such bucket or directory", hint="create it, or check its name"
+                f"cannot write {self.url}: there is no such bucket or directory", hint="make it, or check its name"
             ) from None
 
     def remove(self) -> None:

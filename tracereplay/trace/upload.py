@@ -77,6 +77,7 @@ def upload(made: Path, store: Store) -> None:
 
 
 def _check(store: Store, force: bool) -> None:
+    store.check_bucket()
     if store.info() is None:  # a prefix is something as well
         return
     if not force:
