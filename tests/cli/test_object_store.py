@@ -7,6 +7,8 @@ import json
 import logging
 import re
 import socket
+import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -232,7 +234,12 @@ def test_no_space_and_no_place(place: Callable[..., str], tmp_path: Path, monkey
 @pytest.mark.parametrize(
     ("url", "kind", "said", "next_step"),
     [
-        ("s3://bucket/nothing", TraceNotFoundError, "no trace at s3://bucket/nothing: there is nothing", "prefix"),
+        (
+            "s3://bucket/nothing",
+            TraceNotFoundError,
+            "no trace at s3://bucket/nothing: there is no",
+            "prefix",
+        ),
         ("s3://no-bucket/web.trace", TraceNotFoundError, "no trace at s3://no-bucket", "bucket"),
         ("s3://bucket/half", TraceFormatError, "no manifest.json", "last"),
         ("s3://bucket/text", TraceFormatError, "s3://bucket/text/manifest.json is not JSON", "copy"),
@@ -347,6 +354,26 @@ def test_a_query_moves_its_table_only(place: Callable[..., str], requests: Reque
     assert (code, "no bucket no-bucket" in err) == (1, True)
     code, _, err = tracereplay(*asked[:-1], "https://example.com/tasks.parquet")
     assert (code, "HTTP is for reading" in err) == (1, True)
+
+
+def test_a_fleet_in_a_store(place: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for host in ("web1", "web2"):
+        write_sample(tmp_path / "fleet" / f"host={host}" / "a.trace", rows=10 * len(host), host={"hostname": host})
+    url = place(tmp_path / "fleet")
+    monkeypatch.setenv("TRACEREPLAY_REMOTE_CACHE", "0")  # what a statement needs stays
+    asked = "SELECT host, COUNT(*) AS n FROM page_events GROUP BY host ORDER BY host"
+    for places in ([url], [f"{url}/host=*/*.trace"], [f"{url}/host=web{n}/a.trace" for n in (1, 2)]):
+        code, out, _ = tracereplay("query", *places, asked, "--format", "csv")
+        assert (code, out) == (0, "host,n\nweb1,40\nweb2,40\n")
+
+
+def test_paths_never_load_fsspec() -> None:
+    code = (
+        "import sys; from tracereplay.cli.app import main; sys.argv[1:] = {}\ntry: main()\nfinally: print(*sys.modules)"
+    )
+    words = ["query", str(SHIPPED), "SELECT COUNT(*) FROM tasks"]
+    done = subprocess.run([sys.executable, "-c", code.format(words)], capture_output=True, text=True, check=True)
+    assert set(done.stdout.split()) & {"polars", "fsspec", "s3fs", "tracereplay.trace.remote"} == {"polars"}
 
 
 def test_replays_sweeps_and_reports_go_there_and_back(place: Callable[..., str], tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from tracereplay.analysis.derived import Note
+    from tracereplay.trace.files import Bundle
     from tracereplay.trace.reader import Trace
 
 _FILE = "file of the row"
@@ -37,6 +38,8 @@ class FleetTables:
         self._strict = strict
         self._note = note
         self.failures: list[Failure] = list(fleet.failures)
+        self._held: list[Bundle] = []
+        """Files that were fetched for a frame stay while it may be used."""
         self.source = Source(
             f"a fleet of {len(fleet.members)} traces", self._table, self._metadata, lead=tuple(fleet.names)
         )
@@ -73,7 +76,9 @@ class FleetTables:
         owners: dict[str, Member] = {}
         for member in self._fleet.members:
             try:
-                found = opened(member.open())
+                trace = member.open()
+                self._held.append(trace.bundle)
+                found = opened(trace)
             except EmptyTraceError:
                 continue  # no such events: no rows
             except TracereplayError as error:

@@ -46,7 +46,7 @@ class Trace:
     @classmethod
     def open(cls, path: str | PathLike[str]) -> Self:
         """Open a bundle: a directory, or a URL that fsspec serves (``s3://bucket/web.trace``), whose files are fetched
-        when their tables are first used.
+        when their tables are first used; keep the trace while its frames are used.
 
         ``PATH#HOST`` is one host of a trace of several. Raises TraceNotFoundError, TraceFormatError,
         SchemaTooNewError, SchemaTooOldError, SeveralHostsError for a host that the trace does not hold. A damaged data

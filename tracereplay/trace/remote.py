@@ -181,14 +181,14 @@ def open_bundle(url: str) -> tuple[RemoteBundle, Manifest]:
 
 
 def _no_manifest(store: Store) -> TraceNotFoundError | TraceFormatError:
-    found = store.listing()
+    found = store.entries()
     if found:
         return TraceFormatError(
             f"{store.url} is no trace: it has no {MANIFEST_NAME}",
             hint="the manifest comes last when a trace is copied: wait for that, or check the prefix",
         )
     return TraceNotFoundError(
-        f"no trace at {store.url}: {'there is nothing' if found is not None else f'no {MANIFEST_NAME}'}",
+        f"no trace at {store.url}: there is no {MANIFEST_NAME}",
         hint="check bucket, prefix and endpoint",
     )
 

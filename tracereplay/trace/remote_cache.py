@@ -9,8 +9,10 @@ but for what is in use at the moment. Files appear by one rename; of several pro
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
+import resource
 import shutil
 import uuid
 import weakref
@@ -68,6 +70,10 @@ class Slot:
                 descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             except FileNotFoundError:
                 continue
+            except OSError as error:
+                if error.errno != errno.EMFILE or not _more_files():
+                    raise
+                continue
             with contextlib.suppress(OSError):  # a file system without locks
                 fcntl.flock(descriptor, fcntl.LOCK_SH)
             with contextlib.suppress(FileNotFoundError):
@@ -91,6 +97,15 @@ class Slot:
             raise StorageError(f"cannot write {target}: {error.strerror or error}", hint=_CHOOSE) from None
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def _more_files() -> bool:
+    """Let this process open as many files as it may: a fleet of traces needs one each. False where it does already."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == hard:
+        return False
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return True
 
 
 def make_room(needed: int) -> None:
