@@ -99,6 +99,23 @@ def test_common_draws_settle_what_intervals_of_their_own_leave_open() -> None:
     assert [r["settled"] for r in rank_rows(rows, [])] == [True, True]
 
 
+def test_what_estimates_are_off_by_widens_the_difference() -> None:
+    counters = counters_like(1, alloc_calls=10)
+    dearer = counters.copy()
+    dearer[:, COUNTERS.index("alloc_calls")] += 1
+    a, b = sampled_row("a", counters), sampled_row("b", dearer)
+    (exact, _) = rank_rows([a, b], [])
+    assert exact["settled"]
+    difference = exact["difference_per_page"]
+    a["intervals"] = json.dumps({"per_page": [a["per_page"] + 3 * difference, a["per_page"] - 4 * difference]})
+    (estimated, _) = rank_rows([a, b], [])
+    assert not estimated["settled"]
+    below = difference - exact["difference_low95"]
+    above = exact["difference_high95"] - difference
+    assert difference - estimated["difference_low95"] == pytest.approx((below**2 + (3 * difference) ** 2) ** 0.5)
+    assert estimated["difference_high95"] - difference == pytest.approx((above**2 + (4 * difference) ** 2) ** 0.5)
+
+
 def test_ranks_within_a_setting() -> None:
     rows = [
         row("a", 3.0, 0.1, batch="1"),

@@ -6,6 +6,7 @@ Draws of prices and of requests are those of cost/intervals.py: equal for points
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -29,15 +30,23 @@ class PageCost:
     draws: Floats | None
     """[draw]; None where the point kept no sample."""
     interval: Interval
+    off: Interval = (0.0, 0.0)
+    """By how much a figure that was estimated from part of the trace may be too high, and too low (95 %)."""
 
     def minus(self, other: PageCost) -> tuple[float, Interval]:
-        """Difference and its 95 % interval; without draws of both, the widest that their own intervals leave."""
+        """Difference and its 95 % interval; without draws of both, the widest that their own intervals leave.
+
+        What two estimates are off by is taken for independent, of each other and of the draws.
+        """
         difference = self.value - other.value
         if self.draws is None or other.draws is None:
             return difference, (self.interval[0] - other.interval[1], self.interval[1] - other.interval[0])
         from tracereplay.cost.intervals import middle
 
-        return difference, middle(self.draws - other.draws, difference)
+        low, high = middle(self.draws - other.draws, difference)
+        below = math.hypot(difference - low, self.off[0], other.off[1])
+        above = math.hypot(high - difference, self.off[1], other.off[0])
+        return difference, (difference - below, difference + above)
 
 
 def page_cost(row: Mapping[str, Any]) -> PageCost | None:
@@ -55,7 +64,13 @@ def page_cost(row: Mapping[str, Any]) -> PageCost | None:
         p = _pricing(str(row["profile"]), json.loads(row["machine"])["cpus"], int(row["seed"]))
         page = judged(Sample.from_json(json.loads(row["sample"])), p).page
         draws = None if page is None else page.both(p)
-    return PageCost(float(value), draws, interval)
+    return PageCost(float(value), draws, interval, _off(row, value))
+
+
+def _off(row: Mapping[str, Any], value: float) -> Interval:
+    """What a sampled point says of itself in ``intervals``."""
+    ends = json.loads(row["intervals"]).get("per_page") if row.get("intervals") else None
+    return (max(value - ends[0], 0.0), max(ends[1] - value, 0.0)) if ends else (0.0, 0.0)
 
 
 @lru_cache(maxsize=16)
