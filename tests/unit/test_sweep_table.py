@@ -87,6 +87,18 @@ def test_who_leaves_requests_unserved_is_marked() -> None:
     assert "~" not in text
 
 
+def test_points_without_a_price_show_what_was_counted() -> None:
+    rows = [
+        row("bulk", None, batch=b, high=h) | {"status": "ok", "error": None, "pcp_refills": 100 * b, "trace_id": "t"}
+        for b in range(20)
+        for h in range(3)
+    ]
+    text = sweep_table(pl.DataFrame(rows, infer_schema_length=None), ["batch", "high"])
+    assert ["7", "2", "bulk", "700"] in [line.split() for line in text.splitlines()]
+    assert "... 20 points more in the table" in text
+    assert "failed" not in text
+
+
 def test_more_axes_are_the_cheapest_at_each_setting() -> None:
     rows = [
         row(label, cost, batch=batch, copies=copies, **{"b.cap": cap})

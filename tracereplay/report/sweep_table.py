@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 MOST_SETTINGS = 40
 MOST_CROSSINGS = 12
+COUNTED = ("pcp_lock_acquisitions", "pcp_refills", "pcp_drains", "zone_lock_acquisitions")
+"""Shown where points have no price, as those of an exact sweep of list sizes."""
 SIDE_BY_SIDE = 4
 """Strategies beside each other."""
 SETTLED, UNSETTLED, UNSERVED = "*", "~", "!"
@@ -40,6 +42,8 @@ def sweep_table(frame: pl.DataFrame, axes: Sequence[str]) -> str:
         axes = ["trace", *axes]
     rows = frame.to_dicts()
     parts = [facts(rows)]
+    if all(row.get("per_page") is None for row in rows):
+        return "\n\n".join(part for part in (*parts, _counts(rows, axes), _failures(rows)) if part)
     shown = _curves(rows, axes[0]) if len(axes) == 1 else _settings(rows, axes)
     legend = "; ".join(f"{mark} {told}" for mark, told in LEGEND.items() if mark in shown)
     parts += [shown, textwrap.fill(f"{legend}.", WIDTH) if legend else ""]
@@ -144,6 +148,21 @@ def _marked(rows: Mapping[str, Row]) -> dict[str, str]:
         mark = best if places[label].rank == 1 else UNSERVED if p.failed > least else " "
         cells[label] = figure(p.cost.value) + mark
     return cells
+
+
+def _counts(rows: Sequence[Row], axes: Sequence[str]) -> str:
+    """Points without a price: what was counted."""
+    known = [name for name in COUNTED if any(row.get(name) is not None for row in rows)]
+    if not known:
+        return ""
+    head = (*(short(axis, 12) for axis in axes), "strategy", *(name.replace("_acquisitions", "s") for name in known))
+    lines = [
+        (*(_place(row.get(axis)) for axis in axes), short(str(row["label"])), *(count(row.get(name)) for name in known))
+        for row in rows[:MOST_SETTINGS]
+    ]
+    text = "\n".join(short(line, WIDTH) for line in table(head, lines).splitlines())
+    more = len(rows) - len(lines)
+    return text + (f"\n... {count(more)} points more in the table" if more else "")
 
 
 def _settings(rows: Sequence[Row], axes: Sequence[str]) -> str:
