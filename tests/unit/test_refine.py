@@ -27,7 +27,7 @@ class Surface(Executor):
         self.cost, self.spread = cost, spread
         self.tasks: list[Task] = []
 
-    def submit(self, _function: Any, task: Task, /) -> Future[Row]:  # type: ignore[override]
+    def submit(self, _function: Any, task: Task, /, *_more: Any) -> Future[Row]:  # type: ignore[override]
         self.tasks.append(task)
         done: Future[Row] = Future()
         done.set_result(measured("", self.cost(task), self.spread) | place(task))

@@ -162,7 +162,7 @@ def test_suggestions_of_a_real_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "WORK", 1)
     calls: list[tuple[int, int]] = []
     with ThreadPoolExecutor(2) as pool:
-        found = suggest(asked(("per-page", "bulk")), pool, done=lambda n, of: calls.append((n, of)))
+        found = suggest(asked(("per-page", "bulk")), pool, workers=2, done=lambda n, of: calls.append((n, of)))
     assert calls == [(n + 1, len(found.frame)) for n in range(len(found.frame))]
     assert 6000 <= found.operations < 7000
     assert not found.whole
@@ -198,9 +198,9 @@ def test_suggest_takes_one_trace_and_no_grid() -> None:
             plan([str(TRACE), "b"], ("bulk",), [], profile=DEFAULT_PROFILE),
         ):
             with pytest.raises(UsageError, match="one trace and no --grid"):
-                suggest(question, pool)
+                suggest(question, pool, workers=1)
 
 
 def test_no_target_is_named() -> None:
     with ThreadPoolExecutor(1) as pool, pytest.raises(UsageError, match="no request is targeted"):
-        suggest(asked(("per-page",), demand=DemandSpec(target=("comm:nobody",))), pool)
+        suggest(asked(("per-page",), demand=DemandSpec(target=("comm:nobody",))), pool, workers=1)

@@ -77,6 +77,8 @@ def run(
     if method not in METHODS:
         guess = nearest(method, METHODS)
         raise UsageError(f"no method {method!r}", hint=f"did you mean {guess!r}?" if guess else ", ".join(METHODS))
+    if refine and method != METHODS[0]:
+        raise UsageError(f"--refine replays its points, and --method is {method}", hint="leave one of the two out")
     if not grid and not suggesting:
         raise GridError(
             "an empty grid: nothing varies",
@@ -202,7 +204,7 @@ def _suggest(question: Plan, executor: str, workers: int | None, format: Format)
     for text in question.strategies.values():
         admit(parse_spec(text).name, note)
     with open_executor(executor, workers) as opened, progress("changes") as advance:
-        found = suggest(question, opened, done=lambda _n, _all: advance(1))
+        found = suggest(question, opened, workers=opened.workers, done=lambda _n, _all: advance(1))
     if format is Format.TABLE:
         emit(suggestions(found, question.traces[0]))
         return

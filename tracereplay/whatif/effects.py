@@ -68,7 +68,7 @@ def effect_of(change: Change, here: Here, rows: Sequence[Row]) -> dict[str, Any]
     """A row of COLUMNS. ``rows``: points of the strategies that the change concerns; the others stay as they are."""
     told: dict[str, Any] = dict.fromkeys(COLUMNS)
     told |= {"tunable": change.name, "from": change.before, "to": change.value, "changes_ranking": False}
-    changed = {p.label: p for row in rows if (p := point(row))}
+    changed = {p.label: p for row in rows if "label" in row and (p := point(row))}
     if not changed:
         error = next((row["error"] for row in rows if row.get("error")), "nothing was targeted")
         return told | {"verdict": f"not run: {error}"}

@@ -115,7 +115,7 @@ def run_refined(
         needed = {key: task for found in tasks.values() for key, task in found.items()}
         used |= needed.keys()
         expect(len(used | rows.keys()))
-        run_tasks((task for key, task in needed.items() if key not in rows), executor, keep, workers=workers)
+        run_tasks((task for key, task in needed.items() if key not in rows), executor, keep, workers=workers, note=tell)
         for f, place in wanted:
             f.known[place] = answer(list(tasks[id(f), place]))
         if (text := told(fields)) != last:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor, as_completed
+from concurrent.futures import Executor
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from tracereplay.demand.spec import DemandSpec
 from tracereplay.errors import TracereplayError, UsageError
 from tracereplay.whatif.effects import COLUMNS, NO_EFFECT, Here, effect_of
 from tracereplay.whatif.ranking import point
+from tracereplay.whatif.run import Calls, Lost
 from tracereplay.whatif.steps import Change, changes_of, grid_of
 from tracereplay.whatif.task import FAILED, Kept, Row, Task, place, priced, trace_of
 
@@ -63,7 +64,13 @@ class Suggested:
     """The sweep to run next; None where nothing matters."""
 
 
-def suggest(plan: Plan, executor: Executor, *, done: Callable[[int, int], None] = lambda _n, _all: None) -> Suggested:
+def suggest(
+    plan: Plan,
+    executor: Executor,
+    *,
+    workers: int,
+    done: Callable[[int, int], None] = lambda _n, _all: None,
+) -> Suggested:
     """Change every tunable of a plan without a grid, one at a time.
 
     ``done`` is called with the number of changes run and of all. Raises UsageError where nothing is asked for, and what
@@ -94,19 +101,16 @@ def suggest(plan: Plan, executor: Executor, *, done: Callable[[int, int], None] 
             f"no request is targeted in the first {len(part):,} operations of {location}",
             hint="see `tracereplay demand`, and choose with --target, or --target all",
         )
-    found: list[dict[str, Any]] = [{} for _ in changes]
-    futures = {executor.submit(measure, Job(tasks, operations)): i for i, tasks in enumerate(jobs)}
-    try:
-        for n, future in enumerate(as_completed(futures)):
-            i = futures[future]
-            found[i] = effect_of(changes[i], here, future.result())
-            done(n + 1, len(changes))
-    finally:
-        for future in futures:
-            future.cancel()
+    asked = {Job(tasks, operations): change for change, tasks in zip(changes, jobs, strict=True)}
+    found: dict[Change, dict[str, Any]] = {}
+    calls: Calls[Job] = Calls(executor, workers)
+    for job, rows in calls.results(measure, asked):
+        lost = [{"error": rows.why}] if isinstance(rows, Lost) else rows
+        found[asked[job]] = effect_of(asked[job], here, lost)
+        done(len(found), len(changes))
     taken = part.info.end_ns - part.info.start_ns
     whole = max(trace.identity()["duration_ns"] or 0, taken)
-    frame = _frame(found)
+    frame = _frame([found[change] for change in changes])
     return Suggested(
         frame=frame,
         operations=len(part),
