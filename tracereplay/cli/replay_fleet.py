@@ -46,7 +46,7 @@ def replay_fleet(
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryFile("w+") as kept, progress("traces", len(fleet.members)) as advance:
         with open_executor(executor, workers) as opened:
-            for member, result in replays(fleet, question, opened.executor, workers=opened.workers):
+            for member, result in replays(fleet, question, opened, workers=opened.workers):
                 advance(1)
                 if isinstance(result, Failure):
                     if strict:
