@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from typing import Any
 
 
 class TracereplayError(Exception):
@@ -19,6 +20,16 @@ class TracereplayError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Errors of all classes, whatever they are made from, travel between processes."""
+        return _copied, (type(self), self.args, self.__dict__)
+
+
+def _copied(kind: type[TracereplayError], args: tuple[Any, ...], state: dict[str, Any]) -> TracereplayError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

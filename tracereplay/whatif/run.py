@@ -106,11 +106,13 @@ class Calls(Generic[T]):
         held: tuple[T, int] | None = None
         try:
             while True:
-                while (held := held or self._next(waiting)) is not None and self._fits(held[1]):
+                while (held := held or self._next(waiting)) is not None:
                     if self._known.most is not None and held[1] > self._known.most:
                         yield held[0], Lost(_too_large(held[1], self._known.most))
-                    else:
+                    elif self._fits(held[1]):
                         self._running[self._submit(function, held[0], *more)] = held
+                    else:
+                        break
                     held = None
                 if not self._running:
                     break
