@@ -25,16 +25,22 @@ CHECK = {
 
 def test_of_a_check() -> None:
     found = of_check(CHECK)
-    assert found.line == "machine, on this trace: refills 99.9 % / 99.7 %, drains 75 % / 75 % of 4, frames 98.5 %"
+    assert (
+        found.line
+        == "machine as a 6.12 kernel, on this trace: refills 99.9 % / 99.7 %, drains 75 % / 75 % of 4, frames 98.5 %"
+    )
     assert {f.label: f.value for f in found.facts}["fallbacks"] == "none"
 
 
 def test_of_captures_of_the_same_kernel() -> None:
-    found = of_captures("6.18", "its file is not here")
-    assert found.line.startswith("machine, on 10 other captures of 6.18 kernels (median): refills 99.8 % / 99.5 %")
+    found = of_captures(["6.18"], "its file is not here")
+    assert found.line.startswith("machine, on other captures of its kernel (medians), 6.18: refills 99.8 % / 99.5 %")
     assert found.line.endswith("not checked on this trace")
     assert "its file is not here" in found.note
-    assert "nor on captures of its kernel" in of_captures("5.10", "it was not asked for").line
+    assert found.facts[0].value == "10 captures, 9,052,426 allocations"
+    assert "nor on captures of its kernel" in of_captures(["5.10"], "it was not asked for").line
+    assert "; 6.1: refills 100 %" in of_captures(["6.18", "6.1"], "why").line
+    assert of_captures(["6.18", "5.10"], "why").line.count("5.10: never checked") == 1
 
 
 def test_the_sums_are_those_of_the_page() -> None:

@@ -40,7 +40,7 @@ def pages() -> dict[str, Report]:
     result = example_result()
     result["results"][1]["label"] = "bulk:" + "batch_cap=16,two_pass=true," * 4
     result["demand"]["by_caller"][0]["caller"] = HOSTILE
-    accuracy = of_captures("6.12", "its file is not here")
+    accuracy = of_captures(["6.12"], "its file is not here")
     axes = {"pcp.batch": ["8", "32", "64", "128"], "copies": ["1", "2", "4"]}
     return {
         "trace": Report(trace=trace, commands=("tracereplay report " + "x" * 200,)),

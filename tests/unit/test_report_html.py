@@ -77,7 +77,7 @@ def text_of(element: ElementTree.Element) -> str:
 def page_of(result: dict[str, Any] | None, data: TraceData | None = None) -> str:
     comparison = None if result is None else build_comparison(result)
     commands = tuple(filter(None, (comparison and comparison.command, "tracereplay report x -o 'y z.html'")))
-    accuracy = None if comparison is None else of_captures("6.12", "its file is not here")
+    accuracy = None if comparison is None else of_captures(["6.12"], "its file is not here")
     report = Report(comparison, data, accuracy=accuracy, commands=commands, provenance=(Fact("trace", "<x>"),))
     return render(report, title="A <title>", made="today")
 

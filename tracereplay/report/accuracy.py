@@ -7,7 +7,7 @@ captures are those of docs/accuracy.md whose free pages were known at the start;
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 from tracereplay.report.data import Fact
 from tracereplay.report.numbers import UNKNOWN, count, share
 
+NAMES = {"refill": "refills", "drain": "drains"}
 FEW = 20
 """Of fewer refills or drains a share says little, and that is told."""
 
@@ -42,7 +43,7 @@ def of_check(document: Mapping[str, Any]) -> Accuracy:
         Fact("free blocks at the end", share(document["free_blocks"]["l1_share"], 1), "off from the kernel's"),
     )
     return Accuracy(
-        f"machine, on this trace: {', '.join(said)}",
+        f"machine as a {document['generation']} kernel, on this trace: {', '.join(said)}",
         facts,
         f"The machine, a kernel {document['generation']}, got this trace's own allocations and frees and predicted "
         "what its kernel did with them (precision, recall). That tells how well it stands for this kernel when "
@@ -71,39 +72,50 @@ def _share(value: float | None) -> str:
     return UNKNOWN if value is None else share(value, 1)
 
 
-def of_captures(generation: str | None, why: str) -> Accuracy:
-    """From this project's captures of a kernel's generation. ``why``: the trace itself was not checked."""
+def of_captures(generations: Sequence[str], why: str) -> Accuracy:
+    """From this project's captures of the machine's generations. ``why``: the trace itself was not checked."""
     known: dict[str, dict[str, Any]] = json.loads(
         resources.files("tracereplay.report").joinpath("accuracy.json").read_text()
     )
-    found = known.get(generation or "")
-    if found is None:
+    found = {name: known[name] for name in generations if name in known}
+    unknown = [name for name in generations if name not in known]
+    if not found:
         return Accuracy(
             f"machine: not checked on this trace ({why}), nor on captures of its kernel",
             (),
             f"The machine was checked on captures of kernels {', '.join(known)}. {_next(why)}",
         )
-    names = {"refill": "refills", "drain": "drains"}
-    said = [
-        f"{text} {share(found[f'{key}_precision'][1], 1)} / {share(found[f'{key}_recall'][1], 1)}"
-        for key, text in names.items()
-    ]
-    facts = [Fact("captures", count(found["captures"]), f"{count(found['allocations'])} allocations")]
-    facts += [
-        Fact(f"{text}, {kind}", share(middle, 1), f"median; {share(low, 1)} to {share(high, 1)}")
-        for key, text in names.items()
-        for kind in ("precision", "recall")
-        for low, middle, high in [found[f"{key}_{kind}"]]
-    ]
-    low, middle, high = found["exact"]
-    facts.append(Fact("frames", share(middle, 1), f"median; {share(low, 1)} to {share(high, 1)}"))
+    said = "; ".join(f"{name}: {_medians(sums)}" for name, sums in found.items())
+    if unknown:
+        said += f"; {', '.join(unknown)}: never checked"
+    facts = tuple(fact for name, sums in found.items() for fact in _facts(name, sums))
     return Accuracy(
-        f"machine, on {found['captures']} other captures of {generation} kernels (median): {', '.join(said)}, frames "
-        f"{share(middle, 1)}; not checked on this trace",
-        tuple(facts),
-        f"This trace itself was not checked: {why}. The figures are those of this project's own captures of "
-        f"{generation} kernels (docs/accuracy.md), of other hosts and loads. {_next(why)}",
+        f"machine, on other captures of its kernel (medians), {said}; not checked on this trace",
+        facts,
+        f"This trace itself was not checked: {why}. The figures are those of this project's own captures of kernels "
+        f"{', '.join(found)} (docs/accuracy.md), of other hosts and loads. {_next(why)}",
     )
+
+
+def _medians(sums: Mapping[str, Any]) -> str:
+    pairs = [
+        f"{text} {share(sums[f'{key}_precision'][1], 1)} / {share(sums[f'{key}_recall'][1], 1)}"
+        for key, text in NAMES.items()
+    ]
+    return ", ".join([*pairs, f"frames {share(sums['exact'][1], 1)}"])
+
+
+def _facts(generation: str, sums: Mapping[str, Any]) -> list[Fact]:
+    rows = [(f"{text}, {kind}", f"{key}_{kind}") for key, text in NAMES.items() for kind in ("precision", "recall")]
+    captures = f"{count(sums['captures'])} captures, {count(sums['allocations'])} allocations"
+    return [
+        Fact(f"kernel {generation}", captures),
+        *(
+            Fact(text, share(middle, 1), f"median; {share(low, 1)} to {share(high, 1)}")
+            for text, key in [*rows, ("frames", "exact")]
+            for low, middle, high in [sums[key]]
+        ),
+    ]
 
 
 def _next(why: str) -> str:

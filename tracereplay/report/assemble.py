@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -67,7 +67,7 @@ def _comparison(
     trace = _recorded(str(result["trace"].get("path") or ""), result["trace"].get("id"), tell)
     with _checking(trace, check_s) as running:
         data = None if trace is None else build_trace_data(trace)
-        accuracy = made or _accuracy(running, result["machine"].get("generation"))
+        accuracy = made or _accuracy(running, [str(result["machine"].get("generation"))])
     commands = (comparison.command,) if comparison.command else ()
     return Report(comparison, data, accuracy=accuracy, provenance=of_results(result), commands=(*commands, made_by))
 
@@ -78,7 +78,7 @@ def _sweep(source: Path, made_by: str, tell: Tell, check_s: float, made: Accurac
     if len(sweep.traces) == len(sweep.trace_ids) == 1:
         trace = _recorded(sweep.traces[0], sweep.trace_ids[0], tell)
     with _checking(trace, check_s) as running:
-        accuracy = made or _accuracy(running, sweep.generation)
+        accuracy = made or _accuracy(running, sweep.generations)
     complete = () if trace is None else (Fact("completeness of the trace", completeness(trace).line()),)
     return Report(
         sweep=replace(sweep, facts=(*sweep.facts, *complete)),
@@ -106,11 +106,11 @@ def _checking(trace: Trace | None, seconds: float) -> AbstractContextManager[Tim
     return nullcontext(None) if trace is None else TimedCheck(trace, seconds)
 
 
-def _accuracy(running: TimedCheck | None, generation: str | None) -> Accuracy:
+def _accuracy(running: TimedCheck | None, generations: Sequence[str]) -> Accuracy:
     found = None if running is None else running.result()
     if found is not None:
         return of_check(found)
-    return of_captures(generation, "its file is not here" if running is None else running.reason)
+    return of_captures(generations, "its file is not here" if running is None else running.reason)
 
 
 def _verified(path: Path | None) -> Accuracy | None:

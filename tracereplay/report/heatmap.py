@@ -8,7 +8,8 @@ from tracereplay.report.markup import Child, tag
 from tracereplay.report.numbers import figure
 from tracereplay.report.plot import LINE, STYLE, colour, fitted, heading, length, text_at, wrapped
 from tracereplay.report.svg import document, n
-from tracereplay.report.sweep import Heat, text_of
+from tracereplay.report.sweep import Heat
+from tracereplay.report.sweep_words import text_of
 
 SETTLED, OPEN = 0.42, 0.14
 """Opacity of a cell: text in ink stays readable on both."""

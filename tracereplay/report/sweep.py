@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tracereplay.report.data import Fact
-from tracereplay.report.numbers import UNKNOWN, count, figure, span
+from tracereplay.report.numbers import figure, span
+from tracereplay.report.sweep_words import (
+    distinct,
+    facts_of,
+    generations_of,
+    provenance_of,
+    text_of,
+    uncosted,
+    verdict_of,
+)
 from tracereplay.whatif.crossings import crossings, is_numeric, number_of
 from tracereplay.whatif.ranking import with_ranks
 from tracereplay.whatif.table import read_axes, read_table
@@ -24,7 +32,7 @@ Row = Mapping[str, Any]
 Value = str | float | int | None
 
 CHOICES = 12
-"""Settings of the other axes that a curve is shown at."""
+"""Settings of the other axes that a curve is shown at: one, and those that differ from it in one axis."""
 HEATS = 3
 """Pairs of axes that are shown as maps."""
 TRACE = "trace"
@@ -66,6 +74,8 @@ class Crossing:
 class Course:
     """Strategies along one axis, at one setting of the others."""
 
+    name: str
+    """The setting, as far as it differs from the first to look at."""
     setting: str
     lines: Mapping[str, tuple[Point, ...]]
     crossings: tuple[Crossing, ...]
@@ -131,7 +141,8 @@ class Sweep:
     traces: tuple[str, ...]
     """Paths."""
     trace_ids: tuple[str, ...]
-    generation: str | None
+    generations: tuple[str, ...]
+    """Of the machines, in the order of the points."""
     provenance: tuple[Fact, ...]
 
 
@@ -155,8 +166,8 @@ def build_sweep(frame: pl.DataFrame, axes: Mapping[str, Sequence[str]]) -> Sweep
     shared = [name for name in shown if not _owner(name, labels)]
     heats = tuple(_heat(rows, x, y, values, measure) for x, y in itertools.combinations(shared, 2)) if ok else ()
     return Sweep(
-        facts=_facts(rows, ok, values),
-        verdict=_verdict(ok, multiples, unit) if ok and measure == "per_page" else _uncosted(ok),
+        facts=facts_of(rows, ok, values),
+        verdict=verdict_of(ok, multiples, unit) if ok and measure == "per_page" else uncosted(ok),
         measure=measure,
         unit=unit if measure == "per_page" else "",
         labels=labels,
@@ -173,28 +184,18 @@ def build_sweep(frame: pl.DataFrame, axes: Mapping[str, Sequence[str]]) -> Sweep
             )
             for r in rows
         ),
-        commands=_distinct(rows, "command"),
-        traces=_distinct(rows, "trace"),
-        trace_ids=_distinct(rows, "trace_id"),
-        generation=_generation(ok),
-        provenance=_provenance(rows),
+        commands=distinct(rows, "command"),
+        traces=distinct(rows, "trace"),
+        trace_ids=distinct(rows, "trace_id"),
+        generations=generations_of(ok),
+        provenance=provenance_of(rows),
     )  # fmt: skip
-
-
-def text_of(value: Value) -> str:
-    """A value of an axis."""
-    return UNKNOWN if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def number_at(value: Value) -> float:
     """The number of a value of a numeric axis."""
     found = number_of(value)
     return 0.0 if found is None else found
-
-
-def point_count(n: int) -> str:
-    """``1 point``, ``12 points``."""
-    return f"{count(n)} point{'' if n == 1 else 's'}"
 
 
 def _owner(axis: str, labels: Sequence[str]) -> str | None:
@@ -217,10 +218,6 @@ def _interval(row: Row, measure: str) -> tuple[float, float] | None:
     return None if low is None or high is None else (float(low), float(high))
 
 
-def _distinct(rows: Sequence[Row], column: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(str(row[column]) for row in rows if row.get(column)))
-
-
 # ---------------------------------------------------------------- curves
 def _multiple(
     frame: pl.DataFrame,
@@ -232,19 +229,19 @@ def _multiple(
 ) -> Multiple:
     others = [name for name in values if name != axis and len(values[name]) > 1]
     groups = _groups(rows, others)
-    best = sorted(groups, key=lambda key: -sum(row["status"] == OK for row in groups[key]))[:CHOICES]
-    kept = [key for key in groups if key in best]
+    first = min(groups, key=lambda key: -sum(row["status"] == OK for row in groups[key]))
+    near = [key for key in groups if sum(a != b for a, b in zip(key, first, strict=True)) <= 1]
+    kept = [first, *(key for key in near if key != first)][:CHOICES]
+    kept = [key for key in near if key in kept]
     found = crossings(frame, axis, list(axes)).to_dicts() if axis in axes and measure == "per_page" else []
+    courses = []
+    for key in kept:
+        setting = dict(zip(others, key, strict=True))
+        apart = [name for name, a, b in zip(others, key, first, strict=True) if a != b]
+        name = _setting(setting, apart or others)
+        courses.append(_course(groups[key], axis, setting, name, values[axis], measure, found))
     return Multiple(
-        axis,
-        values[axis],
-        is_numeric(axis, values[axis]),
-        tuple(
-            _course(groups[key], axis, dict(zip(others, key, strict=True)), values[axis], measure, found)
-            for key in kept
-        ),
-        kept.index(best[0]),
-        len(groups) - len(kept),
+        axis, values[axis], is_numeric(axis, values[axis]), tuple(courses), kept.index(first), len(groups) - len(kept)
     )
 
 
@@ -254,16 +251,22 @@ def _groups(rows: Sequence[Row], others: Sequence[str]) -> dict[tuple[Value, ...
     def fits(own: tuple[Value, ...], key: tuple[Value, ...]) -> bool:
         return all(value is None or value == wanted for value, wanted in zip(own, key, strict=True))
 
-    keys = [tuple(row.get(name) for name in others) for row in rows]
-    known = list(dict.fromkeys(keys))
-    known = [key for key in known if not any(fits(key, other) for other in known if other != key)]
-    return {key: [row for row, own in zip(rows, keys, strict=True) if fits(own, key)] for key in known}
+    by_key: dict[tuple[Value, ...], list[Row]] = {}
+    for row in rows:
+        by_key.setdefault(tuple(row.get(name) for name in others), []).append(row)
+    partial = [key for key in by_key if None in key]
+    full = [key for key in by_key if not any(fits(key, other) for other in by_key if other != key and key in partial)]
+    return {
+        key: [*by_key[key], *(row for own in partial if own != key and fits(own, key) for row in by_key[own])]
+        for key in full
+    }
 
 
 def _course(
     rows: Sequence[Row],
     axis: str,
     setting: Mapping[str, Value],
+    name: str,
     values: Sequence[Value],
     measure: str,
     found: Sequence[Row],
@@ -284,6 +287,7 @@ def _course(
     ]
     ordered = {label: tuple(sorted(points, key=lambda p: number_at(p.x))) for label, points in lines.items()}
     return Course(
+        name,
         ", ".join(f"{name}={text_of(value)}" for name, value in setting.items() if value is not None),
         ordered,
         tuple(dict.fromkeys(mine)),
@@ -308,89 +312,3 @@ def _heat(rows: Sequence[Row], x: str, y: str, values: Mapping[str, tuple[Value,
             cells[at] = Cell(str(row["label"]), float(value), bool(row.get("settled")))
     setting = ", ".join(f"{n}={text_of(v)}" for n, v in zip(others, key, strict=False) if v is not None)
     return Heat(x, y, values[x], values[y], setting, cells)
-
-
-# ---------------------------------------------------------------- words
-def _facts(rows: Sequence[Row], ok: Sequence[Row], values: Mapping[str, tuple[Value, ...]]) -> tuple[Fact, ...]:
-    methods = Counter(str(row["method"]) for row in rows)
-    failed = len(rows) - len(ok)
-    lost = [row.get("lost") for row in ok]
-    known = sorted({int(n) for n in lost if n is not None})
-    told = UNKNOWN if not ok else "not known" if None in lost else ", ".join(map(count, known))
-    pages = sorted({int(row["pages"]) for row in ok if row.get("pages") is not None})
-    targeted = f"{count(pages[0])} to {count(pages[-1])}" if len(pages) > 1 else count(pages[0]) if pages else UNKNOWN
-    return (
-        Fact("traces", ", ".join(_distinct(rows, "trace")) or UNKNOWN, ", ".join(_distinct(rows, "kernel"))),
-        Fact("points", count(len(rows)), f"{count(failed)} of them failed" if failed else "all of them ran"),
-        Fact("events lost", told, "while the trace was recorded"),
-        Fact("targeted", targeted, f"pages; --target {', '.join(_distinct(ok, 'target')) or UNKNOWN}"),
-        *(
-            Fact(name, ", ".join(map(text_of, found[:24])) + (" ..." if len(found) > 24 else ""), "varied")
-            for name, found in values.items()
-        ),
-        *(Fact(f"method {name}", count(n), METHODS.get(name, "")) for name, n in methods.items()),
-        Fact("profile", ", ".join(_distinct(rows, "profile")) or UNKNOWN),
-    )
-
-
-METHODS = {
-    "replay": "points by a replay of the whole trace: exact counters",
-    "one-pass": "points counted together in one pass: counters equal to replays, where its conditions hold",
-    "sampled": "points from samples of the trace: intervals cover the sampling",
-}
-
-
-def _verdict(ok: Sequence[Row], multiples: Sequence[Multiple], unit: str) -> tuple[str, ...]:
-    best = [row for row in ok if row.get("rank") == 1]
-    if not best:
-        return ("No point has a price: nothing can be compared.",)
-    wins = Counter(str(row["label"]) for row in best)
-    settled = Counter(str(row["label"]) for row in best if row.get("settled"))
-    said = []
-    if len({str(row["label"]) for row in ok}) > 1:
-        for label, n in wins.most_common():
-            said.append(
-                f"{label} is cheapest at {count(n)} of {count(len(best))} settings, at {count(settled[label])} of them "
-                "beyond the uncertainty."
-            )
-    low, high = min(ok, key=_price), max(ok, key=_price)
-    said.append(
-        f"From {figure(_price(low))} {unit} a page ({low['label']}) to {figure(_price(high))} ({high['label']})."
-    )
-    for multiple in multiples:
-        course = multiple.courses[multiple.first]
-        where = f" at {course.setting}" if course.setting else ""
-        said += [f"Along {multiple.axis}{where}: {crossing_text(c)}." for c in course.crossings]
-    return tuple(said)
-
-
-def _price(row: Row) -> float:
-    value = row.get("per_page")
-    return float("inf") if value is None else float(value)
-
-
-def crossing_text(c: Crossing) -> str:
-    """``compound is cheaper below 47.2, bulk above (not settled from 31.0 to 63.0)``."""
-    low = "the low end" if c.low is None else figure(c.low)
-    high = "the high end" if c.high is None else figure(c.high)
-    return f"{c.below} is cheaper below {figure(c.at)}, {c.above} above (not settled from {low} to {high})"
-
-
-def _uncosted(ok: Sequence[Row]) -> tuple[str, ...]:
-    if not ok:
-        return ("No point of this sweep ran: there is nothing to show but the errors.",)
-    return ("The points have counters and no prices.",)
-
-
-def _generation(ok: Sequence[Row]) -> str | None:
-    """Of the machine, where all points have one."""
-    found = {json.loads(row["machine"]).get("generation") for row in ok if row.get("machine")}
-    return found.pop() if len(found) == 1 else None
-
-
-def _provenance(rows: Sequence[Row]) -> tuple[Fact, ...]:
-    columns = {
-        "traces": "trace_id", "hosts": "host", "kernels": "kernel", "profiles": "profile", "profile sha256":
-        "profile_sha256", "seeds": "seed", "run by tracereplay": "version",
-    }  # fmt: skip
-    return tuple(Fact(name, ", ".join(found)) for name, c in columns.items() if (found := _distinct(rows, c)))

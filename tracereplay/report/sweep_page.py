@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from tracereplay.report.markup import Markup, tag
 from tracereplay.report.picture import Picture, figure_of
-from tracereplay.report.sweep import MEASURES, Multiple, Sweep, point_count
+from tracereplay.report.sweep import MEASURES, Multiple, Sweep
+from tracereplay.report.sweep_words import point_count
 from tracereplay.report.tables import facts, section, table
 
 ROWS = 400
@@ -54,7 +55,7 @@ def _curves(multiple: Multiple, number: int, pictures: Sequence[Picture], claim:
         for i in range(len(pictures))
     ]
     labels = [
-        tag("label", course.setting or "the only setting", for_=f"{group}-{i}")
+        tag("label", course.name or "the only setting", for_=f"{group}-{i}")
         for i, course in enumerate(multiple.courses)
     ]
     panels = [tag("div", figure_of(picture, claim), class_="panel") for picture in pictures]

@@ -19,12 +19,11 @@ from tracereplay.report.sweep import (
     Multiple,
     Sweep,
     Value,
-    crossing_text,
     number_at,
-    point_count,
-    text_of,
 )
+from tracereplay.report.sweep_words import crossing_text, point_count, text_of
 
+ASIDE = 0.012
 MARKED = 3
 """Crossings drawn in one picture; the figures have all."""
 
@@ -83,9 +82,13 @@ def _note(course: Course) -> str:
 def _curve_svg(sweep: Sweep, multiple: Multiple, course: Course, title: str, width: int, below: Sequence[str]) -> str:
     x = _places(multiple)
     at = {v: number_at(v) if multiple.numeric else float(i) for i, v in enumerate(multiple.values)}
+    # names have room beside them: there the intervals stand next to each other
+    aside = 0.0 if multiple.numeric else ASIDE * (x.high - x.low)
     known = {
-        label: [(at[p.x], p.value, p.low or p.value, p.high or p.value) for p in points if p.value is not None]
-        for label, points in course.lines.items()
+        label: [
+            (at[p.x] + aside * i, p.value, p.low or p.value, p.high or p.value) for p in points if p.value is not None
+        ]
+        for i, (label, points) in enumerate(course.lines.items())
     }
     costs = [value for points in known.values() for _, value, _, _ in points] or [0.0, 1.0]
     ends = [end for points in known.values() for _, _, *both in points for end in both]
