@@ -126,3 +126,22 @@ def test_what_cannot_be_replayed_is_left_out(root: Path, tmp_path: Path) -> None
     table = pl.read_csv(out.encode())
     assert table["host"].to_list() == ["a", "b", "c", "(fleet)"]
     assert table["pages_allocated"][-1] == table["pages_allocated"][:-1].sum()
+
+
+def test_whatif_has_rows_of_the_fleet(root: Path, tmp_path: Path) -> None:
+    table = tmp_path / "sweep.parquet"
+    args = ["whatif", f"{root}/rack=r1", "-s", "per-page", "-s", "bulk", "--grid", "pcp.batch=15,63", "-o", str(table)]
+    code, out, err = run(*args)
+    assert code == 0, err
+    assert "(fleet)" in out
+    assert "fleet: 2 traces of 2 hosts" in err
+    frame = pl.read_parquet(table)
+    assert frame["host"].to_list() == ["a"] * 4 + ["b"] * 4 + ["(fleet)"] * 4
+    assert frame["date"].to_list() == ["2026-11-20"] * 4 + ["2026-11-21"] * 4 + [None] * 4
+    assert frame["rack"].to_list() == ["r1"] * 8 + [None] * 4
+    assert frame["rank"].null_count() == 0
+    code, _, err = run(*args, "--resume")
+    assert code == 0, err
+    again = pl.read_parquet(table)
+    for name in frame.columns:
+        assert again[name].to_list() == frame[name].to_list(), name

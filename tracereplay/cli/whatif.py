@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tracereplay.cli.console import Format, emit, emit_frame, note, points, progress
+from tracereplay.cli.fleet_view import fleet_of, remark, warn_of
 from tracereplay.cli.replay import STANDARD, machine_settings
 from tracereplay.errors import GridError, UsageError, nearest
 
@@ -59,6 +60,7 @@ def run(
     machine: Annotated[list[str] | None, typer.Option("--machine", help="KEY=VALUE, or a TOML file of them.")] = None,
     profile: Annotated[str | None, typer.Option("--profile", help="Cost profile: a name or a TOML file.")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of initial placement and intervals.")] = 0,
+    strict: Annotated[bool, typer.Option("--strict", help="Of several traces: stop where one is broken.")] = False,
     format: Annotated[Format, typer.Option("--format", help="table, json, csv or parquet.")] = Format.TABLE,
 ) -> None:
     """Replay a trace at every point of a grid of settings, and keep what each strategy would cost there.
@@ -71,6 +73,8 @@ def run(
     """
     from tracereplay.cost.profile import DEFAULT_PROFILE
     from tracereplay.demand.spec import DemandSpec
+    from tracereplay.trace.fleet import is_fleet
+    from tracereplay.whatif.fleet_rows import leads_of
     from tracereplay.whatif.grid import plan
 
     suggesting = traces[0] == "suggest" and not Path("suggest").exists()
@@ -84,8 +88,10 @@ def run(
             "an empty grid: nothing varies",
             hint="add --grid NAME=VALUES; `tracereplay whatif suggest TRACE` says what is worth varying",
         )
+    named = traces[1:] if suggesting else traces
+    fleet = fleet_of(named, strict=strict) if is_fleet(named) and not suggesting else None
     question = plan(
-        traces[1:] if suggesting else traces,
+        named if fleet is None else [member.location for member in fleet.members],
         strategy or list(STANDARD),
         grid or [],
         settings=set_ or [],
@@ -106,7 +112,8 @@ def run(
         _suggest(question, executor, workers, format)
         return
     table = _table(question, output, resume=resume, force=force)
-    frame = _fill(question, table, method=method, refine=refine, executor=executor, workers=workers)
+    leads = {} if fleet is None else leads_of(fleet, list(question.axes))
+    frame = _fill(question, table, leads, method=method, refine=refine, executor=executor, workers=workers)
     if format is Format.TABLE:
         from tracereplay.report.sweep_table import sweep_table
 
@@ -115,6 +122,9 @@ def run(
         emit_frame(frame, format)
     if table.path is not None:
         note(f"table: {table.path}, {len(frame)} points")
+    if fleet is not None:
+        warn_of(fleet.failures)
+        remark(fleet.members, fleet.failures)
 
 
 def _table(question: Plan, output: str | None, *, resume: bool, force: bool) -> Table:
@@ -128,9 +138,19 @@ def _table(question: Plan, output: str | None, *, resume: bool, force: bool) -> 
 
 
 def _fill(
-    question: Plan, table: Table, *, method: str, refine: bool, executor: str, workers: int | None
+    question: Plan,
+    table: Table,
+    leads: dict[str, Row],
+    *,
+    method: str,
+    refine: bool,
+    executor: str,
+    workers: int | None,
 ) -> pl.DataFrame:
-    """Run what is not in the table yet; the table with ranks. Interrupted, it saves what is finished and exits."""
+    """Run what is not in the table yet; the table with ranks. Interrupted, it saves what is finished and exits.
+
+    ``leads``: by trace, what else its rows say of it.
+    """
     from tracereplay.strategies.registry import parse_spec
     from tracereplay.testing.check import admit
     from tracereplay.whatif.executors import open_executor
@@ -146,7 +166,7 @@ def _fill(
 
         def add(row: Row) -> None:
             nonlocal saved_at, saving
-            table.add(row)
+            table.add(row | leads.get(str(row["trace"]), {}))
             pace.point(row.get("seconds"))
             moved()
             now = time.monotonic()
@@ -189,6 +209,11 @@ def _fill(
         except BaseException:
             table.save()
             raise
+    if len(question.traces) > 1:
+        from tracereplay.whatif.fleet_rows import fleet_rows
+
+        for row in fleet_rows(table.frame().to_dicts(), question.traces, list(question.axes)):
+            table.add(row)
     frame = table.ranked()
     table.save(frame)
     return frame

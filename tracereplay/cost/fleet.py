@@ -208,6 +208,10 @@ class FleetCost:
         return {"over": over, "judged": is_judged, "hosts": n, "traces": len(self.parts), "note": note}
 
     # ------------------------------------------------------------ draws
+    def draws(self, i: int) -> Floats | None:
+        """Cost of a page of a strategy in each draw, [draw]; None without pages."""
+        return self._drawn(i).both if any(part.shares[i].pages for part in self.parts) else None
+
     def _drawn(self, i: int) -> _Drawn:
         return self._over_hosts(i) if len(self.hosts) >= ENOUGH_HOSTS else self._within(i)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tracereplay.report.numbers import UNKNOWN, count, figure, share, span
 from tracereplay.report.terminal import WIDTH, short, table
+from tracereplay.trace.fleet import WHOLE
 from tracereplay.whatif.crossings import crossings, number_of
 from tracereplay.whatif.ranking import COLUMNS, MORE_FAILURES, own_axes, point, standings, with_ranks
 from tracereplay.whatif.task import FAILED
@@ -39,9 +40,9 @@ def sweep_table(frame: pl.DataFrame, axes: Sequence[str]) -> str:
     if not set(COLUMNS) <= set(frame.columns):
         frame = with_ranks(frame, axes)
     if frame["trace"].n_unique() > 1:
-        axes = ["trace", *axes]
+        axes = ["host" if frame["host"].n_unique() == frame["trace"].n_unique() else "trace", *axes]
     rows = frame.to_dicts()
-    parts = [facts(rows)]
+    parts = [facts([row for row in rows if row["trace"] != WHOLE])]
     if all(row.get("per_page") is None for row in rows):
         return "\n\n".join(part for part in (*parts, _counts(rows, axes), _failures(rows)) if part)
     shown = _curves(rows, axes[0]) if len(axes) == 1 else _settings(rows, axes)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -61,8 +61,11 @@ def page_cost(row: Mapping[str, Any]) -> PageCost | None:
         from tracereplay.cost.bootstrap import Sample
         from tracereplay.cost.intervals import judged
 
+        sample = json.loads(row["sample"])
+        if "parts" in sample:  # a row of a fleet
+            return PageCost(float(value), _fleet_draws(row, sample["parts"]), interval, (0.0, 0.0))
         p = _pricing(str(row["profile"]), json.loads(row["machine"])["cpus"], int(row["seed"]))
-        page = judged(Sample.from_json(json.loads(row["sample"])), p).page
+        page = judged(Sample.from_json(sample), p).page
         draws = None if page is None else page.both(p)
     return PageCost(float(value), draws, interval, _off(row, value))
 
@@ -71,6 +74,13 @@ def _off(row: Mapping[str, Any], value: float) -> Interval:
     """What a sampled point says of itself in ``intervals``."""
     ends = json.loads(row["intervals"]).get("per_page") if row.get("intervals") else None
     return (max(value - ends[0], 0.0), max(ends[1] - value, 0.0)) if ends else (0.0, 0.0)
+
+
+def _fleet_draws(row: Mapping[str, Any], parts: Sequence[Mapping[str, Any]]) -> Floats | None:
+    from tracereplay.whatif.fleet_rows import cost_of_parts
+
+    draws = cost_of_parts(parts, str(row["profile"]), int(row["seed"])).draws(0)
+    return None if draws is None else draws[:DRAWS]
 
 
 @lru_cache(maxsize=16)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from tracereplay.errors import ResultsError
 from tracereplay.machine.counters import COUNTERS
+from tracereplay.trace.fleet import WHOLE as ALL_TRACES
 from tracereplay.trace.outputs import check_file, exists, read_bytes, written
 from tracereplay.trace.store import Place
 from tracereplay.whatif.task import OK, Row
@@ -67,7 +68,8 @@ class Table:
         """
         if not exists(path):
             return cls.create(plan, path)
-        return cls(plan, path, [row for row in read_table(path).to_dicts() if row["status"] == OK])
+        rows = read_table(path).to_dicts()
+        return cls(plan, path, [row for row in rows if row["status"] == OK and row["trace"] != ALL_TRACES])
 
     @property
     def done(self) -> set[str]:
