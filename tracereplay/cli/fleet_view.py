@@ -11,6 +11,8 @@ from tracereplay.errors import FleetError
 if TYPE_CHECKING:
     from tracereplay.trace.fleet import Failure, Fleet, Member
 
+STRICT = "leave it out, or do without --strict"
+
 
 def fleet_of(arguments: Sequence[str], *, strict: bool) -> Fleet:
     """The fleet that arguments name; with ``strict`` what cannot be used ends it. Raises FleetError."""
@@ -19,7 +21,7 @@ def fleet_of(arguments: Sequence[str], *, strict: bool) -> Fleet:
     fleet = traces_of(arguments)
     if strict and fleet.failures:
         first = fleet.failures[0]
-        raise FleetError(f"{first.location}: {first.error}", hint="leave it out, or do without --strict")
+        raise FleetError(f"{first.location}: {first.error}", hint=STRICT)
     return fleet
 
 

@@ -6,10 +6,11 @@ import json
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from tracereplay.cli.console import Format, emit, emit_rows, note, progress, text_table, warn
-from tracereplay.cli.fleet_view import fleet_of, remark, warn_of
+from tracereplay.cli.fleet_view import STRICT, fleet_of, remark, warn_of
 from tracereplay.errors import FleetError
 from tracereplay.report.numbers import figure, span
 
@@ -29,7 +30,7 @@ def replay_fleet(
     strict: bool,
     executor: str,
     workers: int | None,
-    output: str | None,
+    output: Path | None,
     format: Format,
 ) -> None:
     """Replay each, show rows of traces and of the fleet. Raises FleetError when none can be replayed."""
@@ -40,26 +41,29 @@ def replay_fleet(
     from tracereplay.whatif.fleet_replay import led, replays
 
     fleet = fleet_of(arguments, strict=strict)
-    failures, replayed = list(fleet.failures), []
+    failures = list(fleet.failures)
     costs = FleetCost(load_profile(question.profile), question.seed)
     cautions: Counter[str] = Counter()
     rows: list[dict[str, Any]] = []
-    with tempfile.TemporaryFile("w+") as kept, progress("traces", len(fleet.members)) as advance:
+    with tempfile.TemporaryFile("w+") as file, progress("traces", len(fleet.members)) as advance:
+        places: dict[Member, int] = {}
         with open_executor(executor, workers) as opened:
-            for member, result in replays(fleet, question, opened, workers=opened.workers):
+            for member, result in replays(fleet, question, opened, workers=opened.workers, note=note):
                 advance(1)
                 if isinstance(result, Failure):
                     if strict:
-                        raise FleetError(
-                            f"{result.location}: {result.error}", hint="leave it out, or do without --strict"
-                        )
+                        raise FleetError(f"{result.location}: {result.error}", hint=STRICT)
                     failures.append(result)
                     continue
-                cautions.update(result["warnings"])
-                replayed.append(member)
-                costs.add(member.host, int(result["machine"]["cpus"]), result["results"])
-                rows += [led(member, fleet.names) | row for row in _rows(result)]
-                kept.write(json.dumps(member.columns() | result, allow_nan=False) + "\n")
+                places[member] = file.tell()
+                file.write(json.dumps(member.columns() | result, allow_nan=False) + "\n")
+        kept = Kept(file, [places[m] for m in fleet.members if m in places])
+        replayed = [m for m in fleet.members if m in places]
+        for member, line in zip(replayed, kept.lines(), strict=True):  # in this order, whichever finished first
+            result = json.loads(line)
+            cautions.update(result["warnings"])
+            costs.add(member.host, int(result["machine"]["cpus"]), result["results"])
+            rows += [led(member, fleet.names) | row for row in _rows(result)]
         if not replayed:
             raise FleetError(f"no trace can be replayed: {failures[0].location}: {failures[0].error}")
         whole = _whole(costs.to_json(), replayed, failures)
@@ -83,6 +87,19 @@ def replay_fleet(
     remark(replayed, failures)
 
 
+class Kept:
+    """Results on disk, a line each, in the order of the fleet."""
+
+    def __init__(self, file: IO[str], places: Sequence[int]) -> None:
+        self._file, self._places = file, places
+
+    def lines(self) -> Iterator[str]:
+        """The JSON of each."""
+        for place in self._places:
+            self._file.seek(place)
+            yield self._file.readline().rstrip("\n")
+
+
 def _whole(found: dict[str, Any], members: Sequence[Member], failures: Sequence[Failure]) -> dict[str, Any]:
     return {
         "traces": len(members),
@@ -91,20 +108,19 @@ def _whole(found: dict[str, Any], members: Sequence[Member], failures: Sequence[
     }
 
 
-def _document(whole: Mapping[str, Any], kept: IO[str]) -> Iterator[str]:
+def _document(whole: Mapping[str, Any], kept: Kept) -> Iterator[str]:
     """The JSON of the fleet and of its traces, a trace at a time."""
     yield f'{{"schema": {SCHEMA}, "fleet": {json.dumps(whole, allow_nan=False)}, "traces": ['
-    kept.seek(0)
-    for k, line in enumerate(kept):
-        yield (",\n" if k else "\n") + line.rstrip("\n")
+    for k, line in enumerate(kept.lines()):
+        yield (",\n" if k else "\n") + line
     yield "\n]}\n"
 
 
-def _write(output: str, pieces: Iterator[str]) -> None:
-    from tracereplay.trace.outputs import written
-
-    with written(output) as part, part.open("w", encoding="utf-8") as file:
+def _write(output: Path, pieces: Iterator[str]) -> None:
+    part = output.with_name(output.name + ".tmp")
+    with part.open("w", encoding="utf-8") as file:
         file.writelines(pieces)
+    part.replace(output)
 
 
 def _rows(result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -1,19 +1,16 @@
-"""Replays of many traces through an executor: results in the order of the fleet, a few at a time."""
+"""Replays of many traces through an executor, a few at a time."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor, Future
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 
 from tracereplay.demand.spec import DemandSpec
 from tracereplay.errors import TracereplayError
 from tracereplay.trace.fleet import Failure, Fleet, Member
-
-AHEAD = 2
-"""Traces submitted for each worker."""
+from tracereplay.whatif.run import Calls, Lost
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,17 +29,16 @@ class Question:
     dearest: int
 
 
-def replay_trace(location: str, question: Question) -> dict[str, Any]:
+def replay_member(member: Member, question: Question) -> dict[str, Any]:
     """One trace's result, as of ``replay --format json``; ``{"failed": message}`` where it cannot be replayed."""
     from tracereplay.cost.profile import load_profile
     from tracereplay.cost.result import result_of
     from tracereplay.machine.from_trace import configured_machine
     from tracereplay.replay.run import recorded_demand, replay_demand
     from tracereplay.strategies.registry import choose
-    from tracereplay.trace.reader import Trace
 
     try:
-        trace = Trace.open(location)
+        trace = member.open()
         options = dict(question.machine)
         done = replay_demand(
             trace,
@@ -58,23 +54,18 @@ def replay_trace(location: str, question: Question) -> dict[str, Any]:
 
 
 def replays(
-    fleet: Fleet, question: Question, executor: Executor, *, workers: int
+    fleet: Fleet, question: Question, executor: Executor, *, workers: int, note: Callable[[str], None]
 ) -> Iterator[tuple[Member, dict[str, Any] | Failure]]:
-    """Each member with its result, or why there is none, in order. Results that wait for an earlier one are few."""
-    running: deque[tuple[Member, Future[dict[str, Any]]]] = deque()
-    waiting: Iterator[Member] = iter(fleet.members)
-    try:
-        while True:
-            while len(running) < AHEAD * workers and (member := next(waiting, None)) is not None:
-                running.append((member, executor.submit(replay_trace, member.location, question)))
-            if not running:
-                return
-            member, future = running.popleft()
-            result = future.result()
-            yield member, Failure(member.location, result["failed"], member.host) if "failed" in result else result
-    finally:
-        for _, future in running:
-            future.cancel()
+    """Each member with its result, or why there is none, as they finish. Raises ExecutorError when the executor goes
+    away."""
+    calls: Calls[Member] = Calls(executor, workers, note)
+    for member, result in calls.results(replay_member, fleet.members, question):
+        if isinstance(result, Lost):
+            yield member, Failure(member.location, result.why, member.host)
+        elif "failed" in result:
+            yield member, Failure(member.location, result["failed"], member.host)
+        else:
+            yield member, result
 
 
 def led(member: Member, names: Sequence[str]) -> dict[str, str | None]:
