@@ -6,7 +6,6 @@ import json
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from tracereplay.cli.console import Format, emit, emit_rows, note, progress, text_table, warn
@@ -30,13 +29,14 @@ def replay_fleet(
     strict: bool,
     executor: str,
     workers: int | None,
-    output: Path | None,
+    output: str | None,
     format: Format,
 ) -> None:
     """Replay each, show rows of traces and of the fleet. Raises FleetError when none can be replayed."""
     from tracereplay.cost.fleet import FleetCost
     from tracereplay.cost.profile import load_profile
     from tracereplay.trace.fleet import TRACE, WHOLE, Failure
+    from tracereplay.trace.outputs import written
     from tracereplay.whatif.executors import open_executor
     from tracereplay.whatif.fleet_replay import led, replays
 
@@ -70,7 +70,8 @@ def replay_fleet(
         lead: dict[str, str | None] = dict.fromkeys(fleet.names)
         rows += [lead | {"host": WHOLE} | row for row in _fleet_rows(whole)]
         if output is not None:
-            _write(output, _document(whole, kept))
+            with written(output) as made, made.open("w", encoding="utf-8") as out:
+                out.writelines(_document(whole, kept))
             note(f"result: {output}")
         if format is Format.JSON:
             for text in _document(whole, kept):
@@ -114,13 +115,6 @@ def _document(whole: Mapping[str, Any], kept: Kept) -> Iterator[str]:
     for k, line in enumerate(kept.lines()):
         yield (",\n" if k else "\n") + line
     yield "\n]}\n"
-
-
-def _write(output: Path, pieces: Iterator[str]) -> None:
-    part = output.with_name(output.name + ".tmp")
-    with part.open("w", encoding="utf-8") as file:
-        file.writelines(pieces)
-    part.replace(output)
 
 
 def _rows(result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

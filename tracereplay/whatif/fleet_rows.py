@@ -2,7 +2,8 @@
 
 A row of the fleet stands for the traces at which every strategy of its setting was replayed, so that rows that compete
 are of the same hosts; traces that are missing are told in its ``error``. ``sample`` holds the sums of its traces, from
-which points are compared draw by draw like those of one trace.
+which points are compared draw by draw like those of one trace. Points without prices (one-pass) have sums only;
+points that were estimated from part of a trace (sampled) have no row of the fleet: their own intervals do not add up.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def fleet_rows(rows: Sequence[Mapping[str, Any]], traces: Sequence[str], axes: S
     shared = [axis for axis in axes if not any(axis in names for names in own.values())]
     settings: dict[tuple[Any, ...], dict[tuple[Any, ...], dict[str, Mapping[str, Any]]]] = {}
     for row in rows:
-        if row["status"] != OK or row.get("sample") is None or row[TRACE] == WHOLE:
+        if row["status"] != OK or row.get("intervals") is not None or row[TRACE] == WHOLE:
             continue
         setting = tuple(row.get(name) for name in ("profile", "seed", *shared))
         point = (row["label"], *(row.get(axis) for axis in axes))
@@ -63,15 +64,6 @@ def fleet_rows(rows: Sequence[Mapping[str, Any]], traces: Sequence[str], axes: S
 
 
 def _row(rows: Sequence[Mapping[str, Any]], missing: Sequence[str], axes: Sequence[str]) -> Row:
-    parts = [
-        {"host": row[HOST], "cpus": json.loads(row["machine"])["cpus"], "sample": json.loads(row["sample"])}
-        for row in rows
-    ]
-    costs = cost_of_parts(parts, str(rows[0]["profile"]), int(rows[0]["seed"]), rows)
-    kept = parts if costs.parts[0].shares[0].sample is not None else _sums(costs)
-    priced = costs.to_json()["results"][0]
-    cost = priced["cost"]
-    page = cost["per_page_interval95"] or [None, None]
     keys = ",".join(str(row["key"]) for row in rows)
     alike = {name: rows[0].get(name) if len({row.get(name) for row in rows}) == 1 else None for name in ALIKE}
     return {
@@ -85,6 +77,22 @@ def _row(rows: Sequence[Mapping[str, Any]], missing: Sequence[str], axes: Sequen
         "label": rows[0]["label"],
         **{axis: rows[0].get(axis) for axis in axes if axis in rows[0]},
         **{name: _sum([row.get(name) for row in rows]) for name in SUMMED if name in rows[0]},
+        "seconds": sum(row.get("seconds") or 0.0 for row in rows),
+        **(_priced(rows) if all(row.get("sample") for row in rows) else {}),
+    }
+
+
+def _priced(rows: Sequence[Mapping[str, Any]]) -> Row:
+    """Columns of costs, of traces at one point."""
+    parts = [
+        {"host": row[HOST], "cpus": json.loads(row["machine"])["cpus"], "sample": json.loads(row["sample"])}
+        for row in rows
+    ]
+    costs = cost_of_parts(parts, str(rows[0]["profile"]), int(rows[0]["seed"]), rows)
+    kept = parts if costs.parts[0].shares[0].sample is not None else _sums(costs)
+    cost = costs.to_json()["results"][0]["cost"]
+    page = cost["per_page_interval95"] or [None, None]
+    return {
         "cost_total": cost["total"],
         "cost_low95": cost["interval95"][0],
         "cost_high95": cost["interval95"][1],
@@ -92,7 +100,6 @@ def _row(rows: Sequence[Mapping[str, Any]], missing: Sequence[str], axes: Sequen
         "per_page_low95": page[0],
         "per_page_high95": page[1],
         "per_request_mean": cost["per_request"]["mean"],
-        "seconds": sum(row.get("seconds") or 0.0 for row in rows),
         "sample": json.dumps({"parts": kept}),
     }
 
