@@ -44,7 +44,7 @@ def _unknown_hint(name: str, known: Sequence[str], listing: str) -> str:
 
 
 class StorageError(TracereplayError):
-    """The disk or directory refuses a trace: full, read-only, no permission. What was finished is kept."""
+    """A disk, directory or store refuses: full, read-only, no permission, not reachable. What was finished is kept."""
 
 
 class ExecutorError(TracereplayError):

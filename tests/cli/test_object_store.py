@@ -387,6 +387,12 @@ def test_replays_sweeps_and_reports_go_there_and_back(place: Callable[..., str],
     assert {k: v for k, v in far.items() if k != "command"} == {k: v for k, v in near.items() if k != "command"}
     code, out, _ = tracereplay("compare", results, tmp_path / "results.json", "--format", "csv")
     assert (code, len(out.splitlines())) == (0, 1 + 1)
+    page = f"{url}-page.html"
+    code, out, err = tracereplay("report", results, "-o", page, "--svg", f"{url}-plots", "--check", "0")
+    assert (code, out.splitlines()[0]) == (0, page)
+    assert "without the charts" not in err  # its trace is there
+    assert url in read_bytes(page).decode()
+    assert all(read_bytes(name).startswith(b"<svg") for name in out.splitlines()[1:])
 
     grid = ("whatif", url, "-s", "bulk", "--grid", "pcp.batch=31,63", "-o", sweep, "--executor", "threads")
     assert tracereplay(*grid)[0] == 0

@@ -93,7 +93,7 @@ def test_empty_directory(tmp_path: Path) -> None:
 
 def test_no_directory_for_the_page(results: Path, tmp_path: Path) -> None:
     done = report(results, "-o", tmp_path / "no" / "page.html")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "no directory" in done.stderr
 
 

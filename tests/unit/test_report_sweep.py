@@ -102,7 +102,7 @@ def test_page_shows_it_all_and_escapes_names(sweep: Sweep) -> None:
 
 def test_files_stand_alone_and_have_stable_names(sweep: Sweep, tmp_path: Path) -> None:
     report, _, _ = page_of(sweep)
-    paths = write_pictures(report.files, tmp_path / "plots", "machine: exact")
+    paths = [Path(p) for p in write_pictures(report.files, tmp_path / "plots", "machine: exact")]
     names = {p.name for p in paths}
     assert {"pcp-batch.svg", "pcp-batch-2.svg", "copies.svg", "pcp-batch-by-copies.svg"} <= names
     for path in paths:

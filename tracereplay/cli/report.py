@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from datetime import UTC, datetime
@@ -12,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tracereplay.cli.console import emit, note
-from tracereplay.errors import OutputExistsError, StorageError
 
 if TYPE_CHECKING:
     from tracereplay.report.html import Report
@@ -22,21 +20,22 @@ CHECK_S = 5.0
 
 def run(
     source: Annotated[
-        Path,
+        str,
         typer.Argument(
             help="A trace, the results of a replay (-o results.json), or the table of a sweep (-o sweep.parquet).",
             metavar="TRACE|RESULTS|SWEEP",
         ),
     ],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The page to write [default: SOURCE with .html].")
+        str | None,
+        typer.Option("--output", "-o", help="The page to write [default: SOURCE with .html; of a URL, here]."),
     ] = None,
     title: Annotated[str | None, typer.Option("--title", help="Heading of the page.")] = None,
     profile: Annotated[
         str | None, typer.Option("--profile", help="Results: prices of this profile instead, a name or a TOML file.")
     ] = None,
     svg: Annotated[
-        Path | None, typer.Option("--svg", metavar="DIR", help="Also write each picture there, as an SVG file.")
+        str | None, typer.Option("--svg", metavar="DIR", help="Also write each picture there, as an SVG file.")
     ] = None,
     check: Annotated[
         float,
@@ -48,7 +47,7 @@ def run(
         ),
     ] = CHECK_S,
     verified: Annotated[
-        Path | None,
+        str | None,
         typer.Option("--verified", metavar="FILE", help="That check, made before: verify TRACE -o FILE."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the output file.")] = False,
@@ -65,11 +64,11 @@ def run(
 
     tracereplay report sweep.parquet
     """
-    path = output if output is not None else source.with_suffix(".html")
-    if (path.exists() or path.is_symlink()) and not (force and path.is_file()):
-        raise OutputExistsError(path)
-    if not path.absolute().parent.is_dir():
-        raise StorageError(f"no directory {path.absolute().parent}", hint="create it, or choose another path")
+    from tracereplay.trace.outputs import check_file, write_text
+    from tracereplay.trace.store import is_url, name_of
+
+    path = output or str(Path(name_of(source) if is_url(source) else source).with_suffix(".html"))
+    check_file(path, force=force)
     from tracereplay import __version__
     from tracereplay.report.assemble import report_of
     from tracereplay.report.html import render
@@ -79,29 +78,20 @@ def run(
     report = report_of(source, made_by, note, profile=profile, check_s=check, verified=verified)
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     page = render(report, title=title or _title(report, source), made=f"Made by tracereplay {__version__}, {now}")
-    _write(path, page)
-    emit(str(path))
+    write_text(path, page)
+    emit(path)
     if svg is not None:
         for picture in write_pictures(report.files, svg, report.accuracy.line if report.accuracy else ""):
-            emit(str(picture))
+            emit(picture)
 
 
-def _title(report: Report, source: Path) -> str:
+def _title(report: Report, source: str) -> str:
+    from tracereplay.trace.store import name_of
+
     if report.comparison is not None:
         names = ", ".join(s.label for s in report.comparison.strategies)
-        return f"{names} on {Path(report.comparison.trace_path or source).name}"
+        return f"{names} on {name_of(report.comparison.trace_path or source)}"
     if report.sweep is not None:
         axes = " and ".join(multiple.axis for multiple in report.sweep.multiples)
         return f"{', '.join(report.sweep.labels)} by {axes or 'strategy'}"
-    return f"Trace {source.name}"
-
-
-def _write(path: Path, page: str) -> None:
-    """Whole or not at all."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(page, encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise StorageError(f"cannot write {path}: {error.strerror}", hint="check space and rights there") from None
+    return f"Trace {name_of(source)}"

@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from pathlib import Path
 
 from tracereplay.cost.priced import repriced
 from tracereplay.cost.profile import load_profile
@@ -21,34 +20,37 @@ from tracereplay.report.sweep import load_sweep
 from tracereplay.report.tracedata import build_trace_data
 from tracereplay.trace.completeness import completeness
 from tracereplay.trace.files import split_host
+from tracereplay.trace.manifest import MANIFEST_NAME
+from tracereplay.trace.outputs import exists, read_bytes, suffix_of
 from tracereplay.trace.reader import Trace
+from tracereplay.trace.store import Place, below, is_url, path_of
 
 Tell = Callable[[str], None]
 TABLES = (".parquet", ".pq")
 
 
 def report_of(
-    source: Path, made_by: str, tell: Tell, *, profile: str | None, check_s: float, verified: Path | None
+    source: Place, made_by: str, tell: Tell, *, profile: str | None, check_s: float, verified: Place | None
 ) -> Report:
     """What is known of a source. ``made_by``: the command that is told; ``tell`` gets what the page goes without.
 
     Raises TraceNotFoundError, ResultsError, UsageError for a profile where no prices are, and what traces raise.
     """
-    if split_host(source)[0].is_dir():
+    if is_trace(source):
         if profile is not None:
             raise UsageError(
                 "a trace has no prices", hint="replay it, and give its results: tracereplay replay -o FILE"
             )
         trace = Trace.open(source)
         return Report(trace=build_trace_data(trace), provenance=of_trace(trace), commands=(made_by,))
-    if not source.is_file():
+    if not exists(source):
         raise TraceNotFoundError(
             f"no such trace, results or sweep: {source}",
             hint="give a trace directory, a results file or the table of a sweep",
         )
     made = _verified(verified)
     check_s = 0.0 if made is not None else check_s
-    if source.suffix not in TABLES:
+    if suffix_of(source) not in TABLES:
         return _comparison(source, profile, made_by, tell, check_s, made)
     if profile is not None:
         raise UsageError(
@@ -57,8 +59,15 @@ def report_of(
     return _sweep(source, made_by, tell, check_s, made)
 
 
+def is_trace(source: Place) -> bool:
+    """A directory, which is a trace or nothing; behind a URL, a manifest."""
+    if is_url(source):
+        return exists(below(str(source).partition("#")[0], MANIFEST_NAME))
+    return split_host(path_of(source))[0].is_dir()
+
+
 def _comparison(
-    source: Path, profile: str | None, made_by: str, tell: Tell, check_s: float, made: Accuracy | None
+    source: Place, profile: str | None, made_by: str, tell: Tell, check_s: float, made: Accuracy | None
 ) -> Report:
     result = load_results(source)
     if profile is not None:
@@ -72,7 +81,7 @@ def _comparison(
     return Report(comparison, data, accuracy=accuracy, provenance=of_results(result), commands=(*commands, made_by))
 
 
-def _sweep(source: Path, made_by: str, tell: Tell, check_s: float, made: Accuracy | None) -> Report:
+def _sweep(source: Place, made_by: str, tell: Tell, check_s: float, made: Accuracy | None) -> Report:
     sweep = load_sweep(source)
     trace = None
     if len(sweep.traces) == len(sweep.trace_ids) == 1:
@@ -113,12 +122,12 @@ def _accuracy(running: TimedCheck | None, generations: Sequence[str]) -> Accurac
     return of_captures(generations, "its file is not here" if running is None else running.reason)
 
 
-def _verified(path: Path | None) -> Accuracy | None:
+def _verified(path: Place | None) -> Accuracy | None:
     """What a check that was made before found."""
     if path is None:
         return None
     try:
-        return of_check(json.loads(path.read_text()))
+        return of_check(json.loads(read_bytes(path)))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ResultsError(
             f"{path}: holds no twin check ({error})", hint="it comes from: tracereplay verify TRACE -o check.json"

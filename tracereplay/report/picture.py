@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from tracereplay.errors import StorageError
 from tracereplay.report.markup import Markup, tag
 from tracereplay.report.svg import XMLNS
 from tracereplay.report.tables import table
+from tracereplay.trace.outputs import write_text
+from tracereplay.trace.store import Place, below, is_url, path_of
 
 WIDE, NARROW = 680, 330
 """Widths at which the page holds a picture: a style rule shows the one that suits."""
@@ -63,16 +64,16 @@ def _inline(svg: str) -> Markup:
     return Markup(re.sub(r"<style>.*?</style>\s*", "", svg, flags=re.S).replace(f' xmlns="{XMLNS}"', "").strip())
 
 
-def write_pictures(pictures: Sequence[Picture], directory: Path, beside: str = "") -> list[Path]:
+def write_pictures(pictures: Sequence[Picture], directory: Place, beside: str = "") -> list[str]:
     """Each as ``NAME.svg``; files of the same names are replaced. ``beside``: told with costs. Raises StorageError."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        paths = []
-        for picture in pictures:
-            path = directory / f"{picture.name}.svg"
-            below = [picture.note, f"{beside}." if picture.costs and beside else ""]
-            path.write_text(picture.draw(FILE, [text for text in below if text]), encoding="utf-8")
-            paths.append(path)
-    except OSError as error:
-        raise StorageError(f"cannot write {directory}: {error.strerror}", hint="choose another directory") from None
-    return paths
+    if not is_url(directory):
+        try:
+            path_of(directory).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"cannot write {directory}: {error.strerror}", hint="choose another directory") from None
+    places = []
+    for picture in pictures:
+        places.append(below(directory, f"{picture.name}.svg"))
+        notes = [picture.note, f"{beside}." if picture.costs and beside else ""]
+        write_text(places[-1], picture.draw(FILE, [text for text in notes if text]))
+    return places

@@ -6,7 +6,6 @@ import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tracereplay.report.data import Fact
@@ -20,6 +19,7 @@ from tracereplay.report.sweep_words import (
     uncosted,
     verdict_of,
 )
+from tracereplay.trace.store import Place
 from tracereplay.whatif.crossings import crossings, is_numeric, number_of
 from tracereplay.whatif.ranking import with_ranks
 from tracereplay.whatif.table import read_axes, read_table
@@ -146,7 +146,7 @@ class Sweep:
     provenance: tuple[Fact, ...]
 
 
-def load_sweep(path: Path) -> Sweep:
+def load_sweep(path: Place) -> Sweep:
     """Of a file that ``whatif`` wrote. Raises ResultsError."""
     return build_sweep(read_table(path), read_axes(path))
 

@@ -14,6 +14,8 @@ import fcntl
 import os
 import resource
 import shutil
+import threading
+import time
 import uuid
 import weakref
 from collections.abc import Iterator
@@ -25,8 +27,12 @@ from tracereplay.trace.sizes import bytes_of
 
 BOUND = "TRACEREPLAY_REMOTE_CACHE"
 DEFAULT_BOUND = 20 << 30
+RESCAN_S = 60.0
 _LOCK = ".lock"
 _DOOMED = ".doomed"
+_room = threading.Lock()
+_sizes: dict[Path, tuple[int, float]] = {}
+"""Of a cache: its bytes, as far as this process knows, and when it looked."""
 _CHOOSE = "set TRACEREPLAY_CACHE_DIR to a directory that can be written"
 
 
@@ -109,19 +115,29 @@ def _more_files() -> bool:
 
 
 def make_room(needed: int) -> None:
-    """Remove slots that nobody holds, the least recently used first, until ``needed`` more bytes fit the bound."""
-    most = bound()
-    slots = [(entry, _bytes(entry)) for entry in root().iterdir() if entry.is_dir()]
-    total = sum(size for _, size in slots) + needed
+    """Remove slots that nobody holds, the least recently used first, until ``needed`` more bytes fit the bound.
+
+    Of a cache with room to spare the size is looked at every RESCAN_S only: it may hold many files.
+    """
+    most, place = bound(), root()
+    with _room:
+        total, at = _sizes.get(place, (0, -RESCAN_S))
+        if total + needed > most or time.monotonic() - at >= RESCAN_S:
+            total, at = _shrunk(place, most - needed), time.monotonic()
+        _sizes[place] = (total + needed, at)
+
+
+def _shrunk(place: Path, most: int) -> int:
+    """Remove slots until at most so many bytes are left, if there are enough to be removed; bytes that are left."""
+    slots = [(entry, _bytes(entry)) for entry in place.iterdir() if entry.is_dir()]
+    total = sum(size for _, size in slots)
     for slot, size in sorted(slots, key=lambda item: _used(item[0])):
         if slot.name.endswith(_DOOMED):  # by a process that died over it
             shutil.rmtree(slot, ignore_errors=True)
             total -= size
-            continue
-        if total <= most:
-            return
-        if _removed(slot):
+        elif total > most and _removed(slot):
             total -= size
+    return total
 
 
 def _used(slot: Path) -> float:

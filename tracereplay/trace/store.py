@@ -56,6 +56,11 @@ def path_of(place: Place) -> Path:
     return Path(_URL.sub("", text, count=1)) if _URL.match(text) else Path(place)
 
 
+def below(place: Place, name: str) -> str:
+    """Something in a directory."""
+    return f"{str(place).rstrip('/')}/{name}"
+
+
 def name_of(place: Place) -> str:
     """Last part of a path or URL."""
     return str(place).rstrip("/").rsplit("/", 1)[-1] if is_url(place) else path_of(place).name
@@ -72,7 +77,7 @@ class Store:
 
     def inside(self, name: str) -> Store:
         """Something below it."""
-        return Store(f"{self.url.rstrip('/')}/{name}", self.fs, f"{self.path.rstrip('/')}/{name}")
+        return Store(below(self.url, name), self.fs, below(self.path, name))
 
     def read(self) -> bytes:
         """All of it. Raises FileNotFoundError, StorageError."""
@@ -110,7 +115,7 @@ class Store:
         except FileNotFoundError:
             return {}
         start = len(self.fs._strip_protocol(self.path).rstrip("/")) + 1
-        return {name[start:]: info for name, info in found.items() if name[start:]}
+        return {n[start:]: info for n, info in found.items() if n[start:] and not n.endswith("/")}  # marks of folders
 
     def get(self, target: Path) -> None:
         """Copy it to a file on this machine. Raises FileNotFoundError, StorageError."""
@@ -129,8 +134,8 @@ class Store:
         except (FileNotFoundError, NotADirectoryError, NotImplementedError):
             return None
         root = self.fs._strip_protocol(self.path).rstrip("/")
-        below = {(e["name"].rstrip("/"), e["type"] == "directory") for e in found}
-        return sorted((name.rpartition("/")[2], folder) for name, folder in below if name != root) or None
+        found_below = {(e["name"].rstrip("/"), e["type"] == "directory") for e in found}
+        return sorted((name.rpartition("/")[2], folder) for name, folder in found_below if name != root) or None
 
     def folders(self) -> list[str]:
         """URLs of the folders that match it, a pattern with ``*``, ``?``, ``[``. Raises StorageError."""
