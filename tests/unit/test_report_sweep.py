@@ -86,6 +86,21 @@ def test_cheapest_by_two_axes(sweep: Sweep) -> None:
     assert not cell.settled  # 47.3 and 40: their intervals overlap
 
 
+def test_a_map_takes_the_best_of_own_parameters_and_thins_long_axes() -> None:
+    axes = {"pcp.batch": list(range(1, 101)), "copies": [1, 2], "bulk.batch_cap": [1, 8]}
+    frame = sweep_frame(
+        axes,
+        {
+            "bulk": lambda at: 8.0 / at["bulk.batch_cap"],
+            "per-page": lambda at: 5.0 if at["bulk.batch_cap"] == 1 else None,
+        },
+    ).with_columns(pl.when(pl.col("label") == "bulk").then("bulk.batch_cap").alias("bulk.batch_cap"))
+    (heat,) = build_sweep(frame, {name: [str(v) for v in values] for name, values in axes.items()}).heats
+    assert (len(heat.xs), heat.xs[0], heat.xs[-1], heat.thinned) == (40, 1, 100, True)
+    assert {cell.label for cell in heat.cells.values() if cell} == {"bulk"}
+    assert {cell.value for cell in heat.cells.values() if cell} == {1.0}
+
+
 def test_page_shows_it_all_and_escapes_names(sweep: Sweep) -> None:
     _, page, root = page_of(sweep)
     assert "<script" not in page

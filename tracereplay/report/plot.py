@@ -18,6 +18,8 @@ SLIM, BROAD = "iljI|.,:;!' ", "mwMW@%\u2026"
 BOLD = 1.08
 """How much wider bold text is."""
 PALETTE = 8
+DENSE = 60
+"""A line of more points shows no dots, and needs none between."""
 STEPS = 6
 """Points drawn between two of a line on a logarithmic axis."""
 DASHES = ("none", "7 3", "2 3", "9 3 2 3")
@@ -140,17 +142,21 @@ class Plane:
         """Where the x axis is."""
         return self.top + self.height
 
-    def line(self, points: Sequence[tuple[float, float]], index: int, *, dots: bool = False) -> None:
-        """A series; each point a dot where ``dots``, or where there is one only."""
+    def line(
+        self, points: Sequence[tuple[float, float]], index: int, *, dots: bool = False, straight: bool = False
+    ) -> None:
+        """A series; each point a dot where ``dots``, or where there is one only. ``straight``: in its values, also on a
+        logarithmic axis, as :meth:`band`."""
         places = [(self.across(x), self.down(y)) for x, y in points]
         if len(places) > 1:
-            path = " ".join(f"{n(self.across(x))},{n(self.down(y))}" for x, y in self._straight(points))
+            drawn = self._straight(points) if straight else points
+            path = " ".join(f"{n(self.across(x))},{n(self.down(y))}" for x, y in drawn)
             self.parts.append(tag("polyline", class_="series", points=path, **look(index)))
-        if dots or len(places) == 1:
+        if (dots and len(places) <= DENSE) or len(places) == 1:
             self.parts += [tag("circle", cx=n(x), cy=n(y), r=3.5, fill=colour(index)) for x, y in places]
 
     def band(self, points: Sequence[tuple[float, float, float]], index: int) -> None:
-        """An interval around a series: x, low end, high end; at a single x a whisker."""
+        """An interval around a series: x, low end, high end, straight in its values; at a single x a whisker."""
         if len(points) == 1:
             (x, low, high) = points[0]
             at = n(self.across(x))
@@ -167,7 +173,7 @@ class Plane:
 
     def _straight(self, points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
         """A series with points between, so that it is straight in its values, as crossings take it, on any axis."""
-        if not (self.x.log or self.y.log):
+        if not (self.x.log or self.y.log) or len(points) > DENSE:
             return list(points)
         found = [
             (x0 + (x1 - x0) * k / STEPS, y0 + (y1 - y0) * k / STEPS)

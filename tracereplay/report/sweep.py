@@ -33,6 +33,8 @@ Value = str | float | int | None
 
 CHOICES = 12
 """Settings of the other axes that a curve is shown at: one, and those that differ from it in one axis."""
+MOST_VALUES = 40
+"""Values of an axis of a map: of longer ones as many are shown, evenly spaced."""
 HEATS = 3
 """Pairs of axes that are shown as maps."""
 TRACE = "trace"
@@ -118,6 +120,8 @@ class Heat:
     setting: str
     cells: Mapping[tuple[Value, Value], Cell | None]
     """None: a point there failed; absent: none was run."""
+    thinned: bool = False
+    """An axis has more values than are shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,11 +300,16 @@ def _course(
 
 
 def _heat(rows: Sequence[Row], x: str, y: str, values: Mapping[str, tuple[Value, ...]], measure: str) -> Heat:
-    others = [name for name in values if name not in (x, y) and len(values[name]) > 1]
+    labels = list(dict.fromkeys(str(row["label"]) for row in rows))
+    # of a strategy's own parameters its best
+    others = [name for name in values if name not in (x, y) and len(values[name]) > 1 and not _owner(name, labels)]
     keys = Counter(tuple(row.get(name) for name in others) for row in rows if row["status"] == OK)
     key = keys.most_common(1)[0][0] if keys else ()
+    xs, ys = _thinned(values[x]), _thinned(values[y])
     cells: dict[tuple[Value, Value], Cell | None] = {}
     for row in rows:
+        if row.get(x) not in xs or row.get(y) not in ys:
+            continue
         if keys and tuple(row.get(name) for name in others) != key:
             continue
         at = row.get(x), row.get(y)
@@ -311,4 +320,12 @@ def _heat(rows: Sequence[Row], x: str, y: str, values: Mapping[str, tuple[Value,
         elif before is None or value < before.value:
             cells[at] = Cell(str(row["label"]), float(value), bool(row.get("settled")))
     setting = ", ".join(f"{n}={text_of(v)}" for n, v in zip(others, key, strict=False) if v is not None)
-    return Heat(x, y, values[x], values[y], setting, cells)
+    return Heat(x, y, xs, ys, setting, cells, len(xs) + len(ys) < len(values[x]) + len(values[y]))
+
+
+def _thinned(values: tuple[Value, ...]) -> tuple[Value, ...]:
+    """MOST_VALUES of them, both ends among them."""
+    if len(values) <= MOST_VALUES:
+        return values
+    last = len(values) - 1
+    return tuple(values[round(k * last / (MOST_VALUES - 1))] for k in range(MOST_VALUES))

@@ -24,6 +24,8 @@ from tracereplay.report.sweep import (
 from tracereplay.report.sweep_words import crossing_text, point_count, text_of
 
 ASIDE = 0.012
+ROWS = 300
+"""Points told beneath a curve; the sweep's file has all."""
 MARKED = 3
 """Crossings drawn in one picture; the figures have all."""
 
@@ -56,7 +58,7 @@ def _curve(sweep: Sweep, multiple: Multiple, course: Course, index: int) -> Pict
     return Picture(
         f"{_file(multiple.axis)}{f'-{index + 1}' if index else ''}", title,
         partial(_curve_svg, sweep, multiple, course, title),
-        ("strategy", multiple.axis, unit, "95 %", "remark"), tuple(rows), _note(course), small=True,
+        ("strategy", multiple.axis, unit, "95 %", "remark"), tuple(rows[:ROWS]), _note(course), small=True,
         costs=bool(sweep.unit),
     )  # fmt: skip
 
@@ -103,7 +105,7 @@ def _curve_svg(sweep: Sweep, multiple: Multiple, course: Course, title: str, wid
         for points in [found] if multiple.numeric else [[p] for p in found]:
             if any(low != high for _, _, low, high in points):
                 plane.band([(place, low, high) for place, _, low, high in points], index)
-        plane.line([(place, value) for place, value, _, _ in found], index, dots=True)
+        plane.line([(place, value) for place, value, _, _ in found], index, dots=True, straight=True)
         for p in course.lines[label]:
             if p.value is None:
                 _failed(plane, at[p.x], index, len(sweep.labels))
@@ -140,7 +142,10 @@ def _heat(sweep: Sweep, heat: Heat) -> Picture:
         return f"{found.label} {figure(found.value)}{'' if found.settled or not several else ' (not settled)'}"
 
     rows = tuple((text_of(y), *(cell(x, y) for x in heat.xs)) for y in reversed(heat.ys))
-    said = [f"At {heat.setting}." if heat.setting else ""]
+    said = [
+        f"At {heat.setting}." if heat.setting else "",
+        "Some values of long axes are shown." if heat.thinned else "",
+    ]
     if several:
         said.append("Faint, with a question mark: not settled beyond the intervals.")
     return Picture(
