@@ -24,6 +24,7 @@ from tests.trace_samples import write_sample
 from tracereplay.analysis.derived import is_ready, key_of
 from tracereplay.analysis.ready_tables import READY_TABLES
 from tracereplay.cli.app import app
+from tracereplay.cost.profile import DEFAULT_PROFILE
 from tracereplay.errors import (
     StorageError,
     TraceFormatError,
@@ -37,7 +38,8 @@ from tracereplay.trace.outputs import read_bytes
 from tracereplay.trace.reader import Trace
 from tracereplay.trace.store import Store, asking, store_of
 from tracereplay.trace.validate import validate_trace
-from tracereplay.whatif.table import read_table
+from tracereplay.whatif.grid import plan
+from tracereplay.whatif.table import Table, read_table
 
 TRACES = Path(__file__).parents[2] / "traces"
 SHIPPED = TRACES / "pages-6.12"
@@ -450,3 +452,12 @@ def test_what_a_store_refuses_in_the_end_is_kept(
         (there,) = tmp_path.glob(f"tracereplay-out-*/{kept}")
         assert f"kept in {there}" in err
     assert Trace.open(there).rows("page_events") == 1000
+
+    table = Table(plan([str(CRYPT)], ["bulk"], ["pcp.batch=31,63"], profile=DEFAULT_PROFILE), f"{url}.parquet")
+    before = sorted(tmp_path.iterdir())
+    assert "Access Denied" in str(table.save_meanwhile())  # it goes on, the next one may be taken
+    assert sorted(tmp_path.iterdir()) == before
+    with pytest.raises(StorageError) as refused:
+        table.save()
+    (there,) = tmp_path.glob("tracereplay-out-*/web.trace.parquet")
+    assert f"kept in {there}" in str(refused.value.hint)

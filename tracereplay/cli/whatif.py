@@ -171,7 +171,8 @@ def _fill(
             moved()
             now = time.monotonic()
             if now - saved_at > max(SAVE_EVERY_S, saving / SAVE_SHARE):
-                table.save()
+                if refused := table.save_meanwhile():
+                    note(f"note: {refused}; the table will be tried again")
                 saved_at = time.monotonic()
                 saving = saved_at - now
 

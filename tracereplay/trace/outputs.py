@@ -76,15 +76,15 @@ def _check_parent(path: Path) -> None:
 
 
 @contextmanager
-def written(place: Place) -> Iterator[Path]:
+def written(place: Place, *, keep: bool = True) -> Iterator[Path]:
     """A path on this machine to write a file or a directory to, which takes its place when the block ends. Its suffix
     is that of the place.
 
     Of a block that fails nothing is left. Raises StorageError when the disk or the store refuses; what was to go to a
-    store is kept then, and named.
+    store is kept then, and named (``keep``; else it is written again).
     """
     if is_url(place):
-        yield from _uploaded(str(place))
+        yield from _uploaded(str(place), keep)
         return
     path = path_of(place)
     made = path.with_name(f".tmp-{path.name}")
@@ -115,7 +115,7 @@ def write_text(place: Place, text: str) -> None:
         made.write_text(text, encoding="utf-8")
 
 
-def _uploaded(url: str) -> Iterator[Path]:
+def _uploaded(url: str, keep: bool) -> Iterator[Path]:
     store = store_of(url)
     try:
         directory = Path(tempfile.mkdtemp(prefix="tracereplay-out-"))
@@ -138,6 +138,9 @@ def _uploaded(url: str) -> Iterator[Path]:
             for name in set(store.listing() or ()) - {file.relative_to(made).as_posix() for file in files}:
                 store.inside(name).remove()
     except StorageError as error:
+        if not keep:
+            _remove(directory)
+            raise
         raise StorageError(error.message, hint=f"the result is kept in {made}; {error.hint}") from error
     _remove(directory)
 

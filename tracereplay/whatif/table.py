@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from tracereplay.errors import ResultsError
+from tracereplay.errors import ResultsError, StorageError
 from tracereplay.machine.counters import COUNTERS
 from tracereplay.trace.fleet import WHOLE as ALL_TRACES
 from tracereplay.trace.outputs import check_file, exists, read_bytes, written
-from tracereplay.trace.store import Place
+from tracereplay.trace.store import Place, is_url
 from tracereplay.whatif.task import OK, Row
 
 if TYPE_CHECKING:
@@ -120,9 +120,23 @@ class Table:
 
     def save(self, frame: pl.DataFrame | None = None) -> None:
         """Write the file, ``frame`` or all rows. Raises StorageError; the old one then stays."""
+        self._write(frame, keep=True)
+
+    def save_meanwhile(self) -> str | None:
+        """Write what there is; more is to come. A store that refuses now may take the next one: what it says. Raises
+        StorageError where a disk refuses."""
+        try:
+            self._write(None, keep=False)
+        except StorageError as error:
+            if self.path is None or not is_url(self.path):
+                raise
+            return error.message
+        return None
+
+    def _write(self, frame: pl.DataFrame | None, *, keep: bool) -> None:
         if self.path is None:
             return
-        with written(self.path) as part:
+        with written(self.path, keep=keep) as part:
             (self.frame() if frame is None else frame).write_parquet(part, metadata=self.metadata())
 
     def metadata(self) -> dict[str, str]:
