@@ -76,7 +76,7 @@ def test_every_kind_of_axis_reaches_its_task() -> None:
         (["pcp.batch=31,31"], {}, "twice"),
         (["pcp.batch=31", "pcp.batch=63"], {}, "twice"),
         (["copies=0"], {}, "1 to 128"),
-        (["rate=-1"], {}, "above 0"),
+        (["rate=-1"], {}, "0.001 to"),
         (["target=coom:dd"], {}, "comm"),
         (["path=dm-cript"], {}, "dm-crypt"),
         (["profile=brower-2021"], {}, "brouer-2021"),

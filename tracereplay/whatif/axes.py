@@ -142,7 +142,7 @@ def _profile(text: str) -> object:
 def _demand_axes() -> list[Axis]:
     return [
         Axis("copies", "demand", "copies of the demand beside each other, 1 to 128", _copies),
-        Axis("rate", "demand", "how many times faster the recording's clock runs, above 0", _rate),
+        Axis("rate", "demand", "how many times as fast the recording's clock runs, 0.001 to 1000000", _rate),
         Axis("request_pages", "demand", "most pages that a targeted request asks for at once; none", _request_pages),
         Axis("target", "demand", "selector of the requests that strategies serve, as --target", _target),
         Axis("path", "demand", "dm-crypt, blk-crypto, f2fs-compress with options, or none", _path),
@@ -166,7 +166,9 @@ def _copies(text: str) -> int:
 
 
 def _rate(text: str) -> float:
-    if not 0 < (rate := float(text)) <= 1e6:
+    from tracereplay.demand.rate import LEAST_RATE, MOST_RATE
+
+    if not LEAST_RATE <= (rate := float(text)) <= MOST_RATE:
         raise ValueError(text)
     return rate
 
@@ -174,7 +176,9 @@ def _rate(text: str) -> float:
 def _request_pages(text: str) -> int | None:
     if none_or(text) is None:
         return None
-    if (pages := int(text)) < 1:
+    from tracereplay.demand.stream import MAX_REQUEST_PAGES
+
+    if not 1 <= (pages := int(text)) <= MAX_REQUEST_PAGES:
         raise ValueError(text)
     return pages
 

@@ -147,7 +147,15 @@ def provenance(trace: Trace, done: Replayed) -> Row:
         "target": report.target,
         "machine": json.dumps(done.machine.describe()),
         "accounting": json.dumps(asdict(report.accounting)),
-        "demand": json.dumps({"path": report.path, "copies": done.copies, "loads": report.loads}),
+        "demand": json.dumps(
+            {
+                "path": report.path,
+                "rate": report.rate,
+                "request_pages": report.request_pages,
+                "copies": done.copies,
+                "loads": report.loads,
+            }
+        ),
     }
 
 
