@@ -9,15 +9,16 @@ from typing import Any
 import pytest
 
 from tests.io_samples import DISK, write_bios
+from tracereplay.demand.spec import DemandSpec
 from tracereplay.whatif.grid import plan
 from tracereplay.whatif.task import FAILED, OK, run_task
 
-WRITES, PAGES = 40, 64
+WRITES, PAGES = 40, 32
 
 
 @pytest.fixture(scope="module")
 def bios(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A host of which only bios were recorded: writes of 256 KiB, each complete 3 ms later."""
+    """A host of which only bios were recorded: writes of 128 KiB, each complete 3 ms later."""
     events = []
     for i in range(WRITES):
         row = {"cpu": i % 2, "dev": DISK, "sector": 8 * PAGES * i, "nr_sectors": 8 * PAGES, "op": "W", "flags": "W"}
@@ -28,10 +29,13 @@ def bios(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path)
 
 
-def points(trace: str, grid: Sequence[str], **options: Any) -> list[dict[str, Any]]:
+def points(
+    trace: str, grid: Sequence[str], machine: dict[str, str] | None = None, **demand: Any
+) -> list[dict[str, Any]]:
     """Rows of all points, per-page."""
-    options = {"target": ("all",)} | options
-    return [run_task(task) for task in plan([trace], ["per-page"], grid, profile="brouer-2021", **options).tasks()]
+    spec = DemandSpec(**{"target": ("all",)} | demand)
+    asked = plan([trace], ["per-page"], grid, profile="brouer-2021", machine=machine, demand=spec)
+    return [run_task(task) for task in asked.tasks()]
 
 
 def test_paths_on_a_host_of_which_only_bios_are_known(bios: str) -> None:
@@ -44,16 +48,16 @@ def test_paths_on_a_host_of_which_only_bios_are_known(bios: str) -> None:
 
 
 def test_smaller_requests_and_other_rates_say_what_they_are(bios: str) -> None:
-    rows = points(bios, ["request_pages=none,64,16", "rate=1,10"], path="dm-crypt")
+    rows = points(bios, ["request_pages=none,32,8", "rate=1,10"], path="dm-crypt")
     made = {(row["request_pages"], row["rate"]): row for row in rows}
     assert [row["requests"] for row in rows] == [WRITES] * 4 + [4 * WRITES] * 2
     assert {row["pages"] for row in rows} == {WRITES * PAGES}
     assert {row["pages_allocated"] for row in rows} == {WRITES * PAGES}
     counters = [name for name in rows[0] if name.startswith(("pcp_", "zone_", "alloc_", "splits", "merges"))]
     for rate in ("1", "10"):  # requests as large as asked for, or smaller, are as they were
-        assert [made["none", rate][name] for name in counters] == [made["64", rate][name] for name in counters]
-    told = json.loads(made["16", "10"]["demand"])
-    assert (told["rate"], told["request_pages"]) == (10.0, 16)
+        assert [made["none", rate][name] for name in counters] == [made["32", rate][name] for name in counters]
+    told = json.loads(made["8", "10"]["demand"])
+    assert (told["rate"], told["request_pages"]) == (10.0, 8)
 
 
 def test_points_that_share_a_demand_do_not_count_each_others_loads(bios: str) -> None:

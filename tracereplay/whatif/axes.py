@@ -79,9 +79,11 @@ def unknown_axis(name: str, known: Iterable[str]) -> GridError:
 
 
 def _check(axis: Axis, values: tuple[str, ...]) -> None:
-    if twice := [v for i, v in enumerate(values) if v in values[:i]]:
-        raise GridError(f"--grid {axis.name} has {twice[0]!r} twice", hint="each value once")
+    seen = set()
     for value in values:
+        if value in seen:
+            raise GridError(f"--grid {axis.name} has {value!r} twice", hint="each value once")
+        seen.add(value)
         try:
             axis.check(value)
         except TracereplayError as error:
