@@ -31,16 +31,16 @@ NOT_REPRICED = ("distribution", "worst", "rates", "contention")
 
 
 def priced_results(
-    entries: Sequence[Mapping[str, Any]], samples: Sequence[Sample], p: Pricing
+    entries: Sequence[Mapping[str, Any]], samples: Sequence[Sample], p: Pricing, *, shares: Mapping[str, float] = SHARES
 ) -> dict[str, list[dict[str, Any]]]:
-    """``results`` and ``comparison`` of a result. ``samples``: of each entry."""
+    """``results`` and ``comparison`` of a result. ``shares``: percentiles that have intervals."""
     strategies = [judged(sample, p) for sample in samples]
     against = comparisons(entries, strategies, p)
     differences = {row["label"]: row["difference_interval95"] for row in against}
     single = _profiles_of_one_price(p.profile)
     results = []
     for entry, strategy in zip(entries, strategies, strict=True):
-        found = _priced_entry(entry, strategy, p)
+        found = _priced_entry(entry, strategy, p, shares)
         if "sections" in entry:
             found["sections"] = _priced_sections(entry["sections"], p, single)
         if "rates" in entry:
@@ -49,7 +49,9 @@ def priced_results(
     return {"results": results, "comparison": against}
 
 
-def _priced_entry(entry: Mapping[str, Any], strategy: Judged, p: Pricing) -> dict[str, Any]:
+def _priced_entry(
+    entry: Mapping[str, Any], strategy: Judged, p: Pricing, shares: Mapping[str, float]
+) -> dict[str, Any]:
     sample = strategy.sample
     nothing = np.zeros((0, NR_COUNTERS), np.int64)
     intervals = cost_intervals(strategy, p)
@@ -65,9 +67,10 @@ def _priced_entry(entry: Mapping[str, Any], strategy: Judged, p: Pricing) -> dic
         known=intervals["interval95"],
     )
     cost |= intervals
-    ranks = dict(zip(SHARES, percentile_intervals(strategy, p, [*SHARES.values()]), strict=True))
+    ends_of = percentile_intervals(strategy, p, [*shares.values()]) if shares else []
+    ranks = dict(zip(shares, ends_of, strict=True))
     mean = None if strategy.request is None else strategy.request.interval(p)
-    for name, ends in (("mean", mean), ("p50", ranks["p50"]), ("p99", ranks["p99"])):
+    for name, ends in (("mean", mean), ("p50", ranks.get("p50")), ("p99", ranks.get("p99"))):
         cost["per_request"][f"{name}_interval95"] = None if ends is None else list(ends)
     parts = {"cost": cost, "unpriced": unpriced(entry["counters"], p.profile), "sample": sample.to_json()}
     if "distribution" in entry:

@@ -207,11 +207,12 @@ class Engine:
         requests = np.bincount(which, requests[of_request], len(cells)).astype(np.int64)
         counts = np.bincount(numbers, requests, len(vectors)).astype(np.int64)
         bins = _by_bin(x, self.background, worker)
-        series = np.zeros((len(bins), NR_COUNTERS), np.int64)
-        np.add.at(series, time_bins, vectors[numbers] * requests[:, None])
+        order = np.argsort(time_bins, kind="stable")
+        by_bin = np.split(order, np.searchsorted(time_bins[order], np.arange(1, len(bins))))
+        series = np.stack([requests[part] @ vectors[numbers[part]] for part in by_bin])
         kept = counts > 0  # an allocation's vector alone is not a request's
         totals = x[at.X_TARGETED : at.X_TARGETED + NR_SLOTS].copy()
-        totals[:NR_COUNTERS] = counts @ vectors
+        totals[:NR_COUNTERS] = series.sum(axis=0)
         outcome = Outcome(
             totals=totals,
             worker=x[at.X_WORKER : at.X_WORKER + NR_SLOTS].copy(),

@@ -165,7 +165,7 @@ def priced(task: Task, entry: dict[str, Any], sample: Any, cpus: int) -> Row:
 
     p = pricing_of(task.profile, task.seed, cpus)
     kept = {name: part for name, part in entry.items() if name not in ("sections", "series")}
-    found = priced_results([kept], [sample], p)["results"][0]
+    found = priced_results([kept], [sample], p, shares={})["results"][0]
     cost, request = found["cost"], found["cost"]["per_request"]
     page = cost["per_page_interval95"] or [None, None]
     return {
