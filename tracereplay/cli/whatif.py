@@ -200,6 +200,8 @@ def _fill(
                         tell=note,
                     )
                 else:
+                    if others := len(done - {task.key for task in question.tasks()}):
+                        note(f"{others} points of the table are of other settings, traces, prices or code, and stay")
                     todo = (task for task in question.tasks() if task.key not in done)
                     run_tasks(todo, opened, add, workers=opened.workers, note=note)
         except KeyboardInterrupt:
