@@ -258,8 +258,10 @@ def _groups(rows: Sequence[Row], others: Sequence[str]) -> dict[tuple[Value, ...
     by_key: dict[tuple[Value, ...], list[Row]] = {}
     for row in rows:
         by_key.setdefault(tuple(row.get(name) for name in others), []).append(row)
-    partial = [key for key in by_key if None in key]
-    full = [key for key in by_key if not any(fits(key, other) for other in by_key if other != key and key in partial)]
+    partial = {key for key in by_key if None in key}
+    full = [
+        key for key in by_key if key not in partial or not any(fits(key, other) for other in by_key if other != key)
+    ]
     return {
         key: [*by_key[key], *(row for own in partial if own != key and fits(own, key) for row in by_key[own])]
         for key in full

@@ -71,7 +71,8 @@ def _note(course: Course) -> str:
     said = [f"At {course.setting}." if course.setting else ""]
     said += [f"{crossing_text(c).capitalize()}." for c in course.crossings]
     known = [p for members in course.lines.values() for p in members if p.value is not None]
-    if any((p.high or 0.0) > REACH * max(q.value or 0.0 for q in known) for p in known):
+    reach = REACH * max((p.value or 0.0 for p in known), default=0.0)
+    if any((p.high or 0.0) > reach for p in known):
         said.append("Intervals that reach beyond the axis are cut off there.")
     failed = sum(p.value is None for members in course.lines.values() for p in members)
     if failed:
