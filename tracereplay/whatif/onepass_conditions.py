@@ -44,7 +44,9 @@ their pageblock's type at the start, and no zone may set pages aside (HIGHATOMIC
 ``pages freed together``: single pages of different blocks that one free gives back make one block if they lie together
 in the simulated memory, which depends on the setting.
 
-``one list a type``: where generations keep pageblock-sized blocks of several types on one list, only one type may come.
+``one list a type``: some generations keep pageblock-sized blocks of several types on one list, so that a request may
+get another type's. Whole they return to the same list, so none of them may be cut up. Of each type at most as many are
+away as of the list, and as came back of others that were in use, or on lists, at the start.
 
 ``reserve``: the path's quota is never reached, so that no request waits. ``remote lists``: the lists of another node's
 zones, which the vmstat worker drains after a time without use, are not used.
@@ -101,11 +103,9 @@ def broken_for_all(facts: Facts, config: MachineConfig) -> Broken | None:
         return Broken("pages freed together", f"first {when(facts.together_ns)}")
     index = lists_of(GENERATIONS[config.generation])
     for zone, told in zip(zones, facts.zones, strict=True):
-        types = [mt for mt in range(MIGRATE_PCPTYPES) if told["thp"] >> mt & 1]
-        lists = [index[-MIGRATE_PCPTYPES + mt] for mt in types]
-        if len({i for i in lists if i >= 0}) < len([i for i in lists if i >= 0]):
-            names = " and ".join(MIGRATETYPE_NAMES[mt] for mt in types)
-            return Broken("one list a type", f"pageblock-sized blocks of {names} share a list in {_name(zone)}")
+        if told["cut_ns"] >= 0 and _shared(index, told["thp"]):
+            what = f"in {_name(zone)} a pageblock-sized block is cut up {when(told['cut_ns'])}"
+            return Broken("one list a type", f"{what}, and such blocks of several types share a list")
     out = facts.path_peak + facts.pool_pages + (facts.counter_batch + 1) * facts.cpus
     if facts.quota < at.NO_QUOTA and out > facts.quota:
         return Broken("reserve", f"{facts.path_peak} pages are out at a time, and the path's quota is {facts.quota}")
@@ -175,12 +175,24 @@ def _taken(facts: Facts, z: int, away: I64, index: I64) -> I64:
     """The most blocks away at a time, [lane, order, type]."""
     shape = (NR_PAGE_ORDERS, MIGRATE_PCPTYPES)
     taken = np.tile(np.array(facts.peak[z], np.int64).reshape(shape), (len(away), 1, 1))
+    told = facts.zones[z]
+    shared = _shared(index, told["thp"])
+    on_lists = np.array(facts.start, np.int64).reshape(-1, facts.cpus, ow.LISTS)[z].sum(axis=0)
     for k, order in enumerate(np.repeat(ow.LIST_ORDERS, MIGRATE_PCPTYPES)):
         if index[k] >= 0:
-            # of a list that several types share one uses it
-            uses = order < PAGEBLOCK_ORDER or facts.zones[z]["thp"] >> k % MIGRATE_PCPTYPES & 1
-            taken[:, order, k % MIGRATE_PCPTYPES] = away[:, k] if uses else 0
+            mt = k % MIGRATE_PCPTYPES
+            taken[:, order, mt] = away[:, k]
+            if order == PAGEBLOCK_ORDER and not told["thp"] >> mt & 1:
+                taken[:, order, mt] = 0  # the list is that of another type
+            elif order == PAGEBLOCK_ORDER and shared:
+                taken[:, order, mt] += told["thp_back"] + on_lists[-MIGRATE_PCPTYPES:].sum()
     return taken
+
+
+def _shared(index: Sequence[int] | I64, types: int) -> bool:
+    """Whether pageblock-sized blocks of several of the types (bits) have one list."""
+    lists = [index[k - MIGRATE_PCPTYPES] for k in range(MIGRATE_PCPTYPES) if types >> k & 1]
+    return len({int(i) for i in lists if i >= 0}) < sum(i >= 0 for i in lists)
 
 
 def _peak_ns(facts: Facts, z: int, epochs: I64, taken: I64, mt: int) -> int:

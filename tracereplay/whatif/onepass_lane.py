@@ -74,10 +74,10 @@ def drain_lists_of(s, at, j, g, pages, index):
 
 
 @inner
-def drain_lane(s, at, j, g, acc, row, lanes, pages, index):
+def drain_lane(s, at, j, g, acc, row, pages, index):
     """One drain after a free (``drain``)."""
     batch = np.int64(s[at + R_BATCH * LANES + j])
-    acc[row + N_DRAINS * lanes] += 1
+    acc[row + N_DRAINS * LANES] += 1
     chunk = batch if g[G_CHUNKED] else pages
     holds = 0
     moved = 0
@@ -87,9 +87,9 @@ def drain_lane(s, at, j, g, acc, row, lanes, pages, index):
         pages -= chunk
         if pages <= 0 or s[at + j] <= 0:
             break
-    acc[row + N_DRAIN_PAGES * lanes] += moved
-    acc[row + N_HOLDS * lanes] += holds
-    acc[row + N_LOCKS * lanes] += holds - 1
+    acc[row + N_DRAIN_PAGES * LANES] += moved
+    acc[row + N_HOLDS * LANES] += holds
+    acc[row + N_LOCKS * LANES] += holds - 1
 
 
 @inner
@@ -132,7 +132,7 @@ def pages_tuned(s, at, j, free_high):
 
 
 @inner
-def free_lane(s, at, j, g, acc, row, lanes, i, order, follows):
+def free_lane(s, at, j, g, acc, row, i, order, follows):
     """What one free of an order above 0, counted already, makes drain. ``follows``: that before was of order 1 to 3."""
     if g[G_RULE] < 2:
         pages = pages_fixed(s, at, j, g, order)
@@ -143,11 +143,11 @@ def free_lane(s, at, j, g, acc, row, lanes, i, order, follows):
             free_high = s[at + R_BEFORE * LANES + j] >= s[at + R_NEED * LANES + j] and not keeps
         pages = pages_tuned(s, at, j, free_high)
     if pages > 0:
-        drain_lane(s, at, j, g, acc, row, lanes, pages, i)
+        drain_lane(s, at, j, g, acc, row, pages, i)
 
 
 @inner
-def tick_lane(s, at, j, g, acc, row, lanes):
+def tick_lane(s, at, j, g, acc, row):
     """``decay`` of the vmstat worker."""
     low, high = np.int64(s[at + R_LOW * LANES + j]), np.int64(s[at + R_HIGH * LANES + j])
     if high > low:
@@ -156,10 +156,10 @@ def tick_lane(s, at, j, g, acc, row, lanes):
     left = max(s[at + j] - high, 0)
     if left == 0:
         return
-    acc[row + N_DRAINS * lanes] += 1
+    acc[row + N_DRAINS * LANES] += 1
     chunk = np.int64(s[at + R_BATCH * LANES + j]) if g[G_DECAY] == 2 else left
     while left > 0:
-        acc[row + N_LOCKS * lanes] += 1
-        acc[row + N_HOLDS * lanes] += 1
-        acc[row + N_DRAIN_PAGES * lanes] += drain_lists_of(s, at, j, g, min(left, chunk), 0)
+        acc[row + N_LOCKS * LANES] += 1
+        acc[row + N_HOLDS * LANES] += 1
+        acc[row + N_DRAIN_PAGES * LANES] += drain_lists_of(s, at, j, g, min(left, chunk), 0)
         left -= chunk

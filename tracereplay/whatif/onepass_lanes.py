@@ -11,26 +11,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from tracereplay.compiled import hot, inner, kernel
+from tracereplay.compiled import hot, inner
 from tracereplay.kernel.constants import PAGE_ALLOC_COSTLY_ORDER
-from tracereplay.whatif.onepass_lane import drain_lane, free_lane, tick_lane
+from tracereplay.whatif.onepass_lane import drain_lane, free_lane
 from tracereplay.whatif.onepass_state import (
-    G_ACCOUNTS,
-    G_BULK,
-    G_CAP,
     G_CHUNKED,
-    G_DECAY,
     G_FROM_FREED,
-    G_INDEX,
-    G_ORDERS,
     G_RULE,
-    G_UNSEEN,
     LANE_COUNTERS,
     LANES,
-    M_ALLOCS,
-    M_BUDDY,
-    M_LOCKS,
-    MUTUAL_COUNTERS,
     N_DRAIN_PAGES,
     N_DRAINS,
     N_HOLDS,
@@ -52,19 +41,7 @@ from tracereplay.whatif.onepass_state import (
     R_SCALE,
     R_TOP,
     R_TOTAL,
-    ROOM,
     ROWS,
-)
-from tracereplay.whatif.onepass_words import (
-    ACCOUNTED,
-    ALLOC,
-    CLASS_SHIFT,
-    FREE,
-    HEAD_BITS,
-    KIND_BITS,
-    LIST_SHIFT,
-    REQUEST,
-    TICK,
 )
 
 I32 = np.int32
@@ -89,15 +66,15 @@ def leave(s, at, i, n, pages, shift):
 
 
 @inner
-def refill_fixed(s, at, rule, acc, row, lanes, i, order):
+def refill_fixed(s, at, rule, acc, row, i, order):
     """Refills of the lanes whose list went below zero, sizes fixed (up to 6.6)."""
     have = s[at + (R_LISTS + i) * LANES : at + (R_LISTS + i) * LANES + LANES]
     total = s[at + R_TOTAL * LANES : at + R_TOTAL * LANES + LANES]
     batches = s[at + R_BATCH * LANES : at + R_BATCH * LANES + LANES]
     away = s[at + (R_AWAY + i) * LANES : at + (R_AWAY + i) * LANES + LANES]
     most = s[at + (R_MOST + i) * LANES : at + (R_MOST + i) * LANES + LANES]
-    refills = acc[row + N_REFILLS * lanes : row + N_REFILLS * lanes + LANES]
-    pages = acc[row + N_REFILL_PAGES * lanes : row + N_REFILL_PAGES * lanes + LANES]
+    refills = acc[row + N_REFILLS * LANES : row + N_REFILLS * LANES + LANES]
+    pages = acc[row + N_REFILL_PAGES * LANES : row + N_REFILL_PAGES * LANES + LANES]
     shift = I32(order)
     for j in range(LANES):
         batch = batches[j]
@@ -114,7 +91,7 @@ def refill_fixed(s, at, rule, acc, row, lanes, i, order):
 
 
 @inner
-def refill_tuned(s, at, acc, row, lanes, i, order):
+def refill_tuned(s, at, acc, row, i, order):
     """One refill of each lane whose list went below zero, auto-tuned sizes. Negative if one of them is short still."""
     have = s[at + (R_LISTS + i) * LANES : at + (R_LISTS + i) * LANES + LANES]
     total = s[at + R_TOTAL * LANES : at + R_TOTAL * LANES + LANES]
@@ -126,8 +103,8 @@ def refill_tuned(s, at, acc, row, lanes, i, order):
     tops = s[at + R_TOP * LANES : at + R_TOP * LANES + LANES]
     factors = s[at + R_ALLOC * LANES : at + R_ALLOC * LANES + LANES]
     scales = s[at + R_SCALE * LANES : at + R_SCALE * LANES + LANES]
-    refills = acc[row + N_REFILLS * lanes : row + N_REFILLS * lanes + LANES]
-    pages = acc[row + N_REFILL_PAGES * lanes : row + N_REFILL_PAGES * lanes + LANES]
+    refills = acc[row + N_REFILLS * LANES : row + N_REFILLS * LANES + LANES]
+    pages = acc[row + N_REFILL_PAGES * LANES : row + N_REFILL_PAGES * LANES + LANES]
     shift = I32(order)
     short = I32(0)
     for j in range(LANES):
@@ -158,16 +135,16 @@ def refill_tuned(s, at, acc, row, lanes, i, order):
 
 
 @inner
-def allocate(s, first, last, g, acc, row, lanes, i, order, n, halvings):
+def allocate(s, first, last, g, acc, row, i, order, n, halvings):
     """``n`` blocks leave list ``i``; ``halvings``: single allocations among them."""
     shift = min(halvings, 31)
     for c in range(first, last):
         at = c * ROWS * LANES
         short = np.int64(leave(s, at, i, n, n << order, shift))
         if short < 0 and g[G_RULE] < 2:
-            refill_fixed(s, at, g[G_RULE], acc, row + c * LANES, lanes, i, order)
+            refill_fixed(s, at, g[G_RULE], acc, row + c * LANE_COUNTERS * LANES, i, order)
         elif short < 0:
-            while refill_tuned(s, at, acc, row + c * LANES, lanes, i, order) < 0:
+            while refill_tuned(s, at, acc, row + c * LANE_COUNTERS * LANES, i, order) < 0:
                 pass
 
 
@@ -236,7 +213,7 @@ def undo(s, at, i, n):
 
 
 @hot
-def free_up_to_high(s, at, g, acc, row, lanes, i):
+def free_up_to_high(s, at, g, acc, row, i):
     """Order-0 frees of each lane until its lists come to ``high``, and the drain that follows.
 
     A drain that one list cannot serve stays in R_BEFORE, pages that are to be drained, and the result is not 0; other
@@ -255,10 +232,10 @@ def free_up_to_high(s, at, g, acc, row, lanes, i):
     batches = s[at + R_BATCH * LANES : at + R_BATCH * LANES + LANES]
     caps = s[at + R_CAP * LANES : at + R_CAP * LANES + LANES]
     scales = s[at + R_SCALE * LANES : at + R_SCALE * LANES + LANES]
-    drains = acc[row + N_DRAINS * lanes : row + N_DRAINS * lanes + LANES]
-    drained = acc[row + N_DRAIN_PAGES * lanes : row + N_DRAIN_PAGES * lanes + LANES]
-    holds = acc[row + N_HOLDS * lanes : row + N_HOLDS * lanes + LANES]
-    locks = acc[row + N_LOCKS * lanes : row + N_LOCKS * lanes + LANES]
+    drains = acc[row + N_DRAINS * LANES : row + N_DRAINS * LANES + LANES]
+    drained = acc[row + N_DRAIN_PAGES * LANES : row + N_DRAIN_PAGES * LANES + LANES]
+    holds = acc[row + N_HOLDS * LANES : row + N_HOLDS * LANES + LANES]
+    locks = acc[row + N_LOCKS * LANES : row + N_LOCKS * LANES + LANES]
     any_hard = I32(0)
     any_left = I32(0)
     for j in range(LANES):
@@ -307,22 +284,22 @@ def free_up_to_high(s, at, g, acc, row, lanes, i):
 
 
 @inner
-def free_pages_of(s, at, g, acc, row, lanes, i, n):
+def free_pages_of(s, at, g, acc, row, i, n):
     """``n`` order-0 frees in every lane of a block, of which some drain."""
     undo(s, at, i, n)
     while True:
-        hard, left = free_up_to_high(s, at, g, acc, row, lanes, i)
+        hard, left = free_up_to_high(s, at, g, acc, row, i)
         if hard != 0:
             for j in range(LANES):
                 pages = np.int64(s[at + R_BEFORE * LANES + j])
                 if pages > 0:
-                    drain_lane(s, at, j, g, acc, row + j, lanes, pages, i)
+                    drain_lane(s, at, j, g, acc, row + j, pages, i)
         if left >= 0:
             return
 
 
 @inner
-def release(s, first, last, g, acc, row, lanes, i, order, n, follows):
+def release(s, first, last, g, acc, row, i, order, n, follows):
     """``n`` blocks come onto list ``i``; ``follows``: the free before was of order 1 to 3. One block for order > 0."""
     tuned = g[G_RULE] == 2
     low_order = 0 < order <= PAGE_ALLOC_COSTLY_ORDER
@@ -338,7 +315,7 @@ def release(s, first, last, g, acc, row, lanes, i, order, n, follows):
         if over >= 0:
             continue
         if order == 0:
-            free_pages_of(s, at, g, acc, row + c * LANES, lanes, i, n)
+            free_pages_of(s, at, g, acc, row + c * LANE_COUNTERS * LANES, i, n)
             continue
         for j in range(LANES):
             drains = s[at + j] >= s[at + R_HIGH * LANES + j]
@@ -347,87 +324,4 @@ def release(s, first, last, g, acc, row, lanes, i, order, n, follows):
             elif low_order:
                 drains |= s[at + R_BEFORE * LANES + j] > 0
             if drains:
-                free_lane(s, at, j, g, acc, row + c * LANES + j, lanes, i, order, follows)
-
-
-# ---------------------------------------------------------------- steps
-@hot
-def pieces(g, kind, pages):
-    """A request in calls: (bulk calls of several pages, single calls)."""
-    cap = g[G_CAP] if kind == REQUEST and g[G_CAP] > 0 else pages
-    if cap < 2:
-        return 0, pages
-    rest = pages % cap
-    return pages // cap + (1 if rest > 1 else 0), 1 if rest == 1 else 0
-
-
-@inner
-def end_epoch(state, peaks, peak_epochs, epoch, cpus, first, last, lanes):
-    """Blocks away from each zone at one time: at most the sum of the most of its page sets since the epoch began.
-
-    ``peaks[(zone * ROOM + list) * lanes + lane]`` keeps the largest such sum, ``peak_epochs`` when it was.
-    """
-    size = lanes // LANES * ROWS * LANES
-    for z in range(state.shape[0] // size // cpus):
-        for i in range(ROOM):
-            for c in range(first, last):
-                to = (z * ROOM + i) * lanes + c * LANES
-                for j in range(LANES):
-                    away = np.int64(0)
-                    for p in range(z * cpus, (z + 1) * cpus):
-                        k = p * size + (c * ROWS + R_AWAY + i) * LANES + j
-                        away += state[k + ROOM * LANES]
-                        state[k + ROOM * LANES] = state[k]
-                    if away > peaks[to + j]:
-                        peaks[to + j] = away
-                        peak_epochs[to + j] = epoch
-
-
-@kernel
-def sweep(words, segments, state, prev, acc, mutual, peaks, peak_epochs, g, cpus, first, last, lanes):
-    """Take steps through blocks ``first`` to ``last`` - 1 of the lanes.
-
-    ``words``: steps; ``segments[k]``: page set, first step, end, or the end of an epoch: -1, its number, 0. ``state``:
-    page set by page set, ``lanes // LANES`` blocks of ROWS x LANES each. ``prev``: whether the last free of a page set
-    was of order 1 to 3. Added to are ``acc[(class * LANE_COUNTERS + counter) * lanes + lane]`` and ``mutual[class *
-    MUTUAL_COUNTERS + counter]``; ``peaks`` as end_epoch says.
-    """
-    size = lanes // LANES * ROWS * LANES
-    for k in range(segments.shape[0]):
-        p = segments[k, 0]
-        if p < 0:
-            end_epoch(state, peaks, peak_epochs, segments[k, 1], cpus, first, last, lanes)
-            continue
-        s = state[p * size : (p + 1) * size]
-        follows = np.int64(prev[p])
-        for w in range(segments[k, 1], segments[k, 2]):
-            word = np.int64(words[w])
-            n = word >> HEAD_BITS
-            kind = word & ((1 << KIND_BITS) - 1)
-            whose = word >> CLASS_SHIFT & 3
-            row = whose * LANE_COUNTERS * lanes
-            if kind == TICK:
-                if g[G_DECAY] != 0:
-                    for c in range(first, last):
-                        for j in range(LANES):
-                            tick_lane(s, c * ROWS * LANES, j, g, acc, row + c * LANES + j, lanes)
-                continue
-            i = g[G_INDEX + (word >> LIST_SHIFT & 0xF)]
-            if i < 0:
-                mutual[whose * MUTUAL_COUNTERS + M_BUDDY] += n
-                continue
-            order = g[G_ORDERS + i]
-            if kind == FREE:
-                mutual[whose * MUTUAL_COUNTERS + M_LOCKS] += n
-                for _ in range(1 if order == 0 else n):
-                    release(s, first, last, g, acc, row, lanes, i, order, n if order == 0 else 1, follows)
-                    follows = np.int64(0 < order <= PAGE_ALLOC_COSTLY_ORDER)
-                continue
-            bulk, single = 0, n
-            asks_in_bulk = g[G_BULK] if kind == REQUEST else g[G_UNSEEN]
-            if kind != ALLOC and asks_in_bulk and not (g[G_ACCOUNTS] and word & ACCOUNTED):
-                bulk, single = pieces(g, kind, n)
-            mutual[whose * MUTUAL_COUNTERS + M_ALLOCS] += n
-            mutual[whose * MUTUAL_COUNTERS + M_LOCKS] += bulk + single
-            allocate(s, first, last, g, acc, row, lanes, i, order, n, single)
-        prev[p] = follows
+                free_lane(s, at, j, g, acc, row + c * LANE_COUNTERS * LANES + j, i, order, follows)

@@ -76,8 +76,10 @@ from tracereplay.whatif.onepass_words import (
     UNSEEN,
     ZF_ASKED,
     ZF_ASKED_NS,
+    ZF_CUT_NS,
     ZF_ORDERS,
     ZF_THP,
+    ZF_THP_BACK,
     ZF_WORDS,
 )
 
@@ -168,7 +170,7 @@ def containing(r, key):
 
 
 @inner
-def spread(r, head):
+def spread(r, head, now):
     """Give every page of a block an entry of its own."""
     v = np.int64(r.fm[head])
     order = entry_order(v)
@@ -178,6 +180,8 @@ def spread(r, head):
             r.fm[head + k] = -head - 1
         return
     z = v >> E_ZONE_SHIFT & 0x1F
+    if order == PAGEBLOCK_ORDER and r.zone[z * ZF_WORDS + ZF_CUT_NS] < 0:
+        r.zone[z * ZF_WORDS + ZF_CUT_NS] = now
     for k in range(1 << order):
         r.fm[head + k] = entry_of(z, 0, v >> E_TYPE_SHIFT & 3) | E_SPREAD | order << E_SPREAD_SHIFT
 
@@ -211,11 +215,11 @@ def free_keys(m, r, key, order, cpu, now):
     """``free_keys`` of replay/loop.py."""
     v = np.int64(r.fm[key])
     if v > 0 and entry_order(v) > order:
-        spread(r, key)
+        spread(r, key, now)
     elif v == 0:
         head = containing(r, key)
         if head >= 0:
-            spread(r, head)
+            spread(r, head, now)
     if order > 0 and r.fm[key] > 0 and not r.fm[key] & E_TARGETED and free_run(m, r, key, order, cpu, now):
         return
     k = key
@@ -252,6 +256,7 @@ def free_initial(m, r, pfn, order, cpu, now):
     z = zone_of(m, pfn)
     if order == PAGEBLOCK_ORDER:
         r.zone[z * ZF_WORDS + ZF_THP] |= 1 << mt
+        r.zone[z * ZF_WORDS + ZF_THP_BACK] += 1
     give(m, r, BACKGROUND, entry_of(z, order, mt), order, cpu)
 
 

@@ -73,7 +73,7 @@ class Facts:
     """What is known of a demand besides its steps."""
 
     zones: list[dict[str, Any]]
-    """``asked asked_ns orders thp`` of each zone, in the machine's order."""
+    """``asked asked_ns orders thp thp_back cut_ns`` of each zone, in the machine's order."""
     start: list[list[int]]
     """Blocks on the lists of each page set at the start, by list."""
     supply: list[list[int]]
@@ -144,6 +144,7 @@ class Recorder:
         self.misplaced = int(misplaced(self.machine))
         zone = np.zeros((zones, ow.ZF_WORDS), np.int64)
         large = self.start.reshape(zones, self.cpus, -1)[:, :, -MIGRATE_PCPTYPES:].any(axis=1)
+        zone[:, ow.ZF_CUT_NS] = -1
         zone[:, ow.ZF_THP] = large @ (1 << np.arange(MIGRATE_PCPTYPES))
         room = max(EPOCH_WORDS, EPOCH_WORDS_A_SET * zones * self.cpus) + ow.SPARE_WORDS
         x = np.zeros(ow.S_WORDS_END, np.int64)
@@ -198,6 +199,8 @@ class Recorder:
                     "asked_ns": int(row[ow.ZF_ASKED_NS]),
                     "orders": int(row[ow.ZF_ORDERS]),
                     "thp": int(row[ow.ZF_THP]),
+                    "thp_back": int(row[ow.ZF_THP_BACK]),
+                    "cut_ns": int(row[ow.ZF_CUT_NS]),
                 }
                 for row in t.zone.reshape(zones, -1)
             ],

@@ -19,7 +19,7 @@ from tracereplay.machine.config import MachineConfig
 from tracereplay.machine.layout import I32, I64
 from tracereplay.whatif import onepass_state as ol
 from tracereplay.whatif import onepass_words as ow
-from tracereplay.whatif.onepass_lanes import sweep
+from tracereplay.whatif.onepass_pass import sweep
 from tracereplay.whatif.onepass_steps import Steps
 
 COUNTED = (
@@ -170,7 +170,8 @@ def _initial(steps: Steps, configs: Sequence[MachineConfig], lanes: int, index: 
 
 
 def _counters(steps: Steps, acc: I64, mutual: I64, settings: int) -> dict[str, I64]:
-    found = acc.reshape(ow.CLASSES, ol.LANE_COUNTERS, -1)[:, :, :settings]
+    by_block = acc.reshape(ow.CLASSES, -1, ol.LANE_COUNTERS, ol.LANES).transpose(0, 2, 1, 3)
+    found = by_block.reshape(ow.CLASSES, ol.LANE_COUNTERS, -1)[:, :, :settings]
     shared = mutual.reshape(ow.CLASSES, ol.MUTUAL_COUNTERS)
     counters: dict[str, I64] = {}
     for prefix, whose in (("", ow.TARGETED), ("background_", ow.BACKGROUND)):

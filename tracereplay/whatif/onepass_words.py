@@ -74,5 +74,7 @@ SPARE_WORDS = 1 << 15
     ZF_ASKED_NS,
     ZF_ORDERS,  # bits of the orders that were asked for
     ZF_THP,  # bits of the types of pageblock-sized blocks that were seen
+    ZF_THP_BACK,  # such blocks that were in use at the start and came back
+    ZF_CUT_NS,  # when one was first cut up; -1: never
     ZF_WORDS,
-) = range(5)
+) = range(7)
