@@ -91,6 +91,9 @@ VALUES = {
     "compaction_success": "0.5",
     "percpu_batch": "3",
     "init_on_alloc": "true",
+    "llc_pages_per_cpu": "1",
+    "min_free_kbytes": "512",
+    "watermark_scale_factor": "100",
 }
 
 

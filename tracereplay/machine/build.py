@@ -93,7 +93,7 @@ def build_machine(
     machine = at.Machine(pg=pg, pb=pb.reshape(-1), w=w, c=np.zeros(NR_SLOTS, np.int64))
     w[at.CFG_REACH : at.CFG_REACH + at.NR_ZONE_TYPES] = _reached_zones(zones)
     _fill_zonelists(w, zones, config.nodes)
-    _fill_zones(w, zones, config)
+    set_zones(w, zones, config)
     set_pcp(w, zones, config)
     map_memory(machine, config.direct_map, [zone.end for zone in zones], config.seed)
     if initial is not None:
@@ -209,7 +209,8 @@ def _reached_zones(zones: list[ZoneConfig]) -> list[int]:
     return [t if t >= normal or at.ZONE_NAMES[t] in names else normal for t in range(at.NR_ZONE_TYPES)]
 
 
-def _fill_zones(w: at.I64, zones: list[ZoneConfig], config: MachineConfig) -> None:
+def set_zones(w: at.I64, zones: list[ZoneConfig], config: MachineConfig) -> None:
+    """What a zone is, and its watermarks."""
     marks_of = {id(z): marks for z, marks in zip(config.zones, watermarks_of(config), strict=True)}
     for z, zone in enumerate(zones):
         marks = marks_of[id(zone)]
@@ -266,7 +267,7 @@ def zone_words(config: MachineConfig) -> tuple[list[ZoneConfig], at.I64]:
     """Zones in the machine's order, and ``w`` with nothing but their words filled."""
     zones = zones_of(config)
     w = np.zeros(at.MACHINE_WORDS, np.int64)
-    _fill_zones(w, zones, config)
+    set_zones(w, zones, config)
     return zones, w
 
 

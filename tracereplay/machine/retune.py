@@ -9,23 +9,16 @@ from __future__ import annotations
 import numpy as np
 
 from tracereplay.machine import layout as at
-from tracereplay.machine.build import set_pcp, set_rates, zones_of
+from tracereplay.machine.build import set_pcp, set_rates, set_zones, zones_of
 from tracereplay.machine.config import MachineConfig, percpu_batch
 
-RETUNABLE: dict[str, str] = {
-    "pcp.batch": "percpu_pagelist_high_fraction sets batch and high of lists that run (pageset_update)",
-    "pcp.high": "likewise",
-    "pcp.scale_max": "a limit that each refill and drain looks at",
-    "pcp_lock": "moves no page",
-    "vmstat_interval": "when the worker runs next is reckoned anew",
-    "watermark_boost_factor": "looked at as a block changes its type",
-    "kswapd_rate": "looked at as kswapd works",
-    "reclaim_pages": "looked at as reclaim works",
-    "compaction_success": "looked at as compaction works",
-    "percpu_batch": "looked at as the counter is added to",
-    "init_on_alloc": "looked at as a block is handed out",
-}
-"""Keys of a machine that can change while it runs, and why."""
+RETUNABLE = (
+    *("pcp.batch", "pcp.high", "pcp.scale_max", "pcp_lock", "llc_pages_per_cpu"),
+    *("min_free_kbytes", "watermark_scale_factor", "watermark_boost_factor"),
+    *("vmstat_interval", "kswapd_rate", "reclaim_pages", "compaction_success", "percpu_batch", "init_on_alloc"),
+)
+"""Keys of a machine that can change while it runs. Kernels let most of them: vm.percpu_pagelist_high_fraction
+(``pageset_update``), vm.min_free_kbytes and vm.watermark_scale_factor (``setup_per_zone_wmarks``), vm.stat_interval."""
 
 
 def retune(machine: at.Machine, config: MachineConfig) -> None:
@@ -38,6 +31,7 @@ def retune(machine: at.Machine, config: MachineConfig) -> None:
     if w[at.POOL_QUOTA] < at.NO_QUOTA:
         w[at.POOL_BATCH] = percpu_batch(config)
     zones = zones_of(config)
+    set_zones(w, zones, config)
     sets = w[at.P_COUNT : at.P_COUNT + len(zones) * config.cpus * at.P_WORDS].reshape(-1, at.P_WORDS)
     high, low, top, batch = (
         sets[:, word - at.P_COUNT] for word in (at.P_HIGH, at.P_HIGH_MIN, at.P_HIGH_MAX, at.P_BATCH)
