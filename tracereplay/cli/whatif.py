@@ -46,6 +46,9 @@ def run(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the table that is there.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the table.")] = False,
     method: Annotated[str, typer.Option("--method", help="replay, one-pass or sampled.")] = METHODS[0],
+    precision: Annotated[
+        float, typer.Option("--precision", help="Sampled: how exact a cost is to be, as a share of it.")
+    ] = 0.02,
     refine: Annotated[bool, typer.Option("--refine", help="Only points where the ranking is not settled yet.")] = False,
     executor: Annotated[str, typer.Option("--executor", help="threads, processes or dask:ADDRESS.")] = "threads",
     workers: Annotated[int | None, typer.Option("--workers", min=1, help="Points at once [default: CPUs].")] = None,
@@ -113,7 +116,9 @@ def run(
         return
     table = _table(question, output, resume=resume, force=force)
     leads = {} if fleet is None else leads_of(fleet, list(question.axes))
-    frame = _fill(question, table, leads, method=method, refine=refine, executor=executor, workers=workers)
+    frame = _fill(
+        question, table, leads, method=method, precision=precision, refine=refine, executor=executor, workers=workers
+    )
     if format is Format.TABLE:
         from tracereplay.report.sweep_table import sweep_table
 
@@ -143,6 +148,7 @@ def _fill(
     leads: dict[str, Row],
     *,
     method: str,
+    precision: float,
     refine: bool,
     executor: str,
     workers: int | None,
@@ -186,7 +192,7 @@ def _fill(
                 elif method == "sampled":
                     from tracereplay.whatif.sampled import run_sampled
 
-                    run_sampled(question, opened, add, workers=opened.workers)
+                    run_sampled(question, opened, add, workers=opened.workers, done=done, precision=precision)
                 elif refine:
                     from tracereplay.whatif.refine import run_refined
 

@@ -97,6 +97,16 @@ def place(task: Task) -> Row:
 
 
 def _measured(task: Task) -> Row:
+    if task.method == "sampled":
+        from tracereplay.whatif.sampled_row import sampled_row
+
+        if (row := sampled_row(task)) is not None:
+            return row
+        return _replayed_whole(task) | {"method": "replay"}
+    return _replayed_whole(task)
+
+
+def _replayed_whole(task: Task) -> Row:
     from tracereplay.cost.bootstrap import Sample
     from tracereplay.replay.result import result_entry
 
