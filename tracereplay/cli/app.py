@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import Annotated
 
@@ -66,4 +67,6 @@ for _name, _module in VERBS.items():
 
 def main() -> None:
     """Entry point of the ``tracereplay`` command."""
+    # before NumPy: its products are small, and BLAS threads only wait for each other where points run side by side
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     app()

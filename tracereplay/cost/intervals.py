@@ -120,8 +120,13 @@ def judged(sample: Sample, p: Pricing) -> Judged:
 def _per(amounts: Floats, divisors: Any, drawn: Resampling) -> Drawn:
     """Amounts by slice over divisors by slice, in each draw."""
     whole = amounts.sum(axis=0) / divisors.sum()
-    draws = (drawn.times @ amounts) / (drawn.times @ divisors)[:, None]
-    return Drawn(whole, np.maximum(whole + drawn.stretch * (draws - whole), 0.0) if drawn.judged else whole[None])
+    if not drawn.judged:
+        return Drawn(whole, whole[None])
+    used = amounts.any(axis=0)  # most of what a profile prices does not happen
+    found = (drawn.times @ amounts[:, used]) / (drawn.times @ divisors)[:, None]
+    draws = np.zeros((len(drawn.times), len(whole)))
+    draws[:, used] = np.maximum(whole[used] + drawn.stretch * (found - whole[used]), 0.0)
+    return Drawn(whole, draws)
 
 
 def cost_intervals(strategy: Judged, p: Pricing) -> dict[str, Any]:
