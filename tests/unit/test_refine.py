@@ -129,6 +129,8 @@ def test_time_to_finish_is_that_of_recent_points_over_the_workers() -> None:
     for _ in range(40):
         pace.point(1.0)
     assert pace.left_s == 40 / 2
+    pace.total = 70
+    assert pace.line() == "60 of 70 points so far, 100 at most, 10.0 a second, 5 s to the next answer"
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.2, "0 s"), (99, "99 s"), (150, "2 min"), (7500, "2 h 5 min")])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -58,15 +58,7 @@ def page_cost(row: Mapping[str, Any]) -> PageCost | None:
     interval = (value if low is None else low, value if high is None else high)
     draws = None
     if row.get("sample"):
-        from tracereplay.cost.bootstrap import Sample
-        from tracereplay.cost.intervals import judged
-
-        sample = json.loads(row["sample"])
-        if "parts" in sample:  # a row of a fleet
-            return PageCost(float(value), _fleet_draws(row, sample["parts"]), interval, (0.0, 0.0))
-        p = _pricing(str(row["profile"]), json.loads(row["machine"])["cpus"], int(row["seed"]))
-        page = judged(Sample.from_json(sample), p).page
-        draws = None if page is None else page.both(p)
+        draws = _draws(row["sample"], str(row["profile"]), row.get("machine"), int(row["seed"]))
     return PageCost(float(value), draws, interval, _off(row, value))
 
 
@@ -76,11 +68,20 @@ def _off(row: Mapping[str, Any], value: float) -> Interval:
     return (max(value - ends[0], 0.0), max(ends[1] - value, 0.0)) if ends else (0.0, 0.0)
 
 
-def _fleet_draws(row: Mapping[str, Any], parts: Sequence[Mapping[str, Any]]) -> Floats | None:
+@lru_cache(maxsize=2048)
+def _draws(sample: str, profile: str, machine: str | None, seed: int) -> Floats | None:
+    """Of a stored sample. Ranks, crossings and text ask for it one after another."""
+    from tracereplay.cost.bootstrap import Sample
+    from tracereplay.cost.intervals import judged
     from tracereplay.whatif.fleet_rows import cost_of_parts
 
-    draws = cost_of_parts(parts, str(row["profile"]), int(row["seed"])).draws(0)
-    return None if draws is None else draws[:DRAWS]
+    told = json.loads(sample)
+    if "parts" in told:  # a row of a fleet
+        draws = cost_of_parts(told["parts"], profile, seed).draws(0)
+        return None if draws is None else draws[:DRAWS]
+    p = _pricing(profile, json.loads(machine or "{}")["cpus"], seed)
+    page = judged(Sample.from_json(told), p).page
+    return None if page is None else page.both(p)
 
 
 @lru_cache(maxsize=16)

@@ -16,6 +16,8 @@ class Pace:
     def __init__(self, total: int, done: int = 0, clock: Callable[[], float] = time.monotonic) -> None:
         """``done``: points that were there before."""
         self.total = total
+        """Points that are wanted by now; all there are, unless an answer may come sooner."""
+        self.most = total
         self.done = done
         self.workers = 1
         self._clock = clock
@@ -45,11 +47,14 @@ class Pace:
     def line(self) -> str:
         """``37 of 100 points, 2.1 a second, 30 s to finish``."""
         left = self.left_s
+        early = self.total < self.most
         said = f"{self.done:,} of {self.total:,} points"
+        said += f" so far, {self.most:,} at most" if early else ""
         if self._run:
             rate = self.rate
             said += f", {rate:.1f} a second" if rate >= 0.5 else f", {60 * rate:.1f} a minute"
-        return said + (f", {clock_text(left)} to finish" if left is not None else "")
+        to = "to the next answer" if early else "to finish"
+        return said + (f", {clock_text(left)} {to}" if left is not None else "")
 
 
 def clock_text(seconds: float) -> str:
