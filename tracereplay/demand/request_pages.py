@@ -17,6 +17,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
+from tracereplay.compiled import kernel
 from tracereplay.demand.stream import (
     ALLOC,
     BATCH,
@@ -116,64 +117,69 @@ def _cut(ops: Ops, most: int, bio: int, sizes: Counter[tuple[int, int]]) -> tupl
     begins = _to_cut(ops, most)
     if not begins.any():
         return ops, 0
-    heads = np.flatnonzero(begins)
-    _count_sizes(ops[heads], most, sizes)
-    # numbers of bios and their pieces to come beyond the request, at the beginning of each request that is cut
-    announced = np.zeros(len(ops), np.bool_)
-    announced[heads[heads > 0] - 1] = ops["kind"][heads[heads > 0] - 1] == PIECE
-    known = announced[heads - 1]
-    number, to_come = np.zeros((2, len(ops)), np.int64)
-    number[heads] = np.where(known, ops["pfn"][heads - 1], 0)
-    to_come[heads] = np.where(known, ops["pages"][heads - 1], 0)
-    whole = heads[~known & (ops["flags"][heads] & OF_BIO != 0)]
-    number[whole] = (bio + np.arange(len(whole))) % BIO_NUMBERS
-    # of each operation: where its request begins, whether that is cut, and pages of the request before this extent
-    alloc = ops["kind"] == ALLOC
-    first = np.maximum.accumulate(np.where(alloc & (ops["flags"] & FIRST != 0), np.arange(len(ops)), 0))
-    cut = alloc & begins[first]
-    size = np.where(alloc, np.int64(1) << ops["order"].astype(np.int64), 0)
-    at = np.cumsum(size) - size
-    at -= at[first]
-    total = ops["pages"][first].astype(np.int64)
-
-    made, rows, at = _halved(ops[~announced], cut[~announced], at[~announced], most)
-    rows = np.flatnonzero(~announced)[rows]
-    cut, total, first = cut[rows], total[rows], first[rows]
-    left = total - at // most * most  # pages of the request from the piece's first on
-    head = cut & (at % most == 0)
-    made["flags"][cut] &= ~np.uint16(FIRST)
-    made["flags"][cut & (np.minimum(left, most) == 1)] &= ~np.uint16(BATCH)
-    made["flags"][head] |= np.uint16(FIRST)
-    made["pages"][cut] = 0
-    made["pages"][head] = np.minimum(left, most)[head]
-    pieces = np.flatnonzero(head & (made["flags"] & OF_BIO != 0))
-    told = np.zeros(len(pieces), OP)
-    told["kind"] = PIECE
-    for name in ("ts_ns", "cpu"):
-        told[name] = made[name][pieces]
-    told["pfn"] = number[first[pieces]]
-    told["pages"] = to_come[first[pieces]] + (left[pieces] - 1) // most
-    return np.insert(made, pieces, told), len(whole)
+    heads = ops[begins]
+    _count_sizes(heads, most, sizes)
+    out = np.empty(len(ops) + 2 * int(heads["pages"].sum(dtype=np.int64)), OP)
+    numbers = np.array([bio, 0], np.int64)
+    n = cut_requests(np.require(ops, requirements="W"), out, most, numbers)
+    return out[:n], int(numbers[1])
 
 
-def _halved(ops: Ops, cut: npt.NDArray[np.bool_], at: I64, most: int) -> tuple[Ops, I64, I64]:
-    """Operations with extents that reach over the end of a piece halved until none does; of which row each is a part,
-    and pages of its request before it."""
-    ops = ops.copy()
-    rows = np.arange(len(ops))
-    while True:
-        size = np.int64(1) << ops["order"].astype(np.int64)
-        over = cut[rows] & (at // most != (at + size - 1) // most)
-        if not over.any():
-            return ops, rows, at
-        again = np.repeat(np.arange(len(ops)), 1 + over)
-        second = np.zeros(len(again), np.bool_)
-        second[1:] = again[1:] == again[:-1]
-        ops, rows, at = ops[again], rows[again], at[again]
-        ops["order"] -= over[again]
-        half = np.where(second, np.int64(1) << ops["order"].astype(np.int64), 0)
-        ops["pfn"] += half.astype(np.int32)
-        at = at + half
+@kernel
+def cut_requests(ops: Ops, out: Ops, most: int, numbers: I64) -> int:
+    """Copy operations to ``out``, large requests in pieces; how many. ``numbers``: that of the next bio of several
+    pieces, and how many got one.
+    """
+    n = 0
+    i = 0
+    while i < ops.shape[0]:
+        op = ops[i]
+        large = op.kind == ALLOC and op.flags & (FIRST | TARGETED | REQUIRED) == FIRST | TARGETED and op.pages > most
+        if not large:
+            out[n] = op
+            n += 1
+            i += 1
+            continue
+        total = np.int64(op.pages)
+        bio = np.int64(-1)
+        to_come = np.int64(0)
+        if op.flags & OF_BIO:
+            if n > 0 and out[n - 1].kind == PIECE:  # it was a piece already
+                n -= 1
+                bio = np.int64(out[n].pfn)
+                to_come = np.int64(out[n].pages)
+            else:
+                bio = (numbers[0] + numbers[1]) % BIO_NUMBERS
+                numbers[1] += 1
+        done = np.int64(0)
+        while done < total:
+            extent = ops[i]
+            size = 1 << np.int64(extent.order)
+            at = np.int64(0)
+            while at < size:
+                left = most - done % most
+                order = np.int64(extent.order)
+                while 1 << order > left or at & ((1 << order) - 1) != 0:
+                    order -= 1
+                begins = left == most
+                piece = min(most, total - done // most * most)
+                if begins and bio >= 0:
+                    out[n] = extent
+                    out[n].kind = PIECE
+                    out[n].pfn = bio
+                    out[n].pages = to_come + (total - done - 1) // most
+                    out[n].gfp = out[n].caller = out[n].flags = out[n].order = out[n].migratetype = 0
+                    n += 1
+                out[n] = extent
+                out[n].pfn = extent.pfn + at
+                out[n].order = order
+                out[n].pages = piece if begins else 0
+                out[n].flags = extent.flags & ~(FIRST | (BATCH if piece == 1 else 0)) | (FIRST if begins else 0)
+                n += 1
+                at += 1 << order
+                done += 1 << order
+            i += 1
+    return n
 
 
 def _count_sizes(requests: Ops, most: int, sizes: Counter[tuple[int, int]]) -> None:
