@@ -64,6 +64,13 @@ def test_every_kind_of_axis_reaches_its_task() -> None:
     assert (task.seed, task.profile) == (7, "linux-6.1")
 
 
+def test_default_is_the_machine_without_the_option() -> None:
+    first, second = planned(["pcp.high=default,4", "pcp.batch=63"], ["bulk"]).tasks()
+    assert dict(first.machine) == {"pcp.batch": "63"}
+    assert dict(first.settings)["pcp.high"] == "default"
+    assert dict(second.machine) == {"pcp.high": "4", "pcp.batch": "63"}
+
+
 @pytest.mark.parametrize(
     ("grid", "options", "told"),
     [

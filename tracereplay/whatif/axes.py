@@ -18,6 +18,8 @@ from tracereplay.machine.options import KEYS, parse_option
 if TYPE_CHECKING:
     from tracereplay.strategies.registry import Choice
 
+DEFAULT = "default"
+"""Value of a machine's axis: what the machine has without the option, such as the recorded fragmentation."""
 MOST_VALUES = 100_000
 """Values of one axis."""
 
@@ -132,7 +134,7 @@ def _doubling(text: str, first: int, last: int) -> list[int]:
 
 # ---------------------------------------------------------------- values
 def _machine(name: str) -> Callable[[str], object]:
-    return lambda text: parse_option(name, text)
+    return lambda text: None if text == DEFAULT else parse_option(name, text)
 
 
 def _profile(text: str) -> object:

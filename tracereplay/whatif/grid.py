@@ -11,7 +11,7 @@ from tracereplay.demand.spec import DemandSpec
 from tracereplay.errors import GridError, UsageError
 from tracereplay.machine.options import KEYS
 from tracereplay.strategies.registry import Choice, choose, parse_spec
-from tracereplay.whatif.axes import axes_of, none_or
+from tracereplay.whatif.axes import DEFAULT, axes_of, none_or
 from tracereplay.whatif.task import Task
 
 MOST_POINTS = 1_000_000
@@ -81,7 +81,7 @@ class Plan:
             elif name == "seed":
                 seed = int(value)
             elif name in KEYS:
-                machine[name] = value
+                machine |= {} if value == DEFAULT else {name: value}
             else:
                 demand = changed_demand(demand, name, value)
         return Task(
@@ -187,8 +187,11 @@ def _refuse_contradictions(
         raise GridError(f"{both[0]} is fixed by {fixed[both[0]]} and varied by --grid", hint="leave one of the two out")
     if "max_write" in axes and demand.path is None and "path" not in axes:
         raise GridError("max_write varies and belongs to a path", hint="add --path dm-crypt")
-    batches, highs = ([int(v) for v in axes.get(name, [machine[name]] if name in machine else [])] for name in PCP)
-    if batches and highs and min(batches) > max(highs):
+    sizes = [axes.get(name, (machine.get(name, DEFAULT),)) for name in PCP]
+    if any(DEFAULT in values for values in sizes):
+        return
+    batches, highs = ([int(value) for value in values] for values in sizes)
+    if min(batches) > max(highs):
         raise GridError(
             f"every pcp.batch (from {min(batches)}) is above every pcp.high (to {max(highs)})",
             hint="a list's high is at least its batch",

@@ -36,7 +36,7 @@ class Change:
     """Its value now, in words."""
     value: str
     keeps: str | None = None
-    """The value now as ``--grid`` takes it; None where it takes none."""
+    """The value now as ``--grid`` takes it; None: what the machine has without the option."""
 
     @property
     def weight(self) -> int:
@@ -135,10 +135,11 @@ def _listed(name: str, now: object, values: Iterator[object] | tuple[object, ...
 
 def grid_of(name: str, changes: list[Change]) -> str:
     """``--grid`` text with the values of a tunable's changes and its own, numbers rising."""
+    from tracereplay.whatif.axes import DEFAULT
     from tracereplay.whatif.crossings import is_numeric, number_of
 
     mine = [c for c in changes if c.name == name]
-    values = list(dict.fromkeys([*(c.keeps for c in mine if c.keeps is not None), *(c.value for c in mine)]))
+    values = list(dict.fromkeys([*(c.keeps or DEFAULT for c in mine), *(c.value for c in mine)]))
     if is_numeric(name, values):
         values.sort(key=lambda value: number_of(value) or 0.0)
     elif name == "generation":
