@@ -70,9 +70,9 @@ def test_steps_go_both_ways_from_where_the_machine_is() -> None:
     assert grid_of("pcp.batch", changes) == "pcp.batch=20,40,80"
 
 
-def test_the_base_of_what_a_grid_cannot_say_is_left_out_of_it() -> None:
+def test_a_base_without_a_number_stands_in_the_grid_as_default() -> None:
     changes = changes_of(asked(), default_machine())
-    assert grid_of("pcp.high", changes) == "pcp.high=378,1512"
+    assert grid_of("pcp.high", changes) == "pcp.high=default,378,1512"
 
 
 # ---------------------------------------------------------------- effects
