@@ -327,7 +327,6 @@ def tracereplay(*arguments: object) -> tuple[int, str, str]:
         ["validate", "{}"],
         ["query", "{}", "SELECT kind, COUNT(*) AS n FROM page_events GROUP BY kind ORDER BY kind"],
         ["analyze", "callers", "{}", "--format", "csv"],
-        ["diff", "{}", "{}"],
     ],
     ids=lambda verb: verb[0],
 )

@@ -23,7 +23,7 @@ Place = str | PathLike[str]
 """A path, or a URL as text."""
 
 CONNECT_TIMEOUT_S = 3
-READ_TIMEOUT_S = 10
+READ_TIMEOUT_S = 5
 ATTEMPTS = 2
 """Of a client, and again of fsspec over it where it has its own."""
 
