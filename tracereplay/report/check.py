@@ -34,7 +34,7 @@ class TimedCheck:
         self.reason = _hindrance(trace, seconds)
         if not self.reason:
             self._out = tempfile.TemporaryFile()  # noqa: SIM115  closed in __exit__
-            name = str(trace.path) if trace.host is None else f"{trace.path}#{trace.host}"
+            name = str(trace.identity()["path"])
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tracereplay.report.check", name], stdout=self._out, stderr=subprocess.DEVNULL
             )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from tracereplay.analysis.registry import analysis_named
 from tracereplay.errors import EmptyTraceError, SeveralHostsError, TracereplayError
+from tracereplay.trace.store import name_of
 
 if TYPE_CHECKING:
     import polars as pl
@@ -54,7 +55,7 @@ def sources_of(trace: Trace) -> Sources:
         except EmptyTraceError:
             continue
         except SeveralHostsError:
-            listing = ", ".join(f"{trace.path.name}#{host}" for host in trace.hosts)
+            listing = ", ".join(f"{name_of(trace.location)}#{host}" for host in trace.hosts)
             return Sources({}, (f"Callers and I/O are those of one host: report each by itself: {listing}.",))
         except TracereplayError as error:
             said[f"{name}: {error.message}"] = None
