@@ -185,13 +185,28 @@ def test_who_lacks_an_axis_costs_the_same_all_along_it() -> None:
 
 
 def test_several_traces_are_an_axis() -> None:
+    """Each with its own crossing; rows of all of them together are shown and not counted again."""
     frame = pl.concat(
-        sweep_frame({"copies": [1, 2]}, {"bulk": lambda at: 3.0 * at["copies"]}, trace=name, trace_id=name)
-        for name in ("web.trace", "db.trace#lab")
+        sweep_frame(
+            {"copies": [1, 2, 4]},
+            {"a": lambda at, fall=fall: 10.0 - fall * at["copies"], "b": lambda at: 5.0},
+            trace=name,
+            trace_id=name,
+        )
+        for name, fall in (("/srv/web.trace", 2.0), ("db.trace#lab", 4.0), ("(fleet)", 3.0))
     )
-    found = build_sweep(frame, {"copies": ["1", "2"]})
-    assert [m.axis for m in found.multiples] == ["trace", "copies"]
-    assert [c.setting for c in found.multiples[1].courses] == ["trace=web.trace", "trace=db.trace#lab"]
+    found = build_sweep(frame, {"copies": ["1", "2", "4"]})
+    trace, copies = found.multiples
+    assert trace.values == ("web.trace", "db.trace#lab", "(fleet)")
+    assert found.traces == ("/srv/web.trace", "db.trace#lab")
+    assert [(c.setting, [x.at for x in c.crossings]) for c in copies.courses] == [
+        ("trace=web.trace", [2.5]),
+        ("trace=db.trace#lab", [1.25]),
+        ("trace=(fleet)", [pytest.approx(1.667, abs=0.001)]),
+    ]
+    assert {f.label: f.value for f in found.facts}["points"] == "12"
+    assert "of 6 settings" in found.verdict[0]
+    assert len(found.rows) == 18
 
 
 def test_loads_a_file_and_refuses_another(tmp_path: Path) -> None:
@@ -209,3 +224,10 @@ def test_samples_fit_the_table(sweep: Sweep) -> None:
     assert values["method replay"] == "23"
     assert sweep.generations == ("6.12",)
     assert sweep.commands == ("tracereplay whatif web.trace -s bulk",)
+
+
+def test_a_table_without_a_point(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.parquet"
+    write_sweep(path, crossing_sweep().head(0), ["pcp.batch"])
+    _, page, _ = page_of(load_sweep(path))
+    assert "there is nothing to show but the errors" in page

@@ -19,7 +19,8 @@ from tracereplay.report.sweep_words import (
     uncosted,
     verdict_of,
 )
-from tracereplay.trace.store import Place
+from tracereplay.trace.fleet import WHOLE
+from tracereplay.trace.store import Place, name_of
 from tracereplay.whatif.crossings import crossings, is_numeric, number_of
 from tracereplay.whatif.ranking import with_ranks
 from tracereplay.whatif.table import read_axes, read_table
@@ -157,10 +158,14 @@ def load_sweep(path: Place) -> Sweep:
 
 def build_sweep(frame: pl.DataFrame, axes: Mapping[str, Sequence[str]]) -> Sweep:
     """Report data of a table. ``axes``: their values as texts, in order."""
+    paths = tuple(path for path in distinct(frame.to_dicts(), "trace") if path != WHOLE)
     names = [*([TRACE] if frame[TRACE].n_unique() > 1 else []), *axes]
-    frame = with_ranks(frame, list(axes)) if len(frame) else frame
+    frame = _short_names(with_ranks(frame, list(axes)) if len(frame) else frame)
     rows = frame.to_dicts()
     ok = [row for row in rows if row["status"] == OK]
+    # rows of all traces together are shown, and not counted again
+    each = [row for row in rows if row["trace"] != WHOLE]
+    done = [row for row in each if row["status"] == OK]
     measure = next((m for m in MEASURES if any(row.get(m) is not None for row in ok)), "per_page")
     labels = tuple(dict.fromkeys(str(row["label"]) for row in rows))
     values = {name: _values(frame, name) for name in names}
@@ -170,8 +175,8 @@ def build_sweep(frame: pl.DataFrame, axes: Mapping[str, Sequence[str]]) -> Sweep
     shared = [name for name in shown if not _owner(name, labels)]
     heats = tuple(_heat(rows, x, y, values, measure) for x, y in itertools.combinations(shared, 2)) if ok else ()
     return Sweep(
-        facts=facts_of(rows, ok, values),
-        verdict=verdict_of(ok, multiples, unit) if ok and measure == "per_page" else uncosted(ok),
+        facts=facts_of(each, done, values),
+        verdict=verdict_of(done, multiples, unit) if ok and measure == "per_page" else uncosted(ok),
         measure=measure,
         unit=unit if measure == "per_page" else "",
         labels=labels,
@@ -188,12 +193,22 @@ def build_sweep(frame: pl.DataFrame, axes: Mapping[str, Sequence[str]]) -> Sweep
             )
             for r in rows
         ),
-        commands=distinct(rows, "command"),
-        traces=distinct(rows, "trace"),
-        trace_ids=distinct(rows, "trace_id"),
+        commands=distinct(each, "command"),
+        traces=paths,
+        trace_ids=distinct(each, "trace_id"),
         generations=generations_of(ok),
-        provenance=provenance_of(rows),
+        provenance=provenance_of(each),
     )  # fmt: skip
+
+
+def _short_names(frame: pl.DataFrame) -> pl.DataFrame:
+    """Traces by the last part of their paths, where that tells them apart."""
+    import polars as pl
+
+    short = {path: name_of(path) for path in frame[TRACE].unique().to_list()}
+    if len(set(short.values())) < len(short):
+        return frame
+    return frame.with_columns(pl.col(TRACE).replace(short))
 
 
 def number_at(value: Value) -> float:
@@ -286,10 +301,11 @@ def _course(
         # a strategy without the axis costs the same all along it
         at = values if row.get(axis) is None else [row[axis]]
         lines.setdefault(str(row["label"]), []).extend(Point(x, cost, low, high, error) for x in at)
+    ids = {row.get("trace_id") for row in rows}
     mine = [
         Crossing(c["below"], c["above"], c["at"], c["low"], c["high"])
         for c in found
-        if c["best"] and all(c.get(name, value) == value for name, value in setting.items())
+        if c["best"] and c["trace_id"] in ids and all(c.get(name, value) == value for name, value in setting.items())
     ]
     ordered = {label: tuple(sorted(points, key=lambda p: number_at(p.x))) for label, points in lines.items()}
     return Course(
