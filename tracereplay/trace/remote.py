@@ -21,7 +21,7 @@ from typing import Any
 
 from tracereplay.errors import StorageError, TraceFormatError, TraceNotFoundError
 from tracereplay.trace.files import Bundle, PartFile, wrong_size
-from tracereplay.trace.manifest import MANIFEST_NAME, FileEntry, Manifest, parse_manifest
+from tracereplay.trace.manifest import MANIFEST_NAME, FileEntry, Manifest, parse_manifest, part_number
 from tracereplay.trace.remote_cache import Slot, make_room
 from tracereplay.trace.store import Store, name_of, store_of
 
@@ -66,7 +66,8 @@ class RemoteBundle(Bundle):
         self._names = sorted(named if listing is None else listing)
         files = [n for n in self._names if n.endswith(".parquet") and not n.startswith("derived/")]
         state = json.dumps([store.url, *(f"{name} {self.version(name)}" for name in files)]).encode()
-        self._slot = Slot(hashlib.sha256(state + manifest).hexdigest()[:20], name_of(store.url))
+        name = name_of(store.url)
+        self._slot = Slot(hashlib.sha256(state + manifest).hexdigest()[:20], name if name.strip(".") else "trace")
         super().__init__(self._slot.path, store.url)
 
     def names(self, folder: str = "") -> list[str]:
@@ -177,6 +178,14 @@ def open_bundle(url: str) -> tuple[RemoteBundle, Manifest]:
         raise _no_manifest(store) from None
     parsed = parse_manifest(text, manifest.url)
     named = [entry.file for entries in parsed.tables.values() for entry in entries]
+    for name in named:
+        folder, _, file = name.partition("/")
+        if not folder.isidentifier() or "/" in file or part_number(file) is None:
+            # Whoever wrote the manifest must not choose where files go on this machine.
+            raise TraceFormatError(
+                f"{manifest.url} names {name!r}, which is no data file of a trace",
+                hint="fetch the trace with the store's own tool, and look at it before you use it",
+            )
     return RemoteBundle(store, text, named), parsed
 
 
