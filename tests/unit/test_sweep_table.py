@@ -141,3 +141,5 @@ def test_traces_are_an_axis_of_names() -> None:
     assert ["web.trace", "7", "a", "1.00*", "0.900", "-", "1.10", "b", "1.00"] in cells
     assert ["db.trace", "7", "b", "2.00*", "1.90", "-", "2.10", "a", "1.00"] in cells
     assert "is cheaper below" not in text
+    rows[3] |= {"demand_pages": 64000}
+    assert "12.5 % to 50 % of all pages" in " ".join(sweep_table(pl.DataFrame(rows), ["batch"]).split())

@@ -64,16 +64,16 @@ def facts(rows: Sequence[Row]) -> str:
         lost = {row.get("lost") for row in done}
         told = "not known" if None in lost else _range([n for n in lost if n is not None])
         lines.append(("complete", f"lost events {told}, unseen pages {_range(_known(done, 'unseen_pages'))}"))
-        shares = [share(row["pages"], row.get("demand_pages")) for row in done]
+        parts = [row["pages"] / row["demand_pages"] for row in done if row.get("demand_pages")]
+        told = " to ".join(dict.fromkeys(share(part, 1) for part in (min(parts), max(parts)))) if parts else UNKNOWN
         lines.append(
             (
                 "demand",
                 f"targeted {_range(_known(done, 'pages'))} pages in {_range(_known(done, 'requests'))} requests, "
-                f"{' to '.join(dict.fromkeys((min(shares, key=len), max(shares, key=len))))} of all pages; "
-                f"--target {first.get('target') or UNKNOWN}",
+                f"{told} of all pages; --target {first.get('target') or UNKNOWN}",
             )
         )
-        lines.append(("accounting", _accounting(first)))
+        lines.append(("accounting", ("the first: " if len(traces) > 1 else "") + _accounting(first)))
     methods = ", ".join(sorted({str(row.get("method") or "replay") for row in rows}))
     profiles = ", ".join(sorted({str(row["profile"]) for row in rows}))
     seeds = ", ".join(sorted({str(row["seed"]) for row in rows}))
