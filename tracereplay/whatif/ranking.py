@@ -28,7 +28,7 @@ SETTING = ("trace_id", "profile", "seed")
 """Columns that are equal among points that compete, beside the shared axes."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Point:
     """A row of the table that has a price, among those that compete with it."""
 
