@@ -9,7 +9,14 @@ from typing import Any
 import pytest
 
 from tests.io_samples import DISK, write_bios
+from tracereplay.cost.profile import load_profile
+from tracereplay.cost.result import result_of
 from tracereplay.demand.spec import DemandSpec
+from tracereplay.machine.config import default_machine
+from tracereplay.replay.run import replay
+from tracereplay.report.data import build_comparison
+from tracereplay.strategies.registry import choose
+from tracereplay.trace.reader import Trace
 from tracereplay.whatif.grid import plan
 from tracereplay.whatif.task import FAILED, OK, run_task
 
@@ -73,3 +80,18 @@ def test_a_machine_that_cannot_be_is_a_failed_point(bios: str) -> None:
     small, fine = points(bios, ["pcp.high=20,400"], path="dm-crypt", machine={"pcp.batch": "63"})
     assert (small["status"], fine["status"]) == (FAILED, OK)
     assert "below the batch" in small["error"]
+
+
+def test_a_result_at_another_rate_says_so(bios: str) -> None:
+    trace = Trace.open(bios)
+    results = []
+    for rate in (1.0, 4.0):
+        done = replay(trace, choose(["per-page"], []), default_machine, path="dm-crypt", target="all", rate=rate)
+        results.append(result_of(trace, done, load_profile("brouer-2021"), seed=0, command=["x"]))
+    (slow,), (fast,) = (result["results"] for result in results)
+    assert fast["counters"] == slow["counters"]
+    assert fast["rates"]["requests_per_s"] == pytest.approx(4 * slow["rates"]["requests_per_s"])
+    assert fast["series"]["bin_ns"] < slow["series"]["bin_ns"] / 3
+    assert [result["demand"]["rate"] for result in results] == [1.0, 4.0]
+    said = [build_comparison(result).demand[0].note for result in results]
+    assert ["at 4 times the recorded rate" in note for note in said] == [False, True]
