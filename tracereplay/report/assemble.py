@@ -87,7 +87,7 @@ def _sweep(source: Place, made_by: str, tell: Tell, check_s: float, made: Accura
     if len(sweep.traces) == len(sweep.trace_ids) == 1:
         trace = _recorded(sweep.traces[0], sweep.trace_ids[0], tell)
     with _checking(trace, check_s) as running:
-        accuracy = made or _accuracy(running, sweep.generations)
+        accuracy = made or _accuracy(running, sweep.generations, len(sweep.traces))
     complete = () if trace is None else (Fact("completeness of the trace", completeness(trace).line()),)
     return Report(
         sweep=replace(sweep, facts=(*sweep.facts, *complete)),
@@ -115,11 +115,12 @@ def _checking(trace: Trace | None, seconds: float) -> AbstractContextManager[Tim
     return nullcontext(None) if trace is None else TimedCheck(trace, seconds)
 
 
-def _accuracy(running: TimedCheck | None, generations: Sequence[str]) -> Accuracy:
+def _accuracy(running: TimedCheck | None, generations: Sequence[str], traces: int = 1) -> Accuracy:
     found = None if running is None else running.result()
     if found is not None:
         return of_check(found)
-    return of_captures(generations, "its file is not here" if running is None else running.reason)
+    without = "its file is not here" if traces == 1 else f"the sweep is over {traces} traces"
+    return of_captures(generations, without if running is None else running.reason)
 
 
 def _verified(path: Place | None) -> Accuracy | None:

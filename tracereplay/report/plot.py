@@ -59,6 +59,15 @@ def fitted(text: str, room: float) -> str:
     return f"{text}\u2026"
 
 
+def ending(text: str, room: float) -> str:
+    """The text, cut at its front: names of traces and files differ at their ends."""
+    if length(text) <= room:
+        return text
+    while text and length(text) + 12 > room:
+        text = text[1:]
+    return f"\u2026{text}"
+
+
 def wrapped(text: str, room: float) -> list[str]:
     """The text in lines that fit."""
     lines: list[str] = []

@@ -9,7 +9,7 @@ from tracereplay.report.heatmap import heat_svg
 from tracereplay.report.markup import tag
 from tracereplay.report.numbers import figure, span
 from tracereplay.report.picture import Picture
-from tracereplay.report.plot import Plane
+from tracereplay.report.plot import Plane, ending
 from tracereplay.report.scale import Scale, along, measured
 from tracereplay.report.svg import n
 from tracereplay.report.sweep import (
@@ -83,7 +83,7 @@ def _note(course: Course) -> str:
 
 
 def _curve_svg(sweep: Sweep, multiple: Multiple, course: Course, title: str, width: int, below: Sequence[str]) -> str:
-    x = _places(multiple)
+    x = _places(multiple, width)
     at = {v: number_at(v) if multiple.numeric else float(i) for i, v in enumerate(multiple.values)}
     # names have room beside them: there the intervals stand next to each other
     aside = 0.0 if multiple.numeric else ASIDE * (x.high - x.low)
@@ -115,10 +115,11 @@ def _curve_svg(sweep: Sweep, multiple: Multiple, course: Course, title: str, wid
     return plane.svg(f"{title}. {told}. {crossed}", *below)
 
 
-def _places(multiple: Multiple) -> Scale:
+def _places(multiple: Multiple, width: int) -> Scale:
     names = [text_of(v) for v in multiple.values]
     if multiple.numeric:
         return along([number_at(v) for v in multiple.values], names)
+    names = [ending(name, (width - 90) / max(len(names), 1)) for name in names]
     last = max(len(names) - 1, 1)
     return Scale(-0.1 * last, 1.1 * last, tuple((float(i), name) for i, name in enumerate(names)))
 
