@@ -178,13 +178,11 @@ def test_files_that_the_manifest_does_not_list_count(place: Callable[..., str], 
     assert {f.code for f in validate_trace(trace).findings} == {"not-listed", "foreign-file"}
 
 
-@pytest.mark.parametrize(
-    "name", ["../x/part-000000.parquet", "/tmp/part-000000.parquet", "../part-000000.parquet", "x/y"]
-)
-def test_a_manifest_does_not_say_where_files_go(place: Callable[..., str], tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("folder", ["../x/", "/tmp/", "../", "/", "a/b/", ""])
+def test_a_manifest_does_not_say_where_files_go(place: Callable[..., str], tmp_path: Path, folder: str) -> None:
     path = write_sample(tmp_path / "web.trace")
     manifest = json.loads((path / "manifest.json").read_text())
-    manifest["tables"]["tasks"][0]["file"] = name
+    manifest["tables"]["tasks"][0]["file"] = f"{folder}part-000000.parquet"
     (path / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(TraceFormatError, match="which is no data file of a trace"):
         Trace.open(place(path))
