@@ -434,6 +434,14 @@ def test_traces_are_written_there(place: Callable[..., str], requests: Requests,
         "manifest.json",
         *(part.name for parts in Trace.open(target).files.values() for part in parts),
     }
+
+    (tmp_path / "disk.iolog").write_text("fio version 2 iolog\n/dev/sda add\n/dev/sda open\n/dev/sda write 4096 4096\n")
+    code, _, err = tracereplay("import", tmp_path / "disk.iolog", f"{target}-imported")
+    assert (code, f"next: tracereplay info {target}-imported" in err) == (0, True)
+    assert Trace.open(f"{target}-imported").bio_events.collect()["sector"].to_list() == [8]
+    assert tracereplay("import", one / "manifest.json", f"{target}-no")[0] == 3
+    assert store_of(f"{target}-no").listing() == {}
+
     store_of(f"{target}x/thesis.tex").fs.pipe_file(f"{target}x/thesis.tex", b"mine")
     code, _, err = tracereplay("merge", f"{target}x", one, two, "--force")
     assert (code, "is not a trace" in err) == (2, True)

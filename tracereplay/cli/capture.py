@@ -108,17 +108,17 @@ def run(
         finally:
             if view is not None:
                 view.close()
-        _tell(summary)
+        _tell(summary, out if is_url(out) else str(summary.path))
     if is_url(out):
         note(f"stored: {out}")
 
 
-def _tell(summary: CaptureSummary) -> None:
-    """The summary, on stderr."""
+def _tell(summary: CaptureSummary, place: str) -> None:
+    """The summary of what goes to ``place``, on stderr."""
     total = sum(summary.events.values())
     parts = ", ".join(f"{rows:,} {table}" for table, rows in summary.events.items())
     per_event = f"{summary.bytes_on_disk / total:.2f} bytes/event" if total else "no events"
-    note(f"{summary.path}: {parts} in {summary.duration_s:.1f} s ({summary.reason})")
+    note(f"{place}: {parts} in {summary.duration_s:.1f} s ({summary.reason})")
     note(f"lost: {summary.lost:,}; on disk: {summary.bytes_on_disk:,} bytes, {per_event}")
     if summary.path.is_dir():
         from tracereplay.trace.completeness import completeness
