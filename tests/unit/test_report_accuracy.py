@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.example_result import example_result
 from tracereplay.cli.accuracy import SUMS, sums
+from tracereplay.errors import ResultsError, UsageError
 from tracereplay.report.accuracy import of_captures, of_check
+from tracereplay.report.assemble import report_of
 from tracereplay.report.check import TimedCheck
 from tracereplay.trace.reader import Trace
 
@@ -72,3 +75,19 @@ def test_a_check_ends_in_its_time(script: str, reason: str, tmp_path: Path, monk
     with TimedCheck(Trace.open(ROOT / "traces" / "mixed-6.12"), 0.5 if "sleep" in script else 30) as running:
         assert running.result() == (None if reason else {"generation": "6.12"})
         assert running.reason == reason
+
+
+def test_a_check_of_another_trace_is_refused(tmp_path: Path) -> None:
+    results, check = tmp_path / "results.json", tmp_path / "check.json"
+    result = example_result()
+    results.write_text(json.dumps(result))
+    told: list[str] = []
+    check.write_text(json.dumps(CHECK | {"trace": {"id": result["trace"]["id"]}}))
+    report = report_of(results, "x", told.append, profile=None, check_s=5, verified=check)
+    assert report.accuracy == of_check(CHECK)
+    check.write_text(json.dumps(CHECK | {"trace": {"id": "feed"}}))
+    with pytest.raises(UsageError, match="checks another trace"):
+        report_of(results, "x", told.append, profile=None, check_s=5, verified=check)
+    check.write_text("{}")
+    with pytest.raises(ResultsError, match="holds no twin check"):
+        report_of(results, "x", told.append, profile=None, check_s=5, verified=check)

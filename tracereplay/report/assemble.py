@@ -26,6 +26,8 @@ from tracereplay.trace.reader import Trace
 from tracereplay.trace.store import Place, below, is_url, path_of
 
 Tell = Callable[[str], None]
+Check = tuple[str, str | None, Accuracy]
+"""The file that a check is in, the trace that it is of, and what it found."""
 TABLES = (".parquet", ".pq")
 
 
@@ -67,7 +69,7 @@ def is_trace(source: Place) -> bool:
 
 
 def _comparison(
-    source: Place, profile: str | None, made_by: str, tell: Tell, check_s: float, made: Accuracy | None
+    source: Place, profile: str | None, made_by: str, tell: Tell, check_s: float, made: Check | None
 ) -> Report:
     result = load_results(source)
     if profile is not None:
@@ -76,18 +78,20 @@ def _comparison(
     trace = _recorded(str(result["trace"].get("path") or ""), result["trace"].get("id"), tell)
     with _checking(trace, check_s) as running:
         data = None if trace is None else build_trace_data(trace)
-        accuracy = made or _accuracy(running, [str(result["machine"].get("generation"))])
+        accuracy = _own(made, [result["trace"].get("id")]) or _accuracy(
+            running, [str(result["machine"].get("generation"))]
+        )
     commands = (comparison.command,) if comparison.command else ()
     return Report(comparison, data, accuracy=accuracy, provenance=of_results(result), commands=(*commands, made_by))
 
 
-def _sweep(source: Place, made_by: str, tell: Tell, check_s: float, made: Accuracy | None) -> Report:
+def _sweep(source: Place, made_by: str, tell: Tell, check_s: float, made: Check | None) -> Report:
     sweep = load_sweep(source)
     trace = None
     if len(sweep.traces) == len(sweep.trace_ids) == 1:
         trace = _recorded(sweep.traces[0], sweep.trace_ids[0], tell)
     with _checking(trace, check_s) as running:
-        accuracy = made or _accuracy(running, sweep.generations, len(sweep.traces))
+        accuracy = _own(made, sweep.trace_ids) or _accuracy(running, sweep.generations, len(sweep.traces))
     complete = () if trace is None else (Fact("completeness of the trace", completeness(trace).line()),)
     return Report(
         sweep=replace(sweep, facts=(*sweep.facts, *complete)),
@@ -123,13 +127,27 @@ def _accuracy(running: TimedCheck | None, generations: Sequence[str], traces: in
     return of_captures(generations, without if running is None else running.reason)
 
 
-def _verified(path: Place | None) -> Accuracy | None:
-    """What a check that was made before found."""
+def _verified(path: Place | None) -> Check | None:
+    """A check that was made before: what it is called, and what it found."""
     if path is None:
         return None
     try:
-        return of_check(json.loads(read_bytes(path)))
+        document = json.loads(read_bytes(path))
+        return str(path), document["trace"]["id"], of_check(document)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ResultsError(
             f"{path}: holds no twin check ({error})", hint="it comes from: tracereplay verify TRACE -o check.json"
         ) from None
+
+
+def _own(made: Check | None, trace_ids: Sequence[str | None]) -> Accuracy | None:
+    """What that check found, if it is one of the only trace that there is. Raises UsageError if not."""
+    if made is None:
+        return None
+    path, checked, accuracy = made
+    if list(trace_ids) != [checked]:
+        raise UsageError(
+            f"{path} checks another trace ({str(checked)[:12]})",
+            hint=f"verify the trace that the costs are of: {', '.join(str(name)[:12] for name in trace_ids)}",
+        )
+    return accuracy

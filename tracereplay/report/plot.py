@@ -29,7 +29,7 @@ STYLE = """
 .span { fill-opacity: 0.08; stroke-opacity: 0.45; stroke-width: 1; }
 .lost { fill: var(--c4); opacity: 0.25; } .whisker { stroke: var(--ink); stroke-width: 1.5; }
 .cross { stroke: var(--ink); stroke-width: 1; stroke-dasharray: 3 3; } .range { fill: var(--ink); opacity: 0.1; }
-.edge { stroke: var(--back); stroke-width: 1; } .on { fill: #10151a; }
+.edge { stroke: var(--back); stroke-width: 1; }
 """
 
 
