@@ -76,9 +76,11 @@ def verdict_of(ok: Sequence[Row], multiples: Sequence[Multiple], unit: str) -> t
                 "beyond the uncertainty."
             )
     low, high = min(ok, key=_price), max(ok, key=_price)
-    said.append(
-        f"From {figure(_price(low))} {unit} a page ({low['label']}) to {figure(_price(high))} ({high['label']})."
-    )
+    cheapest = f"{figure(_price(low))} {unit} a page"
+    if low is high or (low["label"], _price(low)) == (high["label"], _price(high)):
+        said.append(f"{low['label']} costs {cheapest}.")
+    else:
+        said.append(f"From {cheapest} ({low['label']}) to {figure(_price(high))} ({high['label']}).")
     for multiple in multiples:
         course = multiple.courses[multiple.first]
         where = f" at {course.setting}" if course.setting else ""
