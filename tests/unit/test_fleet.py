@@ -66,6 +66,13 @@ def test_what_cannot_be_used_is_named_and_the_rest_goes_on(root: Path, tmp_path:
     assert [f.host for f in fleet.failures] == ["d", "e", "f", "g", None, "guest"]
 
 
+def test_a_trace_given_twice_counts_once() -> None:
+    one = str(TRACES / "mixed-6.12")
+    fleet = traces_of([one, one])
+    assert len(fleet.members) == 1
+    assert [f.error for f in fleet.failures] == [f"the same trace as {one}"]
+
+
 def test_nothing_to_use(tmp_path: Path) -> None:
     (tmp_path / "host=a").mkdir()
     with pytest.raises(FleetError, match="host=a"):

@@ -125,10 +125,11 @@ def traces_of(arguments: Sequence[str]) -> Fleet:
                 if isinstance(one, Failure):
                     failures.append(one)
                     continue
-                same = seen.setdefault(one.trace_id or one.location, one.location)
-                if same is not one.location:
-                    failures.append(Failure(one.location, f"the same trace as {same}", one.host))
+                identity = one.trace_id or one.location
+                if identity in seen:
+                    failures.append(Failure(one.location, f"the same trace as {seen[identity]}", one.host))
                     continue
+                seen[identity] = one.location
                 members.append(one)
     if not members:
         said = f": {failures[0].location}: {failures[0].error}" if failures else ""
