@@ -13,13 +13,18 @@ from typer.testing import CliRunner
 from tests.sampling_samples import Case, baseline_of, case_of, coverage, ends_of, figures_of, prices, sampled
 from tracereplay.cli.app import app
 from tracereplay.demand.spec import DemandSpec
+from tracereplay.demand.spool import Spool
 from tracereplay.demand.synthetic import write_trace
-from tracereplay.errors import GridError, UsageError
+from tracereplay.errors import GridError, TooLittleMemoryError, UsageError
 from tracereplay.machine.counters import COUNTERS
+from tracereplay.machine.from_trace import configured_machine
+from tracereplay.replay.run import prepared, recorded_demand
+from tracereplay.strategies.registry import choose
+from tracereplay.trace.reader import Trace
 from tracereplay.whatif import sampled_baseline
 from tracereplay.whatif.grid import Plan, plan
 from tracereplay.whatif.sampled import sampled_tasks
-from tracereplay.whatif.sampled_baseline import LEAD, blocks_of
+from tracereplay.whatif.sampled_baseline import LEAD, blocks_of, run_baseline
 from tracereplay.whatif.sampled_estimate import Drawn, estimate
 from tracereplay.whatif.sampled_point import Point, Sampler
 
@@ -67,11 +72,11 @@ def test_all_blocks_with_their_whole_history_are_the_full_replay(case: Case) -> 
 
 def test_intervals_hold_the_full_replays_figures(case: Case) -> None:
     """And would not if they were a quarter as wide: what makes them wide is needed."""
-    held, _, work = coverage(case, 150, precision=0.5)
+    held, _, work = coverage(case, 100, precision=0.5)
     assert (held >= 0.93).all(), held
     assert work < 0.7
     truth = figures_of(case.full)
-    found = [m for seed in range(150) if (m := sampled(case, seed, 0.5))]
+    found = [m for seed in range(100) if (m := sampled(case, seed, 0.5))]
     quarter = []
     for m in found:
         middle = ends_of(m).mean(axis=0)
@@ -138,7 +143,6 @@ def question(trace: Path | str, *grid: str, strategies: tuple[str, ...] = ("per-
         (["generation=5.14,6.1", "copies=1,2"], ("per-page",), "generation changes"),
         (["copies=1,2"], ("per-page",), "copies changes what is asked for"),
         (["mempool-bulk.pool_pages=64,128"], ("mempool-bulk",), "mempool-bulk.pool_pages changes what the strategy"),
-        (["background-pool.prefill=true,false"], ("background-pool",), "background-pool.prefill changes"),
     ],
 )
 def test_what_needs_a_history_of_its_own_is_refused_alone(
@@ -170,11 +174,22 @@ def test_a_strategy_of_ones_own_and_no_precision_are_refused() -> None:
 
 def test_few_operations_are_not_cut_into_blocks() -> None:
     assert blocks_of(10_000) == 0
-    assert blocks_of(60 << 14) == 60
+    assert blocks_of((80 << 14) - 1) == 0
+    assert blocks_of(80 << 14) == 80
     assert blocks_of(1 << 40) == 256
 
 
 # ---------------------------------------------------------------- rows
+def test_copies_without_room_for_them_are_refused_as_in_a_replay(trace: Path) -> None:
+    machine = SMALL | {"memory": "64MiB"}
+    spec, copied = DemandSpec(target=("all",)), DemandSpec(target=("all",), copies=8)
+    opened = Trace.open(trace)
+    spool = Spool(recorded_demand(opened, spec))
+    ready = prepared(opened, spool, copied, lambda cpus: configured_machine(opened, cpus, machine, 0))
+    with pytest.raises(TooLittleMemoryError):
+        run_baseline(ready, choose(["per-page"])[0], 0)
+
+
 def test_a_sampled_sweep(trace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows that say how they came about and that hold the full replay's figures; nothing is run twice."""
     out, whole = tmp_path / "s.parquet", tmp_path / "f.parquet"

@@ -21,7 +21,7 @@ from tracereplay.errors import StorageError
 from tracereplay.machine.counters import NR_COUNTERS
 from tracereplay.replay.charged import charged
 from tracereplay.replay.checkpoint import Checkpoint, Part, save, twin
-from tracereplay.replay.run import Prepared
+from tracereplay.replay.run import Prepared, refuse_too_little_memory
 from tracereplay.whatif.executors import go_on
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 MOST_BLOCKS = 256
 BLOCK_OPS = 1 << 14
 """Operations of a block, at least. To take up a checkpoint takes as long as some ten thousand."""
-LEAST_BLOCKS = 60
+LEAST_BLOCKS = 80
 """With fewer, not much is saved: a point is replayed whole."""
 LEAD = 16
 """Blocks at the start of the trace that every point replays from the start on."""
@@ -129,7 +129,7 @@ def run_baseline(ready: Prepared, choice: Choice, seed: int, *, most: float = MO
     """Replay a strategy whole, with checkpoints. None where the demand has too few operations to be cut into blocks.
 
     ``seed``: of the order in which blocks are drawn; ``most``: share of them that may be. Raises StrategyError,
-    ParameterError, StorageError.
+    ParameterError, TooLittleMemoryError, StorageError.
     """
     spool = ready.stream if isinstance(ready.stream, Spool) else Spool(ready.stream)
     if not (blocks := blocks_of(len(spool))):
@@ -138,6 +138,8 @@ def run_baseline(ready: Prepared, choice: Choice, seed: int, *, most: float = MO
     starts = [boundary(spool, k * len(spool) // blocks) for k in range(blocks)]
     measured = [boundary(spool, start + size // WARMUP) for start in starts]
     engine = cast("Engine", ready.engine(choice))
+    if ready.copied is not None:
+        refuse_too_little_memory(ready.copied, engine.machine)
     state, shelf, seen = engine.state.copy(), Shelf(), []
     for k, (start, begin) in enumerate(zip(starts, measured, strict=True)):
         if k >= JUDGED.start:
