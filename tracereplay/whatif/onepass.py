@@ -33,6 +33,8 @@ METHOD = "one-pass"
 SIZES = ("pcp.batch", "pcp.high", "pcp.scale_max")
 SWEPT = (*SIZES, "generation")
 STRATEGIES = ("per-page", "bulk")
+MOST_SIZE = 1 << 28
+"""Pages."""
 
 
 def run_onepass(plan: Plan, add: Callable[[Row], None], *, done: Collection[str] = ()) -> None:
@@ -110,9 +112,11 @@ def _swept(tasks: Sequence[Task], asking: Asking) -> list[Row]:
     configs, rows = [], []
     for task in tasks:
         try:
-            configs.append(machine_options(base, {name: text for name, text in task.machine if name in SIZES}))
+            config = machine_options(base, {name: text for name, text in task.machine if name in SIZES})
+            refuse_large(config)
+            configs.append(config)
             rows.append(about | {"machine": json.dumps(configs[-1].describe())})
-        except ParameterError as error:
+        except (ParameterError, OnePassError) as error:
             rows.append(_failed(error))
     if configs:
         swept = sweep_lanes(steps, configs, asking)
@@ -123,6 +127,12 @@ def _swept(tasks: Sequence[Task], asking: Asking) -> list[Row]:
             else:
                 row |= {name: int(values[lane]) for name, values in swept.counters.items()}
     return rows
+
+
+def refuse_large(config: MachineConfig) -> None:
+    """Raise OnePassError for sizes that the lanes' 32 bits may not hold."""
+    if max(config.pcp_high or 0, (config.pcp_batch or 0) << config.pcp_scale_max) > MOST_SIZE:
+        raise OnePassError(f"list sizes above {MOST_SIZE} pages", hint="replay it: --method replay")
 
 
 def broken_condition(broken: Broken) -> OnePassError:
@@ -136,11 +146,11 @@ def _failed(error: TracereplayError) -> Row:
 
 def _about(trace: Trace, steps: Steps, config: MachineConfig) -> Row:
     """Where a row comes from."""
-    from tracereplay.demand.stream import Accounting
+    from tracereplay.demand.stream import Accounting, DemandReport
 
-    report = steps.facts.report
-    told = SimpleNamespace(**report | {"accounting": Accounting(**report["accounting"])})
-    done: Any = SimpleNamespace(report=told, machine=config, copies=steps.facts.copies)
+    facts = steps.facts
+    report = DemandReport(**facts.report | {"accounting": Accounting(**facts.report["accounting"])})
+    done: Any = SimpleNamespace(report=report, machine=config, copies=facts.copies)
     return provenance(trace, done)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -104,6 +104,7 @@ class Facts:
     """Pages and blocks that pass the lists, and ticks."""
     words: int
     report: dict[str, Any]
+    """Of the demand, without its callers."""
     notes: list[str]
     copies: dict[str, Any] | None
 
@@ -191,7 +192,6 @@ class Recorder:
         t, w, ready = self.tables, self.machine.w, self._ready
         zones = int(w[at.CFG_ZONES])
         report: DemandReport = ready.stream.report
-        told = ("requests", "pages", "targeted_requests", "targeted_pages", "path", "target", "loads")
         facts = Facts(
             zones=[
                 {
@@ -224,7 +224,7 @@ class Recorder:
             epochs_ns=self._epochs,
             steps=int(t.x[ow.S_STEPS]),
             words=self._words,
-            report={name: getattr(report, name) for name in told} | {"accounting": asdict(report.accounting)},
+            report=asdict(replace(report, callers=[], by_caller=[], bios={}, thresholds={})),
             notes=[*ready.machine.notes, *notes_of(self.machine)],
             copies=ready.copied.to_json() if ready.copied else None,
         )
