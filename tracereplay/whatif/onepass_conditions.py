@@ -192,7 +192,7 @@ def _taken(facts: Facts, z: int, away: I64, index: I64) -> I64:
 def _shared(index: Sequence[int] | I64, types: int) -> bool:
     """Whether pageblock-sized blocks of several of the types (bits) have one list."""
     lists = [index[k - MIGRATE_PCPTYPES] for k in range(MIGRATE_PCPTYPES) if types >> k & 1]
-    return len({int(i) for i in lists if i >= 0}) < sum(i >= 0 for i in lists)
+    return len({int(i) for i in lists if i >= 0}) < sum(int(i >= 0) for i in lists)
 
 
 def _peak_ns(facts: Facts, z: int, epochs: I64, taken: I64, mt: int) -> int:

@@ -105,29 +105,32 @@ def refill_tuned(s, at, acc, row, i, order):
     scales = s[at + R_SCALE * LANES : at + R_SCALE * LANES + LANES]
     refills = acc[row + N_REFILLS * LANES : row + N_REFILLS * LANES + LANES]
     pages = acc[row + N_REFILL_PAGES * LANES : row + N_REFILL_PAGES * LANES + LANES]
-    shift = I32(order)
+    shift, first = I32(order), order == 0
     short = I32(0)
     for j in range(LANES):
-        wanted = have[j] < 0
-        batch, top, factor = batches[j], tops[j], factors[j]
-        high = min(max(highs[j], lows[j]), top)
-        count = I32(total[j] - I32(have[j] << shift))
-        blocks = I32(batch << factor) if order == 0 else batch
-        off = high < batch
-        raised = min(I32(high + blocks), top) if lows[j] != top and not off else high
-        if order == 0:
-            room = max(I32(raised - count - batch), batch)
-            grows = blocks <= room and factor < scales[j] and wanted and not off
-            factors[j] = I32(factor + 1) if grows else factor
-            blocks = min(blocks, room)
+        old, batch, low, top = have[j], batches[j], lows[j], tops[j]
+        factor, scale, count = factors[j], scales[j], total[j]
+        before = highs[j]
+        wanted = old < 0
+        high = min(max(before, low), top)
+        count = I32(count - I32(old << shift))
+        blocks = I32(batch << factor) if first else batch
+        on = high >= batch
+        raised = min(I32(high + blocks), top) if (low != top) & on else high
+        room = max(I32(raised - count - batch), batch)
+        grows = first & (blocks <= room) & (factor < scale) & wanted & on
+        factors[j] = I32(factor + 1) if grows else factor
+        blocks = min(blocks, room) if first else blocks
         blocks = max(I32(blocks >> shift), I32(2)) if blocks > 1 else blocks
-        taken = I32(0) if not wanted else I32(1) if off else blocks
-        highs[j] = raised if wanted else highs[j]
-        left = I32(have[j] + taken)
+        taken = blocks if on else I32(1)
+        taken = taken if wanted else I32(0)
+        highs[j] = raised if wanted else before
+        left = I32(old + taken)
         have[j] = left
         total[j] = I32(total[j] + I32(taken << shift))
-        away[j] = I32(away[j] + taken)
-        most[j] = max(most[j], away[j])
+        gone = I32(away[j] + taken)
+        away[j] = gone
+        most[j] = max(most[j], gone)
         refills[j] += I32(1) if wanted else I32(0)
         pages[j] += np.int64(taken) << order
         short |= left
@@ -219,7 +222,8 @@ def free_up_to_high(s, at, g, acc, row, i):
     A drain that one list cannot serve stays in R_BEFORE, pages that are to be drained, and the result is not 0; other
     lanes have 0 there. Negative in the second result while a lane has frees left.
     """
-    rule, chunked, anywhere = g[G_RULE], g[G_CHUNKED] != 0, g[G_FROM_FREED] != 0
+    chunked, anywhere, unlimited = g[G_CHUNKED] != 0, g[G_FROM_FREED] != 0, g[G_FROM_FREED] == 0
+    tuned, factors, moves = g[G_RULE] == 2, g[G_RULE] == 1, g[G_RULE] > 0
     have = s[at + (R_LISTS + i) * LANES : at + (R_LISTS + i) * LANES + LANES]
     total = s[at + R_TOTAL * LANES : at + R_TOTAL * LANES + LANES]
     left = s[at + R_LEFT * LANES : at + R_LEFT * LANES + LANES]
@@ -239,47 +243,45 @@ def free_up_to_high(s, at, g, acc, row, i):
     any_hard = I32(0)
     any_left = I32(0)
     for j in range(LANES):
-        batch, low, top = batches[j], lows[j], tops[j]
-        high = min(max(highs[j], low), top) if rule == 2 else highs[j]
-        step = min(max(I32(high - total[j]), I32(1)), left[j])
-        left[j] = I32(left[j] - step)
-        any_left |= I32(-left[j])
-        count = I32(total[j] + step)
-        old = freed[j]
-        reached = step > 0 and count >= high
-        if rule == 2:
-            new = max(old, min(I32(old + step), caps[j]))
-            room = I32(new + batch)
-            highs[j] = min(max(room, low), top) if reached and low != top and high < room else highs[j]
-            pages = min(max(new, batch), I32(high - batch))
-        elif rule == 1:
-            pages = I32(batch << old)
-            grows = reached and high >= batch and pages < I32(high - batch) and (not anywhere or old < scales[j])
-            new = I32(old + 1) if grows else old
-            pages = min(max(pages, batch), I32(high - batch))
-        else:
-            new = old
-            pages = batch
-        freed[j] = new
-        if rule > 0:
-            pages = I32(1) if high < batch else pages
+        batch, low, top, cap, scale = batches[j], lows[j], tops[j], caps[j], scales[j]
+        before, todo, old, listed, gone = highs[j], left[j], freed[j], have[j], away[j]
+        count = total[j]
+        high = min(max(before, low), top) if tuned else before
+        step = min(max(I32(high - count), I32(1)), todo)
+        todo = I32(todo - step)
+        left[j] = todo
+        any_left |= I32(-todo)
+        count = I32(count + step)
+        listed = I32(listed + step)
+        reached = (step > 0) & (count >= high)
+        # 6.7 on: free_count, and high below it
+        freed_now = max(old, min(I32(old + step), cap))
+        wanted = I32(freed_now + batch)
+        raised = min(max(wanted, low), top) if reached & (low != top) & (high < wanted) else before
+        highs[j] = raised if tuned else before
+        # 5.14 to 6.6: free_factor
+        doubled = I32(batch << min(old, I32(31))) if factors else batch
+        grows = reached & (high >= batch) & (doubled < I32(high - batch)) & (unlimited | (old < scale))
+        factor = I32(old + 1) if grows else old
+        freed[j] = freed_now if tuned else factor if factors else old
+        pages = min(max(freed_now if tuned else doubled, batch), I32(high - batch)) if moves else batch
+        pages = I32(1) if moves & (high < batch) else pages
         pages = min(pages, count) if reached else I32(0)
-        listed = I32(have[j] + step)
-        easy = pages <= listed if anywhere else listed == count
+        easy = (pages <= listed) if anywhere else (listed == count)
         taken = pages if easy else I32(0)
-        hard[j] = I32(pages - taken)
-        any_hard |= hard[j]
+        rest = I32(pages - taken)
+        hard[j] = rest
+        any_hard |= rest
         have[j] = I32(listed - taken)
         total[j] = I32(count - taken)
-        away[j] = I32(away[j] - taken)
-        drains[j] += I32(1) if taken > 0 else I32(0)
+        away[j] = I32(gone - taken)
+        some = I32(1) if taken > 0 else I32(0)
+        drains[j] += some
         drained[j] += taken
         if chunked:
-            times = I32(np.float64(I32(taken + batch - 1)) / np.float64(batch)) if taken > 0 else I32(0)
-            holds[j] += times
-            locks[j] += max(I32(times - 1), I32(0))
-        else:
-            holds[j] += I32(1) if taken > 0 else I32(0)
+            some = I32(np.float64(I32(taken + batch - 1)) / np.float64(batch)) if taken > 0 else I32(0)
+            locks[j] += max(I32(some - 1), I32(0))
+        holds[j] += some
     return any_hard, any_left
 
 
