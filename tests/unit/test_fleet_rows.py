@@ -99,6 +99,14 @@ def test_hosts_enough_to_draw_from_keep_their_sums(rows: list[dict[str, Any]]) -
         assert cost.draws == pytest.approx(draws[:1000], rel=1e-12)
 
 
+def test_points_without_prices_add_up_and_estimates_do_not(rows: list[dict[str, Any]]) -> None:
+    priced = fleet_rows(rows, LOCATIONS, AXES)
+    counted = fleet_rows([{k: v for k, v in r.items() if k != "sample"} for r in rows], LOCATIONS, AXES)
+    assert [r["pcp_lock_acquisitions"] for r in counted] == [r["pcp_lock_acquisitions"] for r in priced]
+    assert not any({"per_page", "sample"} & r.keys() for r in counted)
+    assert fleet_rows([r | {"intervals": "{}"} for r in rows], LOCATIONS, AXES) == []
+
+
 def test_partitions_become_columns() -> None:
     member = Member("x", "a", "2026-11-21", (("rack", "r1"),), "id")
     assert leads_of(Fleet((member,)), AXES) == {"x": {"host": "a", "date": "2026-11-21", "rack": "r1"}}
