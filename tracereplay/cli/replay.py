@@ -50,6 +50,12 @@ def run(
     copies: Annotated[
         int, typer.Option("--copies", metavar="N", help="Copies of the demand, on N times the CPUs.")
     ] = 1,
+    rate: Annotated[
+        float, typer.Option("--rate", metavar="X", help="The recording's clock runs X times faster.")
+    ] = 1.0,
+    request_pages: Annotated[
+        int | None, typer.Option("--request-pages", metavar="N", min=1, help="Ask for at most N pages at once.")
+    ] = None,
     machine: Annotated[list[str] | None, typer.Option("--machine", help="KEY=VALUE, or a TOML file of them.")] = None,
     profile: Annotated[str | None, typer.Option("--profile", help="Cost profile: a name or a TOML file.")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of initial placement and intervals.")] = 0,
@@ -129,6 +135,8 @@ def run(
                     device=device,
                     max_write=max_write,
                     single_ok=tuple(single_ok or ()),
+                    rate=rate,
+                    request_pages=request_pages,
                     copies=copies,
                     loads=tuple(load or ()),
                 ),
@@ -159,6 +167,8 @@ def run(
             single_ok=single_ok or (),
             loads=load or (),
             copies=copies,
+            rate=rate,
+            request_pages=request_pages,
             progress=advance,
         )
     result = result_of(source, done, prices, seed=seed, command=command, dearest=WORST if worst is None else worst)

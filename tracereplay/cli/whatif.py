@@ -60,6 +60,11 @@ def run(
         list[str] | None, typer.Option("--single-ok", help="Callers content with single pages.")
     ] = None,
     load: Annotated[list[str] | None, typer.Option("--load", metavar="NAME:...", help="As of replay.")] = None,
+    copies: Annotated[int, typer.Option("--copies", metavar="N", help="As of replay.")] = 1,
+    rate: Annotated[float, typer.Option("--rate", metavar="X", help="As of replay.")] = 1.0,
+    request_pages: Annotated[
+        int | None, typer.Option("--request-pages", metavar="N", min=1, help="As of replay.")
+    ] = None,
     machine: Annotated[list[str] | None, typer.Option("--machine", help="KEY=VALUE, or a TOML file of them.")] = None,
     profile: Annotated[str | None, typer.Option("--profile", help="Cost profile: a name or a TOML file.")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of initial placement and intervals.")] = 0,
@@ -105,6 +110,9 @@ def run(
             device=device,
             max_write=max_write,
             single_ok=tuple(single_ok or ()),
+            rate=rate,
+            request_pages=request_pages,
+            copies=copies,
             loads=tuple(load or ()),
         ),
         profile=profile or DEFAULT_PROFILE,
