@@ -7,8 +7,8 @@ where a point pays what the baseline pays, any blocks give the exact figure. Two
 
 *Sampling.* Blocks are drawn without replacement: a bootstrap over the drawn ones, its deviations made larger by
 Student's t for so few, smaller by the finite population (sqrt(1 - n/N)); the interval holds those of both estimators.
-Differences come in bursts, and the blocks that were not drawn may hold larger ones than all drawn: two more as far off
-as the farthest that was seen anywhere count on either side.
+Differences come in bursts, and the blocks that were not drawn may hold larger ones than all drawn: three more as far
+off as the farthest that was seen anywhere count on either side.
 
 *Warm-up.* A block is replayed from a state that the baseline left, which some blocks of the trace's beginning show by
 their exact counters: there the point itself was replayed from the start. The interval is widened by their mean
@@ -28,7 +28,7 @@ from tracereplay.cost.bootstrap import student
 NORMAL = 1.959964
 """97.5 % quantile of the normal distribution."""
 ENDS = (0.025, 0.975)
-MORE_BURSTS = 2
+MORE_BURSTS = 3
 
 Floats = npt.NDArray[np.float64]
 
