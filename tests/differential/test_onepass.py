@@ -116,7 +116,11 @@ def check(number: int, generation: str, strategy: str, *, untidy: int = 0, **sta
         replace(config, pcp_batch=batch, pcp_high=high, pcp_scale_max=rng.choice((0, 1, 2, 5))) for batch, high in SIZES
     ]
     seen: Counter[str] = Counter()
-    for changed, found in zip(configs, one_pass(ops, config, configs, asking, path), strict=True):
+    swept = one_pass(ops, config, configs, asking, path)
+    steady = [k for k, (batch, high) in enumerate(SIZES) if high is not None and batch < high]
+    # settings of ordinary fixed sizes take another way where there are no others beside them
+    assert one_pass(ops, config, [configs[k] for k in steady], asking, path) == [swept[k] for k in steady]
+    for changed, found in zip(configs, swept, strict=True):
         if isinstance(found, str):
             seen[found] += 1
             continue

@@ -34,6 +34,7 @@ SIZES = ("pcp.batch", "pcp.high", "pcp.scale_max")
 SWEPT = (*SIZES, "generation")
 STRATEGIES = ("per-page", "bulk")
 MOST_SIZE = 1 << 28
+MOST_BATCH = 1 << 22
 """Pages."""
 
 
@@ -130,8 +131,9 @@ def _swept(tasks: Sequence[Task], asking: Asking) -> list[Row]:
 
 
 def refuse_large(config: MachineConfig) -> None:
-    """Raise OnePassError for sizes that the lanes' 32 bits may not hold."""
-    if max(config.pcp_high or 0, (config.pcp_batch or 0) << config.pcp_scale_max) > MOST_SIZE:
+    """Raise OnePassError for sizes that the lanes' 32 bits, or 24-bit quotients, may not hold."""
+    batch = config.pcp_batch or 0
+    if max(config.pcp_high or 0, batch << config.pcp_scale_max) > MOST_SIZE or batch > MOST_BATCH:
         raise OnePassError(f"list sizes above {MOST_SIZE} pages", hint="replay it: --method replay")
 
 

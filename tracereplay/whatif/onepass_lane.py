@@ -30,6 +30,7 @@ from tracereplay.whatif.onepass_state import (
     R_FREED,
     R_HIGH,
     R_KEEPS,
+    R_LEFT,
     R_LISTS,
     R_LOW,
     R_NEED,
@@ -144,6 +145,28 @@ def free_lane(s, at, j, g, acc, row, i, order, follows):
         pages = pages_tuned(s, at, j, free_high)
     if pages > 0:
         drain_lane(s, at, j, g, acc, row, pages, i)
+
+
+@inner
+def free_run(s, at, j, g, acc, row, i):
+    """R_LEFT order-0 frees that are counted already, as if they were not: one drain after another."""
+    n = np.int64(s[at + R_LEFT * LANES + j])
+    s[at + R_LEFT * LANES + j] = 0
+    s[at + j] -= n
+    s[at + (R_LISTS + i) * LANES + j] -= n
+    while n > 0:
+        step = min(max(np.int64(s[at + R_HIGH * LANES + j]) - s[at + j], 1), n)
+        n -= step
+        s[at + j] += step
+        s[at + (R_LISTS + i) * LANES + j] += step
+        if g[G_RULE] == 2:
+            freed, cap = np.int64(s[at + R_FREED * LANES + j]), np.int64(s[at + R_CAP * LANES + j])
+            s[at + R_FREED * LANES + j] = max(freed, min(freed + step, cap))
+            pages = pages_tuned(s, at, j, False)
+        else:
+            pages = pages_fixed(s, at, j, g, 0)
+        if pages > 0:
+            drain_lane(s, at, j, g, acc, row, pages, i)
 
 
 @inner

@@ -8,8 +8,9 @@ import numpy as np
 
 from tracereplay.compiled import hot, inner, kernel
 from tracereplay.kernel.constants import PAGE_ALLOC_COSTLY_ORDER
+from tracereplay.whatif.onepass_frees import release
 from tracereplay.whatif.onepass_lane import tick_lane
-from tracereplay.whatif.onepass_lanes import allocate, release
+from tracereplay.whatif.onepass_lanes import allocate
 from tracereplay.whatif.onepass_state import (
     G_ACCOUNTS,
     G_BULK,

@@ -21,8 +21,12 @@ LANES = 32
     R_SCALE,
     R_NEED,  # free_count at which a second free of order 1 to 3 drains
     R_KEEPS,  # PCPF_FREE_HIGH_BATCH
+    R_TIMES,  # refills or drains of the step
+    R_TAKEN,  # and their pages
+    R_HAVE,  # R_LISTS and R_AWAY of the list of the step
+    R_GONE,
     R_LISTS,  # blocks on each list, then R_AWAY, then R_MOST
-) = range(14)
+) = range(18)
 ROOM = 15
 """Lists of a page set at most."""
 R_AWAY = R_LISTS + ROOM
@@ -47,8 +51,9 @@ M_ALLOCS, M_LOCKS, M_BUDDY, MUTUAL_COUNTERS = range(4)
     G_CAP,  # pages of one of its calls; 0: any number
     G_UNSEEN,  # there is a bulk call
     G_ACCOUNTS,  # which hands accounted requests to the ordinary way
+    G_STEADY,  # sizes are fixed and ordinary, see drains_of_fixed
     G_INDEX,  # list -> its number, or -1 where its order has none
-) = range(10)
+) = range(11)
 G_ORDERS = G_INDEX + ROOM
 """Number of a list -> its order."""
 G_WORDS = G_ORDERS + ROOM

@@ -34,6 +34,10 @@ COUNTED = (
 """What a sweep counts."""
 
 
+MOST_HIGH = 1 << 22
+"""Pages up to which the drains of fixed sizes are counted at once."""
+
+
 @dataclass(frozen=True, slots=True)
 class Asking:
     """How a strategy asks for the pages of a request."""
@@ -86,6 +90,7 @@ def sweep_lanes(steps: Steps, configs: Sequence[MachineConfig], asking: Asking) 
     mutual = [np.zeros(ow.CLASSES * ol.MUTUAL_COUNTERS, np.int64) for _ in range(threads)]
     acc = np.zeros(ow.CLASSES * ol.LANE_COUNTERS * lanes, np.int64)
     flat = state.reshape(-1)
+    g[ol.G_STEADY] = _are_steady(generation, state)
     cpus = steps.facts.cpus
     peaks = np.zeros(state.shape[0] // cpus * ol.ROOM * lanes, np.int64)
     epochs = np.zeros_like(peaks)
@@ -167,6 +172,13 @@ def _initial(steps: Steps, configs: Sequence[MachineConfig], lanes: int, index: 
                 mine[:, :, ol.R_TOTAL] += (start[z, :, k] << order)[:, None, None].astype(np.int32)
                 mine[:, :, ol.R_LISTS + i] += start[z, :, k][:, None, None].astype(np.int32)
     return state
+
+
+def _are_steady(generation: Generation, state: I32) -> bool:
+    """Whether the sizes of all lanes are fixed, and as ``drains_of_fixed`` wants them."""
+    high, low, top, batch = (state[:, :, row] for row in (ol.R_HIGH, ol.R_LOW, ol.R_TOP, ol.R_BATCH))
+    fixed = generation.pcp_rule < 2 or bool((low == top).all())
+    return fixed and not generation.drain_chunked and bool(((batch > 0) & (batch < high) & (high <= MOST_HIGH)).all())
 
 
 def _counters(steps: Steps, acc: I64, mutual: I64, settings: int) -> dict[str, I64]:
