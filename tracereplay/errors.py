@@ -74,6 +74,10 @@ class OnePassError(UsageError):
     """A sweep that counts alone cannot answer: a strategy, or a condition that does not hold."""
 
 
+class SamplingError(UsageError):
+    """A sample of callers that cannot answer: a counter that all callers share, too few callers, scarce memory."""
+
+
 class QueryError(UsageError):
     """SQL that Polars refuses."""
 

@@ -49,6 +49,12 @@ def run(
     precision: Annotated[
         float, typer.Option("--precision", help="Sampled: how exact a cost is to be, as a share of it.")
     ] = 0.02,
+    sample: Annotated[
+        str, typer.Option("--sample", metavar="WAY", help="Sampled: blocks of trace time, or callers:SHARE.")
+    ] = "blocks",
+    counters: Annotated[
+        str | None, typer.Option("--counters", metavar="A,B", help="By caller: those to estimate [default: all].")
+    ] = None,
     refine: Annotated[bool, typer.Option("--refine", help="Only points where the ranking is not settled yet.")] = False,
     executor: Annotated[str, typer.Option("--executor", help="threads, processes or dask:ADDRESS.")] = "threads",
     workers: Annotated[int | None, typer.Option("--workers", min=1, help="Points at once [default: CPUs].")] = None,
@@ -84,6 +90,7 @@ def run(
     from tracereplay.trace.fleet import is_fleet
     from tracereplay.whatif.fleet_rows import leads_of
     from tracereplay.whatif.grid import plan
+    from tracereplay.whatif.sampled_callers import share_of
 
     suggesting = traces[0] == "suggest" and not Path("suggest").exists()
     if method not in METHODS:
@@ -91,6 +98,11 @@ def run(
         raise UsageError(f"no method {method!r}", hint=f"did you mean {guess!r}?" if guess else ", ".join(METHODS))
     if refine and method != METHODS[0]:
         raise UsageError(f"--refine replays its points, and --method is {method}", hint="leave one of the two out")
+    share = share_of(sample)
+    if share is not None and method != "sampled":
+        raise UsageError(f"--sample {sample} is a way of --method sampled, and --method is {method}", hint="add it")
+    if counters is not None and share is None:
+        raise UsageError("--counters names what is estimated by caller", hint="add --sample callers:0.1")
     if not grid and not suggesting:
         raise GridError(
             "an empty grid: nothing varies",
@@ -125,7 +137,15 @@ def run(
     table = _table(question, output, resume=resume, force=force)
     leads = {} if fleet is None else leads_of(fleet, list(question.axes))
     frame = _fill(
-        question, table, leads, method=method, precision=precision, refine=refine, executor=executor, workers=workers
+        question,
+        table,
+        leads,
+        method=method,
+        precision=precision,
+        by_caller=None if share is None else (share, tuple(filter(None, (counters or "").split(",")))),
+        refine=refine,
+        executor=executor,
+        workers=workers,
     )
     if format is Format.TABLE:
         from tracereplay.report.sweep_table import sweep_table
@@ -157,13 +177,15 @@ def _fill(
     *,
     method: str,
     precision: float,
+    by_caller: tuple[float, tuple[str, ...]] | None,
     refine: bool,
     executor: str,
     workers: int | None,
 ) -> pl.DataFrame:
     """Run what is not in the table yet; the table with ranks. Interrupted, it saves what is finished and exits.
 
-    ``leads``: by trace, what else its rows say of it.
+    ``leads``: by trace, what else its rows say of it; ``by_caller``: share of callers and counters, where callers are
+    sampled.
     """
     from tracereplay.strategies.registry import parse_spec
     from tracereplay.testing.check import admit
@@ -197,6 +219,11 @@ def _fill(
                     from tracereplay.whatif.onepass import run_onepass
 
                     run_onepass(question, add, done=done)
+                elif by_caller is not None:
+                    from tracereplay.whatif.sampled_callers import run_callers
+
+                    share, asked = by_caller
+                    run_callers(question, opened, add, workers=opened.workers, done=done, share=share, counters=asked)
                 elif method == "sampled":
                     from tracereplay.whatif.sampled import run_sampled
 

@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from tracereplay.machine.counters import COUNTERS
 from tracereplay.report.numbers import UNKNOWN, count, figure, share, span
 from tracereplay.report.terminal import WIDTH, short, table
 from tracereplay.trace.fleet import WHOLE
@@ -21,6 +22,8 @@ MOST_SETTINGS = 40
 MOST_CROSSINGS = 12
 COUNTED = ("pcp_lock_acquisitions", "pcp_refills", "pcp_drains", "zone_lock_acquisitions")
 """Shown where points have no price, as those of an exact sweep of list sizes."""
+MOST_COUNTED = 4
+"""Of others, where there are none of these."""
 SIDE_BY_SIDE = 4
 """Strategies beside each other."""
 SETTLED, UNSETTLED, UNSERVED = "*", "~", "!"
@@ -153,7 +156,8 @@ def _marked(rows: Mapping[str, Row]) -> dict[str, str]:
 
 def _counts(rows: Sequence[Row], axes: Sequence[str]) -> str:
     """Points without a price: what was counted."""
-    known = [name for name in COUNTED if any(row.get(name) is not None for row in rows)]
+    there = [name for name in COUNTERS if any(row.get(name) is not None for row in rows)]
+    known = [name for name in COUNTED if name in there] or there[:MOST_COUNTED]
     if not known:
         return ""
     head = (*(short(axis, 12) for axis in axes), "strategy", *(name.replace("_acquisitions", "s") for name in known))

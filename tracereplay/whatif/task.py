@@ -98,6 +98,10 @@ def place(task: Task) -> Row:
 
 def _measured(task: Task) -> Row:
     if task.method == "sampled":
+        from tracereplay.whatif.sampled_callers import CallersTask, callers_row
+
+        if isinstance(task, CallersTask):
+            return callers_row(task)
         from tracereplay.whatif.sampled_row import sampled_row
 
         if (row := sampled_row(task)) is not None:
