@@ -36,7 +36,7 @@ def estimate(
 
     ``sizes``: requests and pages of each of these, the heavy ones first, [taken, 2]; ``counted``: its counters,
     [taken, counter], none of them above its pages; ``totals``: requests and pages of all, [2]; ``fixed``: whether a
-    counter is one a page always.
+    counter is one a page always, or none.
 
     A counter goes with requests or with pages, by whichever varies less; the interval holds those of both. It is a
     bootstrap over callers, made larger for so few by Student's t, smaller by the finite population. And callers that

@@ -34,20 +34,21 @@ ASIDE = 4
 """One page in so many of a zone is not counted on: per-CPU lists hold up to an eighth (``zone_highsize``,
 mm/page_alloc.c), the rest is for watermarks, their boost and reserves."""
 
-_ONE_PAGE = ("pages_allocated", "zeroed_pages")
-_SINGLES = ("alloc_calls", *_ONE_PAGE, "memcg_charges", "free_calls", "pages_freed")
+_OF_PAGES = ("pages_allocated", "zeroed_pages")
+_OF_BULK = ("bulk_calls", "callbacks", "pages_listed", "pages_prepared_unlocked")
+_OF_SINGLES = ("alloc_calls", *_OF_PAGES, "memcg_charges", "free_calls", "pages_freed", *_OF_BULK)
 PURE = {
-    "per-page": _SINGLES,
-    "bulk": (*_SINGLES, "bulk_calls", "callbacks", "pages_listed", "pages_prepared_unlocked"),
-    "compound": _ONE_PAGE,  # which orders it gets, and so its calls, hangs on which blocks are free
+    "per-page": _OF_SINGLES,
+    "bulk": _OF_SINGLES,
+    "compound": _OF_PAGES,  # which orders it gets, and so its calls, hangs on which blocks are free
 }
 """Strategy -> counters that hang on its requests alone, without a path, while memory is ample."""
 PER_PAGE = {
-    "per-page": ("alloc_calls", "pages_allocated"),
-    "bulk": ("pages_allocated",),
+    "per-page": ("alloc_calls", "pages_allocated", *_OF_BULK),
+    "bulk": ("pages_allocated", "callbacks", "pages_listed"),
     "compound": ("pages_allocated",),
 }
-"""Those of them of which there is one a page, whatever is asked."""
+"""Those of them of which there is one a page, or none, whatever is asked."""
 
 _REASONS = (
     (("cache_", "unlocked_", "worker_", "shrunk_"), "a cache that all callers share"),
