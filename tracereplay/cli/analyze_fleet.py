@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tracereplay.cli.analyze_table import table, terminal_width
-from tracereplay.cli.analyze_view import finite, flat
+from tracereplay.cli.analyze_view import finite, flat, write_rows
 from tracereplay.cli.console import Format, emit, emit_frame, emit_json, note, progress
 from tracereplay.cli.fleet_view import fleet_of, remark, warn_of
 from tracereplay.errors import UsageError
@@ -52,7 +51,7 @@ def analyze(
     if output is None:
         _show(found, analysis, chosen, format, top)
     for path in filter(None, (output, svg)):
-        _write(found, analysis, chosen, path)
+        write_rows(path, analysis, found.frame, found.whole, lambda: document(found, analysis, chosen))
         note(f"wrote {path}")
     warn_of(found.failures)
     _remark(found)
@@ -104,24 +103,6 @@ def document(found: FleetAnswer, analysis: Analysis, chosen: Selection) -> dict[
         "traces": found.traces,
         "rows": [{k: finite(v) for k, v in row.items()} for row in found.frame.to_dicts()],
     }
-
-
-def _write(found: FleetAnswer, analysis: Analysis, chosen: Selection, place: str) -> None:
-    from tracereplay.trace.outputs import written
-
-    with written(place) as path:
-        if path.suffix == ".parquet":
-            found.frame.write_parquet(path)
-        elif path.suffix == ".csv":
-            flat(found.frame).write_csv(path)
-        elif path.suffix == ".json":
-            text = json.dumps(document(found, analysis, chosen), indent=2, allow_nan=False, default=str)
-            path.write_text(f"{text}\n")
-        else:
-            from tracereplay.report.answer_picture import picture
-
-            assert analysis.picture is not None
-            path.write_text(picture(found.whole, analysis.picture, analysis.title), encoding="utf-8")
 
 
 def _remark(found: FleetAnswer) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from tracereplay.cli.analyze_table import table, terminal_width
@@ -97,21 +97,27 @@ def show(view: View, analysis: Analysis, answer: Answer, fmt: Format) -> None:
 
 def write(view: View, analysis: Analysis, answer: Answer, place: str) -> None:
     """Into a file, by its suffix: whole or not at all."""
+    write_rows(place, analysis, answer.frame, answer.frame, lambda: document(view, analysis, answer))
+
+
+def write_rows(
+    place: str, analysis: Analysis, frame: pl.DataFrame, pictured: pl.DataFrame, told: Callable[[], dict[str, Any]]
+) -> None:
+    """Rows into a file, by its suffix. ``pictured``: those that a picture shows; ``told``: makes the JSON document."""
     from tracereplay.trace.outputs import written
 
     with written(place) as path:
         if path.suffix == ".parquet":
-            answer.frame.write_parquet(path)
+            frame.write_parquet(path)
         elif path.suffix == ".csv":
-            flat(answer.frame).write_csv(path)
+            flat(frame).write_csv(path)
         elif path.suffix == ".json":
-            text = json.dumps(document(view, analysis, answer), indent=2, allow_nan=False, default=str)
-            path.write_text(f"{text}\n")
+            path.write_text(f"{json.dumps(told(), indent=2, allow_nan=False, default=str)}\n")
         else:
             from tracereplay.report.answer_picture import picture
 
             assert analysis.picture is not None
-            path.write_text(picture(answer.frame, analysis.picture, analysis.title), encoding="utf-8")
+            path.write_text(picture(pictured, analysis.picture, analysis.title), encoding="utf-8")
 
 
 def remarks(view: View, analysis: Analysis, answer: Answer) -> str:

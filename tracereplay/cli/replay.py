@@ -6,6 +6,7 @@ import json
 import shlex
 import sys
 import tomllib
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -108,11 +109,23 @@ def run(
     from tracereplay.cost.profile import DEFAULT_PROFILE, load_profile
     from tracereplay.cost.result import result_of
     from tracereplay.cost.worst import WORST
+    from tracereplay.demand.spec import DemandSpec
     from tracereplay.machine.from_trace import configured_machine
-    from tracereplay.replay.run import replay
+    from tracereplay.replay.run import recorded_demand, replay_demand
     from tracereplay.trace.fleet import is_fleet
     from tracereplay.trace.reader import Trace
 
+    spec = DemandSpec(
+        path=path,
+        target=tuple(target or ()),
+        device=device,
+        max_write=max_write,
+        single_ok=tuple(single_ok or ()),
+        rate=rate,
+        request_pages=request_pages,
+        copies=copies,
+        loads=tuple(load or ()),
+    )
     command = ["tracereplay", *map(shlex.quote, sys.argv[1:])]
     if is_fleet(traces):
         if shown or tornado or distribution or worst:
@@ -121,7 +134,6 @@ def run(
                 hint="leave them out; --format json holds them for each",
             )
         from tracereplay.cli.replay_fleet import replay_fleet
-        from tracereplay.demand.spec import DemandSpec
         from tracereplay.whatif.fleet_replay import Question
 
         replay_fleet(
@@ -129,17 +141,7 @@ def run(
             Question(
                 tuple(strategy or STANDARD),
                 tuple(set_ or ()),
-                DemandSpec(
-                    path=path,
-                    target=tuple(target or ()),
-                    device=device,
-                    max_write=max_write,
-                    single_ok=tuple(single_ok or ()),
-                    rate=rate,
-                    request_pages=request_pages,
-                    copies=copies,
-                    loads=tuple(load or ()),
-                ),
+                spec,
                 tuple(options.items()),
                 profile or DEFAULT_PROFILE,
                 seed,
@@ -156,21 +158,8 @@ def run(
     prices = load_profile(profile or DEFAULT_PROFILE)
     source = Trace.open(traces[0])
     with progress("replay", source.rows("page_events")) as advance:
-        done = replay(
-            source,
-            choices,
-            lambda cpus: configured_machine(source, cpus, options, seed),
-            path=path,
-            target=target or ("none" if load else "batches"),
-            device=device,
-            max_write=max_write,
-            single_ok=single_ok or (),
-            loads=load or (),
-            copies=copies,
-            rate=rate,
-            request_pages=request_pages,
-            progress=advance,
-        )
+        machine_of = partial(configured_machine, source, options=options, seed=seed)
+        done = replay_demand(source, recorded_demand(source, spec), spec, choices, machine_of, progress=advance)
     result = result_of(source, done, prices, seed=seed, command=command, dearest=WORST if worst is None else worst)
     for text in result["warnings"]:
         warn(text)
